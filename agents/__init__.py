@@ -1,0 +1,1 @@
+"""Agents that drive the environment, and whole runs."""

@@ -1,0 +1,64 @@
+"""The Agent protocol, and how `--agent NAME|module:Class` is loaded."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import gymnasium
+import numpy as np
+
+BUILT_IN = {"reinforce": "agents.reinforce:Reinforce", "random": "agents.heuristics:Random"}
+
+Env = gymnasium.Env[np.ndarray, np.int64]
+OnEpisode = Callable[[dict[str, Any]], None]
+
+
+class AgentError(ValueError):
+    """An agent that cannot be loaded or does not fit; the message names it and the remedy."""
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """What drives the environment.
+
+    A class is made by `Class(env, seed=..., options=...)`. `options` is an instance of the dataclass
+    `Class.Options`, whose fields become options of the command line; a class without one gets None.
+    """
+
+    def act(self, observation: np.ndarray) -> int:
+        """An action for one observation (5, 128, 128)."""
+
+    def learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
+        """Play `episodes` episodes of `env` and learn from them.
+
+        Call `on_episode` after each, with the last step's info and any figures of your own (floats, named
+        `agent/...`). It may raise to stop, and the agent's state must then be one that `state_dict` can save.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on with the same bits: tensors, numbers, strings, lists, dictionaries."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+
+
+def agent_class(name: str) -> Any:
+    """The class behind a built-in name or `module:Class`.
+
+    Raises:
+        AgentError: there is none, or it lacks a method of `Agent`.
+    """
+    target = BUILT_IN.get(name, name)
+    module, _, attribute = target.partition(":")
+    if not attribute or module[:1] in ("", "."):
+        raise AgentError(f"no agent is called {name!r}; choose {', '.join(BUILT_IN)} or module:Class")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise AgentError(f"agent {name!r} cannot be loaded: {error}; expected module:Class") from error
+    missing = [m for m in ("act", "learn", "state_dict", "load_state_dict") if not hasattr(cls, m)]
+    if missing:
+        raise AgentError(f"agent {name!r} lacks {', '.join(missing)}; see agents.base.Agent")
+    return cls

@@ -1,0 +1,162 @@
+"""REINFORCE (thesis Eq. 3.4), its returns never normalised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.base import Env, OnEpisode
+from agents.policy import Policy
+
+
+@dataclass(frozen=True)
+class ReinforceOptions:
+    """Settings of `Reinforce`; the papers give none of them but the number of rollouts."""
+
+    learning_rate: float = 3e-4
+    """Adam's learning rate for the policy."""
+    discount: float = 0.99
+    """Gamma, within a segment; R_pred comes at its end."""
+    cloning_discount: float = 0.5
+    """Gamma of the cloning segment, whose rewards are dense: what a patch earns depends on the last moves."""
+    entropy_weight: float = 0.1
+    """Weight of the policy's mean entropy (nats) in the objective."""
+    rollouts: int = 1
+    """Episodes whose gradients are averaged for one update of the policy."""
+    baseline_decay: float = 0.9
+    """Decay of the running mean of earlier episodes' returns that is subtracted; 1 subtracts nothing."""
+
+
+def discounted_returns(rewards: np.ndarray, discount: float) -> np.ndarray:
+    """Q_t = R_t + discount * Q_(t+1) of one segment (T,); not normalised (see the proof in thesis 3.2.1)."""
+    returns = np.zeros(len(rewards), np.float64)
+    running = 0.0
+    for t in range(len(rewards) - 1, -1, -1):
+        running = rewards[t] + discount * running
+        returns[t] = running
+    return returns
+
+
+def policy_gradient_loss(
+    logits: torch.Tensor, actions: torch.Tensor, advantages: torch.Tensor, entropy_weight: float
+) -> torch.Tensor:
+    """What Eq. 3.4 descends: -mean_t(log pi(a_t) A_t) - entropy_weight * mean_t H(pi).
+
+    Args:
+        logits: (T, 9).
+        actions: (T,) int64.
+        advantages: (T,) returns, less a baseline that does not depend on the actions.
+        entropy_weight: of the entropy in nats.
+    """
+    log_probabilities = logits.log_softmax(dim=1)
+    chosen = log_probabilities.gather(1, actions[:, None])[:, 0]
+    entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=1)
+    return -(chosen * advantages).mean() - entropy_weight * entropy.mean()
+
+
+class Reinforce:
+    """The thesis's agent: Table 4.1's policy, trained by REINFORCE on one rollout an update.
+
+    The two segments of an episode are two sequences of actions (Algorithm 1), so returns end with a segment.
+    A running mean of earlier episodes' returns, step by step, is subtracted; that leaves the gradient
+    unbiased and is not the normalisation that the proof forbids. Warm-up episodes are played only.
+    """
+
+    Options = ReinforceOptions
+
+    def __init__(self, env: Env, seed: int, options: ReinforceOptions | None = None) -> None:
+        self.options = options or ReinforceOptions()
+        self.generator = torch.Generator().manual_seed(seed)
+        self.policy = Policy(self.generator)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.options.learning_rate)
+        self.baseline: dict[str, torch.Tensor] = {}  # segment -> (T,), float64
+        self.pending: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    @torch.no_grad()
+    def act(self, observation: np.ndarray) -> int:
+        """Draw an action from the policy for `observation` (5, 128, 128)."""
+        probabilities = self.policy(torch.from_numpy(observation)[None])[0].softmax(dim=0)
+        return int(torch.multinomial(probabilities, 1, generator=self.generator))
+
+    def learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
+        """Play and learn; `on_episode` also gets the entropy (nats) and the return of each segment."""
+        for _ in range(episodes):
+            observation, info = env.reset()
+            windows, actions, rewards, segments = [], [], [], []
+            terminated = truncated = False
+            while not (terminated or truncated):
+                action = self.act(observation)
+                windows.append(observation)
+                actions.append(action)
+                observation, reward, terminated, truncated, info = env.step(np.int64(action))
+                rewards.append(float(reward))
+                segments.append(info.get("segment", ""))
+            figures: dict[str, float] = {}
+            if not info.get("warmup", False):
+                figures = self._learn_from(windows, actions, np.array(rewards), np.array(segments))
+            on_episode(info | figures)
+
+    def _learn_from(
+        self, windows: list[np.ndarray], actions: list[int], rewards: np.ndarray, segments: np.ndarray
+    ) -> dict[str, float]:
+        """Put one rollout aside, and update the policy when there are enough of them."""
+        advantages = np.zeros(len(rewards))
+        figures = {}
+        decay = self.options.baseline_decay
+        for segment in dict.fromkeys(segments.tolist()):
+            where = segments == segment
+            cloning = segment == "cloning"
+            discount = self.options.cloning_discount if cloning else self.options.discount
+            returns = discounted_returns(rewards[where], discount)
+            advantages[where] = returns
+            if decay < 1:
+                baseline = self.baseline.get(segment, torch.zeros(len(returns), dtype=torch.float64))
+                advantages[where] -= baseline.numpy()
+                step = 1 - decay if segment in self.baseline else 1.0
+                self.baseline[segment] = baseline + step * (torch.from_numpy(returns) - baseline)
+            figures[f"agent/{segment}_return"] = float(returns[0])
+        batch = torch.from_numpy(np.stack(windows))
+        self.pending.append((batch, torch.tensor(actions), torch.from_numpy(advantages).float()))
+        if len(self.pending) == self.options.rollouts:
+            windows_, actions_, advantages_ = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
+            figures["agent/entropy"] = self._update(windows_, actions_, advantages_)
+            self.pending = []
+        return figures
+
+    def _update(self, windows: torch.Tensor, actions: torch.Tensor, advantages: torch.Tensor) -> float:
+        """One step of Eq. 3.4, then new statistics for BatchNorm; the policy's mean entropy before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        entropy = 0.0
+        # Statistics are frozen, so parts that fit the processor's cache give the gradient of the whole.
+        parts = zip(windows.split(32), actions.split(32), advantages.split(32), strict=True)
+        for part, chosen, advantage in parts:
+            logits = self.policy(part)
+            share = len(part) / len(windows)
+            loss = policy_gradient_loss(logits, chosen, advantage, self.options.entropy_weight)
+            (share * loss).backward()
+            entropy += share * float(torch.distributions.Categorical(logits=logits.detach()).entropy().mean())
+        self.optimizer.step()
+        for part in windows.split(32):
+            self.policy.refresh(part)
+        return entropy
+
+    def state_dict(self) -> dict[str, Any]:
+        """Policy, optimiser, generator, baseline, and rollouts put aside."""
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "baseline": self.baseline,
+            "pending": self.pending,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.baseline = dict(state["baseline"])
+        self.pending = list(state["pending"])

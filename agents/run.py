@@ -1,0 +1,406 @@
+"""One whole run: environment and agent in, detector, figures and pictures out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from agents.base import agent_class
+from nbs_env import checkpoint
+from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
+from nbs_env.config import Config
+from nbs_env.data import load, split
+from nbs_env.detector import Detector, image_scores, resize_map
+from nbs_env.env import PatchSamplingEnv, pick_device
+from nbs_env.metrics import best_threshold, evaluate
+from nbs_env.pictures import overlay_sheet
+from nbs_env.predictor import Predictor, logits, predict
+from nbs_env.profiles import measure_profiles
+
+TABLE = ("precision", "recall", "f1", "ap", "auroc", "aupro")
+
+
+class RunError(ValueError):
+    """A run that cannot start; the message names the file or value and the remedy."""
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """What to run, and where to put it."""
+
+    agent: str = "reinforce"
+    """A built-in agent (reinforce, random) or module:Class."""
+    dataset: str = "synthetic"
+    """Data set: synthetic, folder, mvtec, crackforest, nanotwice, magnetic_tile."""
+    data_root: Path | None = None
+    """Its folder; synthetic needs none."""
+    category: str | None = None
+    """Category, where the data set has some: grid of mvtec, say."""
+    difficulty: float = 0.5
+    """How hard the defects of synthetic are to find, from 0 to 1."""
+    labeled: tuple[str, ...] = ("5",)
+    """How many labelled images to draw, or their names."""
+    seed: int = 0
+    """Of the draw of labelled images, the weights and the agent."""
+    preset: Literal["quick", "standard", "paper"] = "quick"
+    """Settings to start from: about six minutes on two CPU cores, about eighteen, or the papers' own."""
+    run_dir: Path | None = None
+    """Folder for all results; default: runs/<dataset>-<agent>-<preset>-<seed>."""
+    resume: bool = False
+    """Go on from the last checkpoint in the run directory, with the settings stored there."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+    checkpoint_every: int = 25
+    """Updates between checkpoints."""
+
+    def directory(self) -> Path:
+        """The run directory."""
+        if self.run_dir is not None:
+            return self.run_dir
+        name = self.dataset + (f"-{self.category}" if self.category else "")
+        return Path("runs") / f"{name}-{self.agent.replace(':', '.')}-{self.preset}-{self.seed}"
+
+
+def settings(args: RunArgs, config: Config, options: Any) -> dict[str, Any]:
+    """What makes a run what it is: two runs with equal settings give equal bits."""
+    run = asdict(args)
+    for name in ("run_dir", "resume", "device", "checkpoint_every"):
+        del run[name]
+    run["data_root"] = str(args.data_root.resolve()) if args.data_root else None
+    run["labeled"] = list(args.labeled)
+    return {"run": run, "config": asdict(config), "agent": asdict(options) if options else {}}
+
+
+def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
+    """Train, calibrate, score and save; the content of metrics.json.
+
+    Args:
+        args: what to run.
+        config: settings of the environment.
+        options: the agent's options, an instance of its class's `Options`.
+
+    Raises:
+        RunError, ConfigError, DataError, AgentError, CheckpointError: before any training.
+        TrainingError: a loss is no longer finite.
+    """
+    directory = args.directory()
+    make_agent = agent_class(args.agent)
+    device = pick_device(args.device)
+    if config.updates < config.profile_length:
+        raise RunError(
+            f"updates is {config.updates}; a detector needs a whole profile, so choose at least "
+            f"profile_length ({config.profile_length})"
+        )
+    stored = _prepare(directory, args, settings(args, config, options))
+    dataset = load(
+        args.dataset,
+        args.data_root,
+        category=args.category,
+        image_size=config.image_size,
+        seed=args.seed,
+        difficulty=args.difficulty,
+    )
+    counted = len(args.labeled) == 1 and args.labeled[0].isdecimal()
+    wanted = int(args.labeled[0]) if counted else args.labeled
+    labeled, unlabeled = split(dataset, wanted, np.random.default_rng(args.seed))
+    if not len(unlabeled):
+        raise RunError(
+            f"all {len(dataset)} images of {dataset.name} are labelled, so none is left to make a mask of; "
+            "label fewer or add images"
+        )
+    env = PatchSamplingEnv(dataset, [dataset.names[i] for i in labeled], config, device=str(device))
+    env.reset(seed=args.seed)
+    agent = make_agent(env, seed=args.seed, options=options)
+    if not args.resume:
+        directory.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_json(settings(args, config, options), directory / "config.json")
+    session = _Session(args, directory, env, agent, settings(args, config, options))
+    if stored is not None:
+        session.load_state_dict(stored)
+    session.announce()
+    session.train()
+    return session.finish()
+
+
+def stored_run(directory: Path) -> tuple[RunArgs, Config, dict[str, Any]] | None:
+    """What the run in `directory` was started with, the agent's options last; None if there is no run.
+
+    Raises:
+        RunError: its config.json cannot be read.
+    """
+    file = directory / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        stored = json.loads(file.read_text())
+        run, config, options = stored["run"], Config(**stored["config"]), dict(stored["agent"])
+        root, labeled = run.pop("data_root"), tuple(run.pop("labeled"))
+        args = RunArgs(**run, data_root=root and Path(root), labeled=labeled, run_dir=directory, resume=True)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{file} does not hold the settings of a run; choose another --run-dir") from error
+    return args, config, options
+
+
+def _prepare(directory: Path, args: RunArgs, now: dict[str, Any]) -> dict[str, Any] | None:
+    """Check the run directory; the checkpoint to resume from, or None."""
+    if not args.resume:
+        if directory.exists() and (
+            not directory.is_dir() or any(file.suffix != ".part" for file in directory.iterdir())
+        ):
+            raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
+        return None
+    started = stored_run(directory)
+    if started is None:
+        raise RunError(f"{directory} holds no run to resume; leave --resume out, or check --run-dir")
+    source, stored = directory / "config.json", None
+    before = settings(*started[:2], None) | {"agent": started[2]}
+    if (directory / "checkpoint.pt").exists():  # absent if killed before the first: begin again
+        source = directory / "checkpoint.pt"
+        stored = checkpoint.load(source)
+        before = json.loads(stored.get("settings", "{}"))
+    before = json.loads(json.dumps(before))
+    for group, values in json.loads(json.dumps(now)).items():
+        for name, value in values.items():
+            if name not in before.get(group, {}) or before[group][name] != value:
+                raise RunError(
+                    f"{source} was made with {name} = {before.get(group, {}).get(name)}, not {value}; "
+                    "resume with the same settings, or choose another --run-dir"
+                )
+    return stored
+
+
+class _Session:
+    """The running state of one run: what is logged, checkpointed and finally scored."""
+
+    def __init__(
+        self, args: RunArgs, directory: Path, env: PatchSamplingEnv, agent: Any, run_settings: dict[str, Any]
+    ) -> None:
+        self.args, self.directory, self.env, self.agent = args, directory, env, agent
+        self.learner, self.config = env.learner, env.config
+        self.settings = json.dumps(run_settings)
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "settings": self.settings,
+            "learner": self.learner.state_dict(),
+            "agent": self.agent.state_dict(),
+            "images": list(self.env.dataset.names),
+            "env_rng": json.dumps(self.env.np_random.bit_generator.state),
+            "history": json.dumps(self.history),
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            RunError: the images are no longer the same.
+        """
+        if state["images"] != list(self.env.dataset.names):
+            raise RunError(
+                f"{self.env.dataset.name} no longer holds the images that {self.directory} was begun with; "
+                "restore them, or choose another --run-dir"
+            )
+        self.learner.load_state_dict(state["learner"])
+        self.agent.load_state_dict(state["agent"])
+        self.env.np_random.bit_generator.state = json.loads(state["env_rng"])
+        self.history = json.loads(state["history"])
+        self.seconds = state["seconds"]
+
+    def announce(self) -> None:
+        """Say what runs, on what, and for about how long."""
+        data, config, device = self.env.dataset, self.config, self.learner.device
+        where = f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+        left = config.updates - self.learner.updates
+        print(
+            f"{self.args.agent} on {data.name}: {len(data)} images, {len(self.env.labeled)} labelled "
+            f"({', '.join(data.names[i] for i in self.env.labeled)}); preset {self.args.preset}, "
+            f"{left} of {config.updates} updates to go\n"
+            f"on {where}, {str(self.learner.dtype).removeprefix('torch.')}, about "
+            f"{max(1, round(self._estimate(left) / 60))} minutes; everything goes to {self.directory}",
+            flush=True,
+        )
+
+    def _estimate(self, updates: int) -> float:
+        """Seconds that `updates` updates and the final masks will take, from timing each part once."""
+        config, device, dtype = self.config, self.learner.device, self.learner.dtype
+        trainer = AutoencoderTrainer(config.bottleneck_channels, config.autoencoder_lr, device, dtype)
+        patches = torch.zeros(
+            (config.minibatch_size, 3, config.patch_size, config.patch_size), dtype=torch.uint8
+        )
+        step = _seconds(lambda: trainer.train(patches, config.minibatch_size))
+        one_map = _seconds(lambda: loss_maps(trainer.network, self.learner.images[:1], dtype))
+        crop = config.predictor_crop or config.image_size
+        profiles = torch.zeros((config.minibatch_size, config.profile_length, crop, crop), device=device)
+        predictor = Predictor(config.profile_length, config.predictor_width).to(device)
+
+        def predictor_step() -> None:
+            logits(predictor, profiles, dtype).sum().backward()
+
+        count = len(self.env.dataset)
+        visited = config.episode_length / 9 if config.training_images == "all" else 0
+        measured = count if config.evaluation == "full" else len(self.env.labeled) + visited
+        steps = config.cloning_length + config.episode_length
+        update = (
+            step * config.episode_length / config.minibatch_size
+            + 1.25 * one_map * measured  # shifted grids have more tiles
+            + _seconds(predictor_step) * config.predictor_updates
+            + 0.006 * steps  # acting and learning of the agent, on two cores
+        )
+        snapshots = min(config.snapshot_cycles, -(-config.updates // config.reinit_period))
+        return updates * update + count * (snapshots * config.profile_length * 1.25 * one_map + 0.3)
+
+    def train(self) -> None:
+        """Let the agent learn over the updates that are left."""
+        left = self.config.updates - self.learner.updates
+        if left <= 0:
+            return
+        done, total = self.learner.updates, self.config.updates
+        self.started = time.perf_counter()
+        with (
+            SummaryWriter(str(self.directory), purge_step=done + 1) as self.writer,
+            tqdm(total=total, initial=done, unit="update") as self.bar,
+        ):
+            self.agent.learn(self.env, left, self._on_episode)
+
+    def _on_episode(self, info: dict[str, Any]) -> None:
+        """Log one episode, and put a checkpoint where one is due."""
+        update = info["update"]
+        row = {k: float(v) for k, v in info.items() if isinstance(v, float | int) and k != "image"}
+        self.history.append(row)
+        for name, value in row.items():
+            self.writer.add_scalar(name if "/" in name else f"train/{name}", value, update)
+        shown = {"ae": info["autoencoder_loss"], "l_pred": info["prediction_loss"], "beta": info["beta"]}
+        self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v is not None})
+        self.bar.update()
+        if update % 25 == 0:
+            self._picture(update)
+        if update % self.args.checkpoint_every == 0 or update == self.config.updates:
+            self.seconds += time.perf_counter() - self.started
+            self.writer.flush()  # what a checkpoint has behind it is on disc
+            checkpoint.save(self.state_dict(), self.directory / "checkpoint.pt")
+            self.started = time.perf_counter()
+
+    def _picture(self, update: int) -> None:
+        """Show the labelled images as they are predicted now."""
+        profiles = self.learner.buffer.newest()
+        if profiles is None:
+            return
+        probabilities = (
+            torch.sigmoid(predict(self.learner.predictor, profiles, self.learner.dtype)).cpu().numpy()
+        )
+        sheet = self._sheet(self.env.labeled[:3], probabilities[:3], probabilities[:3] >= 0.5)
+        self.writer.add_image("labelled images", np.asarray(sheet), update, dataformats="HWC")
+
+    def _sheet(self, indices: np.ndarray, probabilities: np.ndarray, masks: np.ndarray) -> Image.Image:
+        data = self.env.dataset
+        return overlay_sheet(
+            data.images[indices], probabilities, masks, data.masks[indices], [data.names[i] for i in indices]
+        )
+
+    def finish(self) -> dict[str, Any]:
+        """Choose threshold and CRF on the labelled images, make masks of the others, score them."""
+        data, learner = self.env.dataset, self.learner
+        labeled, unlabeled = self.env.labeled, self.env.unlabeled
+        detector = Detector(
+            [snapshot.ring for snapshot in learner.snapshots],
+            learner.predictor.state_dict(),
+            self.config.image_size,
+            self.config.precision,
+            learner.device,
+        )
+        profiles = None
+        if self.config.evaluation == "full":
+            profiles = [s.unlabeled for s in learner.snapshots if s.unlabeled is not None]
+        probabilities, last_losses = self._measure(detector, labeled)
+        detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
+        loss_threshold = best_threshold(last_losses, data.masks[labeled])
+        detector.save(self.directory / "detector.pt")
+        probabilities, last_losses = self._measure(detector, unlabeled, profiles)
+        masks = detector.masks(probabilities, data.images[unlabeled])
+        known = data.has_mask[unlabeled]
+        truth = data.masks[unlabeled][known]
+        methods = {
+            "nbs": (probabilities, probabilities >= detector.threshold),
+            "nbs_crf": (probabilities, masks),
+            "final_loss": (last_losses, last_losses >= loss_threshold),
+        }
+        figures = {
+            name: evaluate(scores[known], predicted[known], image_scores(scores[known]), truth)
+            if known.any()
+            else {}
+            for name, (scores, predicted) in methods.items()
+        }
+        metrics = {
+            "dataset": data.name,
+            "labeled": [data.names[i] for i in labeled],
+            "scored_images": int(known.sum()),
+            "threshold": detector.threshold,
+            "methods": figures,
+            "history": self.history,
+        }
+        self._write_pictures(unlabeled, probabilities, masks)
+        checkpoint.save_json({"training_seconds": self.seconds}, self.directory / "timing.json")
+        checkpoint.save_json(metrics, self.directory / "metrics.json")
+        print(table(metrics))
+        return metrics
+
+    def _measure(
+        self, detector: Detector, indices: np.ndarray, profiles: list[torch.Tensor] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and last losses (n, H, W) of some images; the losses are the best snapshot's."""
+        probabilities, last_losses = [], []
+        with tqdm(total=len(indices), desc="masks", unit="image") as bar:
+            for start in range(0, len(indices), 8):
+                rows = slice(start, start + 8)
+                images = self.learner.images[torch.from_numpy(indices[rows])]
+                if profiles is None:
+                    parts = [measure_profiles(ring, images, detector.dtype) for ring in detector.rings]
+                else:
+                    parts = [p[rows] for p in profiles]
+                probabilities.append(detector.from_profiles(parts))
+                last_losses.append(parts[0][:, -1].cpu().numpy())
+                bar.update(len(images))
+        return np.concatenate(probabilities), np.concatenate(last_losses)
+
+    def _write_pictures(self, indices: np.ndarray, probabilities: np.ndarray, masks: np.ndarray) -> None:
+        """The sheet of up to 12 images, and every mask as a file of its image's original size."""
+        data = self.env.dataset
+        shown = np.unique(np.linspace(0, len(indices) - 1, 12).round().astype(int))
+        sheet = self._sheet(indices[shown], probabilities[shown], masks[shown])
+        checkpoint.save_picture(np.asarray(sheet), self.directory / "overlays.png")
+        for index, mask in zip(indices, masks, strict=True):
+            mask = resize_map(mask.astype(np.float32), *data.sizes[index]) >= 0.5
+            checkpoint.save_picture(mask, self.directory / "masks" / f"{data.names[index]}.png")
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The figures of metrics.json as lines of text."""
+    lines = [f"{'':12}" + "".join(f"{name:>12}" for name in (*TABLE, "image_auroc"))]
+    for method, figures in metrics["methods"].items():
+        values = [figures.get(f"pixel_{name}") for name in TABLE] + [figures.get("image_auroc")]
+        cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
+        lines.append(f"{method:12}{cells}")
+    lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
+    return "\n".join(lines)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    """Seconds of a second call of `function`."""
+    function()
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""Independent detectors, trained and scored by the same data and metrics code."""

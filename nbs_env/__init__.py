@@ -1,0 +1,10 @@
+"""Neural batch sampling: a Gymnasium environment for picking training patches, and what makes masks of it."""
+
+from gymnasium.envs.registration import register
+
+from nbs_env.config import PRESETS, Config
+from nbs_env.env import PatchSamplingEnv
+
+register(id="nbs_env/PatchSampling-v0", entry_point="nbs_env.env:PatchSamplingEnv")
+
+__all__ = ["PRESETS", "Config", "PatchSamplingEnv"]

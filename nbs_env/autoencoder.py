@@ -1,0 +1,138 @@
+"""The internal autoencoder (thesis Table 4.2), its trainer, and loss maps."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nbs_env.networks import initialize, place
+
+
+def _block(layer: nn.Module, channels: int) -> nn.Sequential:
+    # Batch statistics always, running ones never: the training batches are not drawn uniformly (4.2.2).
+    return nn.Sequential(layer, nn.BatchNorm2d(channels, track_running_stats=False), nn.LeakyReLU(0.2, True))
+
+
+GRIDS = ((0, 0), (1, 1), (0, 1), (1, 0))
+"""Where the seams between tiles lie, update by update: half tiles that rows and columns are shifted by."""
+
+
+class Autoencoder(nn.Module):
+    """Thesis Table 4.2: (B, 3, 64, 64) in [0, 1] to its reconstruction, float32.
+
+    5 955 211 parameters with 200 bottleneck channels. BatchNorm and LeakyReLU(0.2) follow every layer
+    but the outputs of encoder and decoder.
+    """
+
+    def __init__(self, bottleneck_channels: int) -> None:
+        super().__init__()
+        down, same, up = (4, 2, 1), (3, 1, 1), (4, 2, 1)  # kernel, stride, padding
+        sizes = [(3, 64, down), (64, 64, same), (64, 128, down), (128, 128, same), (128, 256, down)]
+        self.encoder = nn.Sequential(*[_block(nn.Conv2d(i, o, *k), o) for i, o, k in sizes])
+        self.bottleneck = nn.Sequential(
+            _block(nn.Conv2d(256, 128, *same), 128),
+            _block(nn.Conv2d(128, 64, *same), 64),
+            nn.Conv2d(64, bottleneck_channels, 8),
+            _block(nn.ConvTranspose2d(bottleneck_channels, 64, 8), 64),
+            _block(nn.ConvTranspose2d(64, 128, *same), 128),
+            _block(nn.ConvTranspose2d(128, 256, *same), 256),
+        )
+        sizes = [(512, 256, up), (256, 128, same), (128, 128, up), (128, 64, same)]
+        self.decoder = nn.Sequential(*[_block(nn.ConvTranspose2d(i, o, *k), o) for i, o, k in sizes])
+        self.output = nn.ConvTranspose2d(64, 3, *up)
+        self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))  # see `loss_maps`
+        self.grid: torch.Tensor
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Reconstruct `patches` (B, 3, 64, 64); the statistics of BatchNorm are those of this batch."""
+        features = self.encoder(patches)
+        features = self.decoder(torch.cat([features, self.bottleneck(features)], dim=1))
+        # In bfloat16 a grey value of 0.5 is rounded by up to 0.002, which is no longer small beside a loss.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.output(features.float())
+
+
+def to_tiles(images: torch.Tensor, size: int = 64) -> torch.Tensor:
+    """Cut (N, C, H, W) into (N, tiles, C, size, size), row by row; H and W are multiples of `size`."""
+    n, c, h, w = images.shape
+    tiles = images.reshape(n, c, h // size, size, w // size, size)
+    return tiles.permute(0, 2, 4, 1, 3, 5).reshape(n, -1, c, size, size)
+
+
+def from_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The inverse of `to_tiles`: (N, tiles, C, size, size) to (N, C, height, width)."""
+    n, _, c, size, _ = tiles.shape
+    grid = tiles.reshape(n, height // size, width // size, c, size, size)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(n, c, height, width)
+
+
+@torch.no_grad()
+def loss_maps(autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Reconstruction loss of every pixel: the squared error, averaged over RGB.
+
+    The tiles of ONE image are the batch, so a map is a function of (weights, image) alone. `autoencoder.grid`
+    is one of the weights: 1 shifts the tiles by half a tile in rows or columns, the image being mirrored at
+    its borders. A tile is reconstructed worse along its seams, so a learner moves them from update to update
+    (`GRIDS`), and a profile tells them from anomalies, which stay.
+
+    Args:
+        autoencoder: the network.
+        images: (N, 3, H, W) uint8 on the network's device; H and W multiples of 64.
+        dtype: what the convolutions run in.
+
+    Returns:
+        (N, H, W) float32, >= 0.
+    """
+    height, width = images.shape[-2:]
+    rows, columns = (32 * shifted for shifted in autoencoder.grid.tolist())
+    padded = F.pad(images.to(torch.float32) / 255, (columns, columns, rows, rows), mode="reflect")
+    tiles = to_tiles(padded)  # (N, tiles, 3, 64, 64)
+    maps = []
+    for batch in tiles:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            error = (autoencoder(batch) - batch).square().mean(dim=1, keepdim=True)
+        whole = from_tiles(error[None], *padded.shape[-2:])[0, 0]
+        maps.append(whole[rows : rows + height, columns : columns + width])
+    return torch.stack(maps)
+
+
+class AutoencoderTrainer:
+    """An autoencoder with its optimiser; `reinitialize` draws both anew."""
+
+    def __init__(self, bottleneck_channels: int, lr: float, device: torch.device, dtype: torch.dtype) -> None:
+        self.network = place(Autoencoder(bottleneck_channels), device)
+        self.lr, self.device, self.dtype = lr, device, dtype
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, fused=True)
+
+    def reinitialize(self, generator: torch.Generator) -> None:
+        """Throw weights and optimiser state away and start from a new draw."""
+        initialize(self.network, generator)
+        self.network.grid.zero_()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr, fused=True)
+
+    def train(self, patches: torch.Tensor, minibatch_size: int) -> float:
+        """One step a mini-batch, in the order given; a remainder smaller than a mini-batch joins the last.
+
+        Args:
+            patches: (N, 3, 64, 64) uint8.
+            minibatch_size: patches of a step; N must not be smaller.
+
+        Returns:
+            The mean squared error over all mini-batches, before each one's step.
+        """
+        total = torch.zeros((), device=self.device)
+        starts = range(0, len(patches) - minibatch_size + 1, minibatch_size)
+        for start in starts:
+            stop = len(patches) if start == starts[-1] else start + minibatch_size
+            batch = patches[start:stop].to(self.device, torch.float32) / 255
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                reconstruction = self.network(batch)
+            loss = F.mse_loss(reconstruction, batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach()
+        return float(total) / len(starts)

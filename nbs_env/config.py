@@ -1,0 +1,145 @@
+"""Every setting of the environment and its learner, with the papers' values as defaults, and the presets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names it, its value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one run. The defaults are the papers'; `PRESETS` has what works on two cores."""
+
+    updates: int = 40_000
+    """Autoencoder updates (episodes) of the whole run."""
+    image_size: int = 256
+    """Side in pixels that every image is resized to (W and H of the papers); a multiple of `patch_size`."""
+    patch_size: int = 64
+    """Side in pixels of a patch. The autoencoder of Table 4.2 takes 64."""
+    window_size: int = 128
+    """Side in pixels of what the agent sees around the patch. The policy of Table 4.1 takes 128."""
+    shift: int = 24
+    """Pixels that a move shifts the patch by."""
+    episode_length: int = 64
+    """Patches of the training segment, which train the autoencoder."""
+    cloning_length: int = 64
+    """Patches of the cloning segment, on the labelled images, which earn R_clone and R_cover; 0: none."""
+    training_images: Literal["all", "labeled"] = "all"
+    """Images that the training segment walks over: all of them (the paper), or the labelled."""
+
+    clone_reward: float = 1.0
+    """R_clone of a patch without an anomalous pixel; a patch with one earns its negative."""
+    cover_weight: float = 0.1
+    """R_cover of a patch whose pixels are all new in this segment."""
+    beta_horizon: int = 40_000
+    """Updates over which beta falls from 1 to 0 (thesis Eq. 3.3)."""
+    reward_profiles: Literal["buffer", "current"] = "buffer"
+    """Profiles whose loss is R_pred: the draw from the buffer, as printed, or the labelled images' newest."""
+    warmup_updates: int = 15
+    """Updates after a re-initialisation in which R_pred is not paid (M of the papers)."""
+
+    bottleneck_channels: int = 200
+    """Channels of the autoencoder's bottleneck (K of Table 4.2); the papers take 500 for NanoTWICE."""
+    minibatch_size: int = 8
+    """Patches of an autoencoder step, and profiles of a predictor step (N of the papers)."""
+    autoencoder_lr: float = 3e-4
+    """Adam's learning rate for the autoencoder."""
+    reinit_period: int = 100
+    """Updates between re-initialisations of the autoencoder (K of the papers)."""
+    profile_length: int = 10
+    """Losses in a loss profile (T of the papers)."""
+
+    predictor_width: int = 1
+    """Factor on the predictor's hidden channels; the papers take 2 for NanoTWICE and CrackForest."""
+    predictor_lr: float = 1e-3
+    """Adam's learning rate for the predictor."""
+    predictor_updates: int = 1
+    """Predictor steps after each autoencoder update."""
+    predictor_crop: int = 0
+    """Side in pixels of the random crops the predictor trains on; 0 takes whole images, as the papers do."""
+    anomaly_weight: Literal["balanced", "sqrt", "as_printed"] = "balanced"
+    """Class weight of thesis Eq. 3.2, see DESIGN: #normal/#anomalous on the anomalous term, its square root,
+    or the same number on the normal term as the equation is printed."""
+    buffer_updates: int = 200
+    """Updates whose labelled loss maps the FIFO buffer keeps; each gives one profile a labelled image."""
+    evaluation: Literal["lazy", "full"] = "lazy"
+    """Measure an unlabelled image when it is looked at, or all of them after every update as Algorithm 1
+    does. Both give the same masks."""
+    snapshot_cycles: int = 3
+    """Best re-initialisation cycles that the detector keeps and averages over."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the autoencoder and the predictor; `auto` takes bfloat16 where the processor has it."""
+
+    def __post_init__(self) -> None:
+        """Raise `ConfigError` on values that cannot work together."""
+        for name in (
+            *("updates", "image_size", "shift", "episode_length", "beta_horizon", "bottleneck_channels"),
+            *("reinit_period", "profile_length", "predictor_width", "predictor_updates", "buffer_updates"),
+            "snapshot_cycles",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("cloning_length", "warmup_updates", "clone_reward", "cover_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be finite and not negative")
+        for name in ("autoencoder_lr", "predictor_lr"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; choose a value between 0 and 1")
+        if self.patch_size != 64:
+            raise ConfigError(f"patch_size is {self.patch_size}; the autoencoder of Table 4.2 takes 64")
+        if self.window_size != 128:
+            raise ConfigError(f"window_size is {self.window_size}; the policy of Table 4.1 takes 128")
+        if self.image_size % self.patch_size or self.image_size < 2 * self.patch_size:
+            raise ConfigError(
+                f"image_size is {self.image_size}; choose a multiple of {self.patch_size} from "
+                f"{2 * self.patch_size} up"
+            )
+        if self.minibatch_size < 2 or self.episode_length < self.minibatch_size:
+            raise ConfigError(
+                f"minibatch_size is {self.minibatch_size}; choose 2 to episode_length ({self.episode_length})"
+            )
+        if self.reinit_period <= max(self.profile_length, self.warmup_updates):
+            raise ConfigError(
+                f"reinit_period is {self.reinit_period}; it must exceed profile_length "
+                f"({self.profile_length}) and warmup_updates ({self.warmup_updates})"
+            )
+        if self.warmup_updates < self.profile_length - 1:
+            raise ConfigError(
+                f"warmup_updates is {self.warmup_updates}; R_pred needs a whole profile, so choose at least "
+                f"profile_length - 1 ({self.profile_length - 1})"
+            )
+        if self.predictor_crop and not 32 <= self.predictor_crop <= self.image_size:
+            raise ConfigError(
+                f"predictor_crop is {self.predictor_crop}; choose 0 for whole images, or 32 to image_size "
+                f"({self.image_size})"
+            )
+        if self.buffer_updates < self.profile_length:
+            raise ConfigError(
+                f"buffer_updates is {self.buffer_updates}; it must be at least profile_length "
+                f"({self.profile_length})"
+            )
+
+
+PAPER = Config()
+_SHORT = replace(
+    PAPER,
+    training_images="labeled",
+    cover_weight=1.0,
+    reward_profiles="current",
+    predictor_width=2,
+    predictor_lr=3e-3,
+    predictor_updates=6,
+    predictor_crop=128,
+    anomaly_weight="sqrt",
+)
+"""What short runs need: a predictor that learns more from each update, at a fifth of the price a step."""
+PRESETS: dict[str, Config] = {
+    "quick": replace(_SHORT, updates=110, beta_horizon=110, reinit_period=55, snapshot_cycles=2),
+    "standard": replace(_SHORT, updates=300, beta_horizon=300, buffer_updates=300, snapshot_cycles=3),
+    "paper": PAPER,
+}

@@ -1,0 +1,125 @@
+"""Dense CRF: the raw prediction of an image, smoothed along the image's own colours (thesis 3.3).
+
+Mean-field inference in the fully connected CRF of Krähenbühl and Koltun (2011), through `pydensecrf`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pydensecrf.densecrf as densecrf
+
+_CLIP = 1e-5  # probabilities are kept this far from 0 and 1, so that the unary energy stays finite
+
+
+@dataclass(frozen=True)
+class CRFParams:
+    """The two kernels of the CRF. Distances are in pixels, colours in steps of 0-255.
+
+    The smoothness kernel removes small isolated regions; the appearance kernel says that near pixels of
+    similar RGB share a class. Both are normalised symmetrically, so the neighbours of a pixel pull its
+    log-odds by at most about the sum of the two weights (`compat`). A weight of 0 leaves the kernel out. The
+    defaults are gentle: a crack is a minority among its neighbours, and a heavy kernel wipes it out.
+
+    Raises:
+        ValueError: A width is not positive, a weight is negative or there is no iteration.
+    """
+
+    smooth_sxy: float = 3.0
+    """Standard deviation of the smoothness kernel, pixels."""
+    smooth_compat: float = 0.5
+    """Weight of the smoothness kernel."""
+    appearance_sxy: float = 10.0
+    """Standard deviation of the appearance kernel in space, pixels."""
+    appearance_srgb: float = 10.0
+    """Standard deviation of the appearance kernel in each colour channel, 0-255."""
+    appearance_compat: float = 0.5
+    """Weight of the appearance kernel."""
+    iterations: int = 5
+    """Mean-field iterations, at least 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("smooth_sxy", "appearance_sxy", "appearance_srgb"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(
+                    f"CRFParams.{name} is {getattr(self, name)}; it must be positive and finite."
+                )
+        for name in ("smooth_compat", "appearance_compat"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(
+                    f"CRFParams.{name} is {getattr(self, name)}; it must be finite and not negative."
+                )
+        if self.iterations < 1:
+            raise ValueError(f"CRFParams.iterations is {self.iterations}; it must be at least 1.")
+
+
+def dense_crf(probability: np.ndarray, image: np.ndarray, params: CRFParams) -> np.ndarray:
+    """Smooth one probability map by the image it belongs to.
+
+    Args:
+        probability: `(H, W)` floats in [0, 1], the probability of "anomalous"; background has the rest.
+        image: `(H, W, 3)` uint8, the RGB image.
+        params: The kernels.
+
+    Returns:
+        `(H, W)` float32 in [0, 1], the posterior of "anomalous"; `>= 0.5` is the mask.
+
+    Raises:
+        ValueError: A shape, a type or a value is not as above.
+    """
+    _check_probability(probability)
+    if probability.ndim != 2 or probability.size == 0:
+        raise ValueError(f"The probability has shape {probability.shape}; expected one map (H, W).")
+    if image.dtype != np.uint8 or image.shape != (*probability.shape, 3):
+        raise ValueError(
+            f"The image is {image.dtype} of shape {image.shape}; expected uint8 of shape "
+            f"{(*probability.shape, 3)} to go with the probability."
+        )
+    height, width = probability.shape
+    anomalous = np.clip(probability.astype(np.float64), _CLIP, 1 - _CLIP).ravel()
+    field = densecrf.DenseCRF2D(width, height, 2)
+    field.setUnaryEnergy(-np.log(np.stack([1 - anomalous, anomalous])).astype(np.float32))
+    if params.smooth_compat > 0:
+        field.addPairwiseGaussian(
+            sxy=params.smooth_sxy, compat=params.smooth_compat, normalization=densecrf.NORMALIZE_SYMMETRIC
+        )
+    if params.appearance_compat > 0:
+        field.addPairwiseBilateral(
+            sxy=params.appearance_sxy,
+            srgb=params.appearance_srgb,
+            rgbim=np.array(image, order="C"),  # a copy: read-only arrays are refused
+            compat=params.appearance_compat,
+            normalization=densecrf.NORMALIZE_SYMMETRIC,
+        )
+    posterior = np.array(field.inference(params.iterations), dtype=np.float32)  # (2, H * W)
+    return posterior[1].reshape(height, width)
+
+
+def shift_threshold(probability: np.ndarray, threshold: float) -> np.ndarray:
+    """Shift probabilities in logit space so that `threshold` becomes 0.5.
+
+    So the CRF, which decides at 0.5, decides where the caller's threshold does. Both arguments are first
+    clipped to [1e-5, 1 - 1e-5], as the CRF clips. Up to that, `>= 0.5` is then what `>= threshold` was.
+
+    Args:
+        probability: Floats in [0, 1] of any shape.
+        threshold: In [0, 1].
+
+    Returns:
+        float64 of the same shape, in (0, 1): `sigmoid(logit(probability) - logit(threshold))`.
+
+    Raises:
+        ValueError: A probability or the threshold is not in [0, 1], or not a float.
+    """
+    _check_probability(probability)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"The threshold is {threshold}; expected a number in [0, 1].")
+    p = np.clip(probability.astype(np.float64), _CLIP, 1 - _CLIP)
+    t = float(np.clip(threshold, _CLIP, 1 - _CLIP))
+    return p * (1 - t) / (p * (1 - t) + (1 - p) * t)
+
+
+def _check_probability(probability: np.ndarray) -> None:
+    if not np.issubdtype(probability.dtype, np.floating):
+        raise ValueError(f"The probability is {probability.dtype}; expected floats in [0, 1].")
+    if not np.all((probability >= 0) & (probability <= 1)):
+        raise ValueError("The probability holds NaN or values outside [0, 1].")

@@ -1,0 +1,83 @@
+"""Images with masks from many sources, all as one `AnomalyDataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nbs_env.data import crackforest, folder, magnetic_tile, mvtec, nanotwice, synthetic
+from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, split
+from nbs_env.data.images import image_files, read_image, read_mask, resize_image, resize_mask
+from nbs_env.data.reading import Request
+
+__all__ = [
+    "GOOD",
+    "READERS",
+    "AnomalyDataset",
+    "DataError",
+    "Request",
+    "image_files",
+    "load",
+    "read_image",
+    "read_mask",
+    "resize_image",
+    "resize_mask",
+    "split",
+]
+
+READERS: dict[str, Callable[[Request], AnomalyDataset]] = {
+    "synthetic": synthetic.read,
+    "folder": folder.read,
+    "mvtec": mvtec.read,
+    "crackforest": crackforest.read,
+    "nanotwice": nanotwice.read,
+    "magnetic_tile": magnetic_tile.read,
+}
+"""The reader of each data set."""
+
+
+def load(
+    name: str,
+    root: Path | None = None,
+    *,
+    category: str | None = None,
+    image_size: int = 256,
+    min_side: int = 64,
+    seed: int = 0,
+    count: int = 40,
+    difficulty: float = 0.5,
+) -> AnomalyDataset:
+    """Load a data set, checked and resized.
+
+    Args:
+        name: One of `READERS`.
+        root: The data set's folder, or the folder that holds it; `synthetic` needs none.
+        category: The category of `mvtec`, the texture of `synthetic` (`weave`, `wood` or `speckle`), the
+            defect kind of `magnetic_tile`, or a folder inside the root of `folder`.
+        image_size: Side in pixels that every image is resized to.
+        min_side: Smallest side in pixels that an image may have: the patch's.
+        seed: Seed of the images of `synthetic`.
+        count: Number of images of `synthetic`.
+        difficulty: How hard the defects of `synthetic` are to find, from 0 to 1.
+
+    Returns:
+        The images with their masks.
+
+    Raises:
+        DataError: If there is no such data set, or something in it is wrong or missing.
+    """
+    if name not in READERS:
+        raise DataError(f"there is no data set {name!r}; choose one of {', '.join(READERS)}")
+    if image_size < min_side:
+        raise DataError(f"image_size is {image_size}; it must be at least the patch's side, {min_side}")
+    request = Request(
+        name=name,
+        root=None if root is None else Path(root),
+        category=category,
+        image_size=image_size,
+        min_side=min_side,
+        seed=seed,
+        count=count,
+        difficulty=difficulty,
+    )
+    return READERS[name](request)

@@ -1,0 +1,139 @@
+"""What every reader returns, and how it is divided into labelled and unlabelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+GOOD = "good"
+"""The defect kind of an image that is known to hold no anomaly."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file or value, what was expected, and the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnomalyDataset:
+    """Images of equal size with what is known about their anomalies; n is the number of images.
+
+    Raises:
+        DataError: If shapes, dtypes or lengths disagree, a name is given twice, or an image of unknown truth
+            has an anomalous pixel.
+    """
+
+    name: str
+    """The reader and, where there is one, the category: `mvtec/grid`."""
+    images: NDArray[np.uint8]
+    """RGB, `(n, H, W, 3)`."""
+    masks: NDArray[np.bool_]
+    """True where a pixel is anomalous, `(n, H, W)`; all False where `has_mask` is False."""
+    has_mask: NDArray[np.bool_]
+    """Whether the truth of an image is known, `(n,)`. An image without it is neither labelled nor scored."""
+    names: tuple[str, ...]
+    """A unique name for each image: its file's path inside the data set, without the suffix."""
+    kinds: tuple[str, ...]
+    """The defect kind of each image; `good` where there is none, empty where it is not known."""
+    sizes: tuple[tuple[int, int], ...] = ()
+    """The (height, width) that each image had before it was resized; none given: as it is here."""
+
+    def __post_init__(self) -> None:
+        """Raise `DataError` on fields that do not fit together."""
+        n = len(self.images)
+        if self.images.ndim != 4 or self.images.shape[-1] != 3 or self.images.dtype != np.uint8 or n == 0:
+            raise DataError(
+                f"{self.name}: images are {self.images.dtype} {self.images.shape}; "
+                "expected uint8 (n, H, W, 3) with n of at least 1"
+            )
+        for field, array, shape in (
+            ("masks", self.masks, self.images.shape[:3]),
+            ("has_mask", self.has_mask, (n,)),
+        ):
+            if array.dtype != np.bool_ or array.shape != shape:
+                raise DataError(f"{self.name}: {field} is {array.dtype} {array.shape}; expected bool {shape}")
+        if not self.sizes:
+            height, width = self.images.shape[1:3]
+            object.__setattr__(self, "sizes", ((height, width),) * n)
+        for field, values in (("names", self.names), ("kinds", self.kinds), ("sizes", self.sizes)):
+            if len(values) != n:
+                raise DataError(f"{self.name}: {len(values)} {field} for {n} images; give one an image")
+        if len(set(self.names)) != n:
+            twice = next(name for name in self.names if self.names.count(name) > 1)
+            raise DataError(f"{self.name}: two images are named {twice!r}; make the names unique")
+        if self.masks[~self.has_mask].any():
+            raise DataError(f"{self.name}: an image of unknown truth has anomalous pixels; clear its mask")
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    @property
+    def anomalous(self) -> NDArray[np.bool_]:
+        """Whether an image is known to hold an anomalous pixel, `(n,)`."""
+        return np.array([mask.any() for mask in self.masks], dtype=np.bool_)
+
+
+def split(
+    dataset: AnomalyDataset, labeled: int | Sequence[str], rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose the labelled images; all others, those without a mask included, are unlabelled.
+
+    A number is drawn uniformly, without replacement, among the images with a mask, and drawn anew until the
+    draw holds an anomalous pixel, since the predictor cannot learn what it never sees.
+
+    Args:
+        dataset: The images.
+        labeled: How many images to draw, at least 1, or the names of the images.
+        rng: Source of the draw; untouched if names are given.
+
+    Returns:
+        The indices of the labelled and of the unlabelled images, each sorted.
+
+    Raises:
+        DataError: If there are fewer images with a mask than asked for, a name is unknown, given twice or
+            without a mask, or no labelled image holds an anomalous pixel.
+    """
+    chosen = _draw(dataset, labeled, rng) if isinstance(labeled, int) else _named(dataset, labeled)
+    rest = np.setdiff1d(np.arange(len(dataset)), chosen)
+    return np.sort(chosen).astype(np.int64), rest.astype(np.int64)
+
+
+def _draw(dataset: AnomalyDataset, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    candidates = np.flatnonzero(dataset.has_mask)
+    if count < 1:
+        raise DataError(f"{dataset.name}: {count} labelled images asked for; ask for at least 1")
+    if count > len(candidates):
+        raise DataError(
+            f"{dataset.name}: {count} labelled images asked for, but only {len(candidates)} of "
+            f"{len(dataset)} images have a mask; ask for fewer or add masks"
+        )
+    anomalous = dataset.anomalous
+    if not anomalous.any():
+        raise DataError(f"{dataset.name}: no mask holds an anomalous pixel; add one that does")
+    while True:
+        chosen = rng.choice(candidates, size=count, replace=False)
+        if anomalous[chosen].any():
+            return chosen
+
+
+def _named(dataset: AnomalyDataset, names: Sequence[str]) -> NDArray[np.int64]:
+    index = {name: i for i, name in enumerate(dataset.names)}
+    for position, name in enumerate(names):
+        if name not in index:
+            raise DataError(
+                f"{dataset.name}: no image is named {name!r}; names look like {dataset.names[0]!r}"
+            )
+        if not dataset.has_mask[index[name]]:
+            raise DataError(f"{dataset.name}: image {name!r} has no mask; add one or label another image")
+        if name in names[:position]:
+            raise DataError(f"{dataset.name}: image {name!r} is named twice; name each labelled image once")
+    chosen = np.array([index[name] for name in names], dtype=np.int64)
+    if not dataset.anomalous[chosen].any():
+        raise DataError(
+            f"{dataset.name}: none of the labelled images ({', '.join(names)}) holds an anomalous pixel; "
+            "name at least one with a marked defect"
+        )
+    return chosen

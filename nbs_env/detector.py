@@ -1,0 +1,168 @@
+"""What is kept after training: snapshots, predictor, threshold and CRF, which make masks of any image."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nbs_env import checkpoint
+from nbs_env.crf import CRFParams, dense_crf, shift_threshold
+from nbs_env.data import resize_image
+from nbs_env.metrics import best_threshold, pixel_prf
+from nbs_env.networks import compute_dtype, place
+from nbs_env.predictor import Predictor, predict
+from nbs_env.profiles import Weights, measure_profiles
+
+CRF_CANDIDATES = tuple(
+    CRFParams(smooth_compat=smooth, appearance_compat=appearance, appearance_sxy=sxy)
+    for smooth, appearance, sxy in itertools.product((0.1, 0.5, 2.0), (0.0, 0.5, 2.0), (10.0,))
+)
+"""The kernels that `calibrate` chooses from, from hardly any smoothing to much."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a detector says of one image, in the image's own size.
+
+    Attributes:
+        probability: (h, w) float32 in [0, 1], from the loss profiles alone.
+        mask: (h, w) bool, the CRF's.
+        score: image score, the mean of the highest 0.1 % of the probabilities; in [0, 1].
+    """
+
+    probability: np.ndarray
+    mask: np.ndarray
+    score: float
+
+
+class Detector:
+    """Turns images into masks: loss profiles under each snapshot's autoencoders, predictor, mean, CRF.
+
+    Args:
+        rings: one ring of T autoencoders a snapshot, oldest first; at least one ring.
+        predictor: the predictor's weights.
+        image_size: side that images are resized to first, as those of the training were.
+        precision: see `Config.precision`.
+        device: where it computes.
+        threshold: probability from which a pixel is anomalous without a CRF; chosen by `calibrate`.
+        crf: the CRF's kernel; chosen by `calibrate`.
+        crf_threshold: probability that is even odds to the CRF; chosen by `calibrate`.
+    """
+
+    def __init__(
+        self,
+        rings: Sequence[Sequence[Weights]],
+        predictor: Weights,
+        image_size: int,
+        precision: str,
+        device: torch.device,
+        threshold: float = 0.5,
+        crf: CRFParams = CRF_CANDIDATES[0],
+        crf_threshold: float = 0.5,
+    ) -> None:
+        self.rings, self.image_size, self.precision, self.device = rings, image_size, precision, device
+        self.threshold, self.crf, self.crf_threshold = threshold, crf, crf_threshold
+        self.dtype = compute_dtype(precision, device)
+        first = predictor["features.0.weight"]
+        self.predictor = place(Predictor(first.shape[1], first.shape[0] // 32), device)
+        self.predictor.load_state_dict(predictor)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Anomaly probabilities (N, S, S) float32 of `images` (N, S, S, 3) uint8 with S = image_size."""
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
+        return self.from_profiles([measure_profiles(ring, tensor, self.dtype) for ring in self.rings])
+
+    def from_profiles(self, profiles: Sequence[torch.Tensor]) -> np.ndarray:
+        """Probabilities (N, S, S) from each snapshot's raw profiles (N, T, S, S): the snapshots' mean."""
+        parts = [torch.sigmoid(predict(self.predictor, p, self.dtype)) for p in profiles]
+        return torch.stack(parts).mean(dim=0).cpu().numpy()
+
+    def calibrate(self, probabilities: np.ndarray, images: np.ndarray, masks: np.ndarray) -> None:
+        """Choose thresholds and CRF kernel by the pooled pixel F1 on labelled images.
+
+        Args:
+            probabilities: (n, S, S) of the labelled images.
+            images: (n, S, S, 3) uint8.
+            masks: (n, S, S) bool.
+        """
+        self.threshold = best_threshold(probabilities, masks)
+        odds = self.threshold / (1 - self.threshold) / np.array([1, 1.5, 2.5, 4])  # a CRF removes pixels
+        choices = list(itertools.product(CRF_CANDIDATES, (odds / (1 + odds)).tolist()))
+        scores = []
+        for self.crf, self.crf_threshold in choices:
+            scores.append(pixel_prf(self.masks(probabilities, images), masks)[2])
+        self.crf, self.crf_threshold = choices[int(np.argmax(scores))]
+
+    def masks(self, probabilities: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Masks (N, S, S) bool: the CRF on probabilities whose `crf_threshold` has been moved to 0.5."""
+        return np.stack(
+            [
+                dense_crf(shift_threshold(probability, self.crf_threshold), image, self.crf) >= 0.5
+                for probability, image in zip(probabilities, images, strict=True)
+            ]
+        )
+
+    def predict(self, images: Sequence[np.ndarray]) -> Iterable[Prediction]:
+        """Predict images (h, w, 3) uint8 of any sizes from 64 pixels up, one by one.
+
+        Each is resized to `image_size` as in training, and its probabilities back to (h, w).
+        """
+        for image in images:
+            height, width = image.shape[:2]
+            small = resize_image(image, self.image_size)[None]
+            probability = self.probabilities(small)
+            mask = self.masks(probability, small)
+            yield Prediction(
+                resize_map(probability[0], height, width),
+                resize_map(mask[0].astype(np.float32), height, width) >= 0.5,
+                float(image_scores(probability)[0]),
+            )
+
+    def save(self, path: Path) -> None:
+        """Write everything into one file, which `load` reads back to the same predictions."""
+        checkpoint.save(
+            {
+                "kind": "nbs_env.Detector",
+                "rings": [list(ring) for ring in self.rings],
+                "predictor": self.predictor.state_dict(),
+                "image_size": self.image_size,
+                "precision": self.precision,
+                "threshold": self.threshold,
+                "crf_threshold": self.crf_threshold,
+                "crf": json.dumps(asdict(self.crf)),
+            },
+            path,
+        )
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> Detector:
+        """Read a detector.
+
+        Raises:
+            CheckpointError: the file is absent, truncated, or holds something else.
+        """
+        state = checkpoint.load(path, device)
+        if state.pop("kind", None) != "nbs_env.Detector":
+            raise checkpoint.CheckpointError(f"{path} holds no detector; expected the detector.pt of a run")
+        state["crf"] = CRFParams(**json.loads(state["crf"]))
+        return cls(device=torch.device(device), **state)
+
+
+def image_scores(probabilities: np.ndarray) -> np.ndarray:
+    """Image scores (N,) of probabilities (N, H, W): the mean of each image's highest 0.1 %."""
+    flat = np.sort(probabilities.reshape(len(probabilities), -1), axis=1)
+    return flat[:, -max(1, flat.shape[1] // 1000) :].mean(axis=1)
+
+
+def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resampling of (h, w) float32 to (height, width), anti-aliased where it shrinks."""
+    tensor = torch.from_numpy(values)[None, None]
+    return torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)[
+        0, 0
+    ].numpy()

@@ -1,0 +1,196 @@
+"""The patch-sampling task as a Gymnasium environment (thesis Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from nbs_env import pictures, rewards
+from nbs_env.config import PRESETS, Config, ConfigError
+from nbs_env.data import AnomalyDataset, load, split
+from nbs_env.learner import Learner
+from nbs_env.walk import Walk
+
+
+class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
+    """Pick the patches that an autoencoder trains on, so that its loss profiles tell anomalies apart.
+
+    ## Action space
+    `Discrete(9)`. 0-7 shift the 64x64 patch by 24 pixels to N, NE, E, SE, S, SW, W, NW, clipped so that it
+    stays inside the image; 8 goes to a random place of another random image. The patch is sampled where
+    the action has put it.
+
+    ## Observation space
+    `Box((5, 128, 128), float32)`: the window around the patch, channels first. 0-2 RGB in [0, 1]; 3 the
+    current reconstruction loss, >= 0; 4 the sampling history, 1 where a pixel was sampled in this segment.
+    What lies outside the image is 0 in every channel.
+
+    ## Episode
+    One iteration of Algorithm 1 in two segments, each starting at a random place with an empty history:
+    `cloning_length` steps on the labelled images, whose patches train nothing, then `episode_length` steps
+    whose patches train the autoencoder. On the last step the autoencoder takes its mini-batches, losses are
+    measured, the predictor is updated, and the episode terminates.
+
+    ## Rewards (Eq. 3.3)
+    Cloning segment: `beta * (R_clone + R_cover)`, with R_clone = +1 for a patch without an anomalous pixel
+    and -1 for another, and R_cover = `cover_weight` times the share of its pixels that are new. Last step:
+    `(1 - beta) * R_pred`, R_pred = -l_pred, 0 during warm-up. beta falls from 1 to 0 over `beta_horizon`
+    updates.
+
+    ## Info
+    Every step: `segment` ("cloning" or "training"; of the next patch at `reset`), `image`, `R_clone`,
+    `R_cover`, `R_pred` (unweighted), `beta`, `warmup`. Last step: also `update`, `autoencoder_loss`,
+    `prediction_loss`, `buffer_loss` (None where there is none yet), `reinitialized`, and the means of the
+    cloning segment, `R_clone_mean` and `R_cover_mean`.
+
+    ## Between episodes
+    The learner outlives the episode. `reset()` begins the next iteration; `reset(seed=...)` and
+    `reset(options={"restart": True})` begin from nothing.
+
+    Args:
+        dataset: images and masks; default: the built-in `synthetic` one.
+        labeled: how many labelled images to draw (with seed 0), or their names.
+        config: all settings; default: the `quick` preset.
+        device: "cpu", "cuda", or "auto".
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        DataError: the labelled images cannot be drawn.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
+
+    def __init__(
+        self,
+        dataset: AnomalyDataset | None = None,
+        labeled: int | Sequence[str] = 5,
+        config: Config | None = None,
+        device: str = "auto",
+        render_mode: str | None = None,
+    ) -> None:
+        self.config = config or PRESETS["quick"]
+        self.dataset = dataset or load("synthetic", image_size=self.config.image_size)
+        self.render_mode = render_mode
+        self.labeled, self.unlabeled = split(self.dataset, labeled, np.random.default_rng(0))
+        self.labeled_masks = self.dataset.masks[self.labeled]
+        self._mask_of = dict(zip(self.labeled.tolist(), self.labeled_masks, strict=True))
+        side = self.config.window_size
+        low, high = np.zeros((5, side, side), np.float32), np.ones((5, side, side), np.float32)
+        high[3] = np.inf
+        self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        self.action_space = gymnasium.spaces.Discrete(9)
+        self.learner = Learner(
+            self.dataset.images,
+            self.labeled,
+            self.labeled_masks,
+            self.config,
+            pick_device(device),
+            seed=0,
+        )
+        self.walk = Walk(self.dataset.images, self.learner.loss_map, self.config)
+        all_images = np.arange(len(self.dataset))
+        self._training_images = self.labeled if self.config.training_images == "labeled" else all_images
+        self._started = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin the next iteration, or start from nothing (see the class)."""
+        super().reset(seed=seed)
+        if seed is not None or not self._started or (options or {}).get("restart"):
+            self.learner.restart(int(self.np_random.integers(2**31)))
+            self._started = True
+        self.step_count = 0
+        self.patches: list[np.ndarray] = []
+        self.cloning_terms: list[tuple[float, float]] = []  # R_clone and R_cover of each cloning step
+        self.beta = rewards.beta(self.learner.updates, self.config.beta_horizon)
+        self.warmup = self.learner.warmup
+        cloning = self.config.cloning_length > 0
+        self.walk.start(self.labeled if cloning else self._training_images, self.np_random)
+        return self.walk.window(), self._info("cloning" if cloning else "training")
+
+    def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Move, sample the patch, pay what is due; the last step trains (see the class)."""
+        self.walk.move(int(action), self.np_random)
+        new_share = self.walk.sample()
+        self.step_count += 1
+        if self.step_count <= self.config.cloning_length:
+            info = self._info("cloning")
+            info["R_clone"] = rewards.clone_reward(
+                self.walk.patch(self._mask_of[self.walk.image]), self.config
+            )
+            info["R_cover"] = rewards.cover_reward(new_share, self.config)
+            self.cloning_terms.append((info["R_clone"], info["R_cover"]))
+            if self.step_count == self.config.cloning_length:
+                self.walk.start(self._training_images, self.np_random)
+        else:
+            info = self._info("training")
+            self.patches.append(self.walk.patch(self.dataset.images[self.walk.image]))
+        terminated = len(self.patches) == self.config.episode_length
+        if terminated:
+            self._finish(info)
+        reward = self.beta * (info["R_clone"] + info["R_cover"]) + (1 - self.beta) * info["R_pred"]
+        return self.walk.window(), float(reward), terminated, False, info
+
+    def _finish(self, info: dict[str, Any]) -> None:
+        """Train on the patches of the episode and put what came of it into `info`."""
+        update = self.learner.update(np.stack(self.patches))
+        info |= vars(update)
+        means = np.mean(self.cloning_terms or [(0.0, 0.0)], axis=0).tolist()
+        info["R_clone_mean"], info["R_cover_mean"] = means
+        if not self.warmup:
+            current = self.config.reward_profiles == "current"
+            loss = update.prediction_loss if current else update.buffer_loss
+            assert loss is not None, "Config ties warmup_updates to profile_length"
+            info["R_pred"] = rewards.pred_reward(loss)
+
+    def _info(self, segment: str) -> dict[str, Any]:
+        return {
+            "segment": segment,
+            "image": self.walk.image,
+            "R_clone": 0.0,
+            "R_cover": 0.0,
+            "R_pred": 0.0,
+            "beta": self.beta,
+            "warmup": self.warmup,
+        }
+
+    def render(self) -> np.ndarray | None:
+        """Side by side, (H, 4 W, 3) uint8: image with path and patch, loss, history, prediction."""
+        if self.render_mode is None:
+            return None
+        walk, image = self.walk, self.dataset.images[self.walk.image]
+        here = [(top, left) for index, top, left in walk.path if index == walk.image]
+        loss = self.learner.loss_map(walk.image)
+        probability = self.learner.probability(walk.image)
+        if probability is None:
+            probability = np.zeros_like(loss)
+        return np.concatenate(
+            [
+                pictures.draw_path(image, here, (walk.top, walk.left), walk.patch_size),
+                pictures.heat(loss, 0.0, float(np.quantile(loss, 0.99)) or 1.0),
+                pictures.heat(walk.history(), 0.0, 1.0),
+                pictures.heat(probability, 0.0, 1.0),
+            ],
+            axis=1,
+        )
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`: "cpu", "cuda", "cuda:1" and so on, or "auto", CUDA where there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ConfigError(f"there is no device {name!r}; choose cpu, cuda or auto")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {name} but PyTorch sees no such GPU; choose cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,254 @@
+"""What Algorithm 1 does once the patches are chosen: train, measure, predict, remember the best."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nbs_env.autoencoder import GRIDS, AutoencoderTrainer, loss_maps
+from nbs_env.config import Config
+from nbs_env.networks import compute_dtype, initialize, place
+from nbs_env.predictor import Predictor, class_weights, logits, predict, prediction_loss
+from nbs_env.profiles import (
+    ProfileBuffer,
+    Snapshot,
+    Weights,
+    copy_weights,
+    dihedral,
+    measure_profiles,
+)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one call of `Learner.update` did.
+
+    Attributes:
+        update: updates done so far, this one included.
+        autoencoder_loss: mean squared error of the mini-batches.
+        prediction_loss: l_pred of the labelled images' newest profiles; None while the cycle is too young.
+        buffer_loss: l_pred of the first draw from the buffer, before the predictor's step; None if empty.
+        reinitialized: whether the autoencoder was thrown away afterwards.
+    """
+
+    update: int
+    autoencoder_loss: float
+    prediction_loss: float | None
+    buffer_loss: float | None
+    reinitialized: bool
+
+
+class Learner:
+    """Autoencoder, predictor, profile buffer and snapshots: all that outlives an episode.
+
+    Masks of unlabelled images never get here: it is given the labelled ones alone.
+
+    Args:
+        images: (n, H, W, 3) uint8, labelled and unlabelled.
+        labeled: indices of the labelled images.
+        labeled_masks: (len(labeled), H, W) bool, with at least one anomalous pixel.
+        config: all settings.
+        device: where the networks live.
+        seed: of weights, augmentation and buffer draws.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labeled: np.ndarray,
+        labeled_masks: np.ndarray,
+        config: Config,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.config, self.device, self.labeled = config, device, labeled
+        self.unlabeled = np.setdiff1d(np.arange(len(images)), labeled)
+        self.dtype = compute_dtype(config.precision, device)
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
+        self.masks = torch.from_numpy(labeled_masks).to(device)
+        self.weights = class_weights(self.masks, config.anomaly_weight)
+        self.trainer = AutoencoderTrainer(
+            config.bottleneck_channels, config.autoencoder_lr, device, self.dtype
+        )
+        self.predictor = place(Predictor(config.profile_length, config.predictor_width), device)
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Begin from nothing."""
+        self.weight_generator = torch.Generator().manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
+        self.trainer.reinitialize(self.weight_generator)
+        initialize(self.predictor, self.weight_generator)
+        self.optimizer = torch.optim.Adam(
+            self.predictor.parameters(), lr=self.config.predictor_lr, fused=True
+        )
+        shape = (len(self.labeled), *self.images.shape[-2:])
+        self.buffer = ProfileBuffer(
+            self.config.buffer_updates, self.config.profile_length, shape, self.device
+        )
+        self.updates = 0
+        self.ring: list[Weights] = []  # the newest autoencoders of this cycle, oldest first
+        self.snapshots: list[Snapshot] = []  # best cycles, best first, the running one's best among them
+        self._maps: dict[int, np.ndarray] = {}
+        self._unlabeled: list[torch.Tensor] = []  # newest maps (n, H, W) of D_u, with evaluation="full"
+
+    @property
+    def age(self) -> int:
+        """Updates since the autoencoder was last re-initialised."""
+        return self.updates % self.config.reinit_period
+
+    @property
+    def warmup(self) -> bool:
+        """Whether the next update is one in which R_pred is not paid."""
+        return self.age < self.config.warmup_updates
+
+    def loss_map(self, image: int) -> np.ndarray:
+        """Current reconstruction loss (H, W) float32 of one image, measured when first asked for."""
+        if image not in self._maps:
+            self._maps[image] = self._measure(np.array([image]))[0].cpu().numpy()
+        return self._maps[image]
+
+    def update(self, patches: np.ndarray) -> Update:
+        """One iteration of Algorithm 1 after the patches (N, P, P, 3) uint8 are chosen.
+
+        Raises:
+            TrainingError: a loss is no longer finite.
+        """
+        loss = self.trainer.train(self._augment(patches), self.config.minibatch_size)
+        self.trainer.network.grid.copy_(torch.tensor(GRIDS[self.updates % len(GRIDS)]))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the autoencoder's loss became {loss} at update {self.updates + 1}; "
+                f"lower autoencoder_lr ({self.config.autoencoder_lr}) and begin a new run"
+            )
+        self._remember()
+        buffer_losses = [self._train_predictor() for _ in range(self.config.predictor_updates)]
+        newest = self.buffer.newest()
+        current = None
+        if newest is not None:
+            newest_logits = predict(self.predictor, newest, self.dtype)
+            current = float(prediction_loss(newest_logits, self.masks, self.weights))
+        self.updates += 1
+        for value in (buffer_losses[0], current):
+            if value is not None and not math.isfinite(value):
+                raise TrainingError(
+                    f"the predictor's loss became {value} at update {self.updates}; "
+                    f"lower predictor_lr ({self.config.predictor_lr}) and begin a new run"
+                )
+        if current is not None:
+            self._consider(current)
+        reinitialized = self.age == 0
+        if reinitialized:
+            self.trainer.reinitialize(self.weight_generator)
+            self.ring, self._unlabeled, self._maps = [], [], {}
+        return Update(self.updates, loss, current, buffer_losses[0], reinitialized)
+
+    def probability(self, image: int) -> np.ndarray | None:
+        """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
+        if len(self.ring) < self.config.profile_length:
+            return None
+        profile = measure_profiles(self.ring, self.images[image : image + 1], self.dtype)
+        return torch.sigmoid(predict(self.predictor, profile, self.dtype))[0].cpu().numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on with the same bits, as tensors, numbers and strings."""
+        return {
+            "updates": self.updates,
+            "autoencoder": self.trainer.network.state_dict(),
+            "autoencoder_optimizer": self.trainer.optimizer.state_dict(),
+            "predictor": self.predictor.state_dict(),
+            "predictor_optimizer": self.optimizer.state_dict(),
+            "buffer": self.buffer.state_dict(),
+            "ring": self.ring,
+            "snapshots": [vars(snapshot) for snapshot in self.snapshots],
+            "weight_generator": self.weight_generator.get_state(),
+            "rng": json.dumps(self.rng.bit_generator.state),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state of a learner with the same configuration and images."""
+        self.updates = state["updates"]
+        self.trainer.network.load_state_dict(state["autoencoder"])
+        self.trainer.optimizer.load_state_dict(state["autoencoder_optimizer"])
+        self.predictor.load_state_dict(state["predictor"])
+        self.optimizer.load_state_dict(state["predictor_optimizer"])
+        self.buffer.load_state_dict(state["buffer"])
+        self.ring = list(state["ring"])
+        self.snapshots = [Snapshot(**snapshot) for snapshot in state["snapshots"]]
+        self.weight_generator.set_state(state["weight_generator"])
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        self._maps = {}
+        self._unlabeled = []
+        if self.config.evaluation == "full" and self.ring:
+            images = self.images[torch.from_numpy(self.unlabeled)]
+            self._unlabeled = list(measure_profiles(self.ring, images, self.dtype).unbind(1))
+
+    def _augment(self, patches: np.ndarray) -> torch.Tensor:
+        """Each patch under a random symmetry of the square: (N, P, P, 3) to (N, 3, P, P), uint8."""
+        tensor = torch.from_numpy(patches).permute(0, 3, 1, 2)
+        symmetries = self.rng.integers(8, size=len(tensor))
+        return torch.stack([dihedral(p, int(k)) for p, k in zip(tensor, symmetries, strict=True)])
+
+    def _measure(self, indices: np.ndarray) -> torch.Tensor:
+        return loss_maps(self.trainer.network, self.images[torch.from_numpy(indices)], self.dtype)
+
+    def _remember(self) -> None:
+        """Measure what has to be measured after an autoencoder update."""
+        self._maps = {}
+        if self.config.evaluation == "full":
+            maps = self._measure(np.arange(len(self.images)))
+            labeled = maps[torch.from_numpy(self.labeled)]
+            self._maps = dict(enumerate(maps.cpu().numpy()))
+            self._unlabeled.append(maps[torch.from_numpy(self.unlabeled)])
+            del self._unlabeled[: -self.config.profile_length]
+        else:
+            labeled = self._measure(self.labeled)
+            self._maps = dict(zip(self.labeled.tolist(), labeled.cpu().numpy(), strict=True))
+        self.buffer.append(labeled, self.updates // self.config.reinit_period)
+        self.ring.append(copy_weights(self.trainer.network, self.dtype))
+        del self.ring[: -self.config.profile_length]
+
+    def _train_predictor(self) -> float | None:
+        """One step on profiles drawn from the buffer; their loss before it, or None while there are none."""
+        ends = self.buffer.ends()
+        if not len(ends):
+            return None
+        count, crop = self.config.minibatch_size, self.config.predictor_crop or self.config.image_size
+        pairs = []
+        for end in self.rng.choice(ends, size=count):
+            image = int(self.rng.integers(len(self.labeled)))
+            top, left = self.rng.integers(self.config.image_size - crop + 1, size=2)
+            crop_of = (slice(top, top + crop), slice(left, left + crop))
+            profile = self.buffer.normalized(int(end), image, crop_of)
+            pair = torch.cat([profile, self.masks[image][crop_of][None].float()])
+            pairs.append(dihedral(pair, int(self.rng.integers(8))))
+        batch = torch.stack(pairs)
+        self.predictor.train()
+        loss = prediction_loss(logits(self.predictor, batch[:, :-1], self.dtype), batch[:, -1], self.weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _consider(self, loss: float) -> None:
+        """Keep this moment if it is the best of its cycle, and the cycle if it is among the best."""
+        period = self.config.reinit_period
+        cycle = (self.updates - 1) // period
+        others = [s for s in self.snapshots if (s.update - 1) // period != cycle]
+        same = [s for s in self.snapshots if (s.update - 1) // period == cycle]
+        if same and same[0].prediction_loss <= loss:
+            return
+        unlabeled = None
+        if self.config.evaluation == "full":
+            unlabeled = torch.stack(self._unlabeled, dim=1)
+        snapshots = [*others, Snapshot(tuple(self.ring), loss, self.updates, unlabeled)]
+        self.snapshots = sorted(snapshots, key=lambda s: s.prediction_loss)[: self.config.snapshot_cycles]

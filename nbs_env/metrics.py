@@ -1,0 +1,321 @@
+"""Pixel and image metrics of anomaly segmentation.
+
+"Pooled" means over the pixels of all images together. A mask metric whose denominator is empty is 0, as in
+scikit-learn. A ranking metric without both classes is undefined and `None`. Scores may have any range; higher
+is more anomalous, and equal scores are taken together, never ordered by chance.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from sklearn.metrics import auc, roc_auc_score
+
+PRF = tuple[float, float, float]
+"""Precision, recall and F1, each in [0, 1]."""
+
+
+def pixel_prf(masks_pred: np.ndarray, masks_true: np.ndarray) -> PRF:
+    """Precision, recall and F1 pooled over all pixels.
+
+    Args:
+        masks_pred: Bools of any shape.
+        masks_true: Bools of the same shape.
+
+    Returns:
+        Precision, recall, F1; 0 where the denominator is 0 (nothing predicted, nothing true).
+
+    Raises:
+        ValueError: The shapes differ or the arrays are not boolean.
+    """
+    _check_masks(masks_pred, masks_true)
+    hits = int(np.count_nonzero(masks_pred & masks_true))
+    predicted, true = int(np.count_nonzero(masks_pred)), int(np.count_nonzero(masks_true))
+    return _ratio(hits, predicted), _ratio(hits, true), _ratio(2 * hits, predicted + true)
+
+
+def pixel_prf_per_image(masks_pred: np.ndarray, masks_true: np.ndarray) -> PRF:
+    """Means of every image's own precision, recall and F1, over the images that hold an anomaly.
+
+    Images without an anomalous pixel are left out, so false alarms on them do not count here (they do in
+    `pixel_prf`). An anomalous image in which nothing is predicted counts as 0, 0, 0.
+
+    Args:
+        masks_pred: `(n, H, W)` bools.
+        masks_true: `(n, H, W)` bools.
+
+    Returns:
+        Mean precision, mean recall, mean F1; zeros where no image holds an anomaly.
+
+    Raises:
+        ValueError: The shapes differ, are not `(n, H, W)`, or the arrays are not boolean.
+    """
+    _check_stack(masks_true)
+    _check_masks(masks_pred, masks_true)
+    rows = [pixel_prf(p, t) for p, t in zip(masks_pred, masks_true, strict=True) if t.any()]
+    if not rows:
+        return 0.0, 0.0, 0.0
+    precision, recall, f1 = np.mean(rows, axis=0).tolist()
+    return precision, recall, f1
+
+
+def tolerant_prf(masks_pred: np.ndarray, masks_true: np.ndarray, tolerance: int = 2) -> PRF:
+    """Pooled precision, recall and F1 that forgive small displacements, for thin structures.
+
+    A predicted pixel is right if a true one lies within `tolerance` pixels of it (Euclidean, same image); a
+    true pixel is found if a predicted one does. F1 is their harmonic mean. Tolerance 0 is `pixel_prf`.
+
+    Args:
+        masks_pred: `(n, H, W)` bools.
+        masks_true: `(n, H, W)` bools.
+        tolerance: Largest distance that is forgiven, pixels, at least 0.
+
+    Returns:
+        Precision, recall, F1; 0 where the denominator is 0.
+
+    Raises:
+        ValueError: The shapes differ or are not `(n, H, W)`, the arrays are not boolean, or the tolerance is
+            negative.
+    """
+    _check_stack(masks_true)
+    _check_masks(masks_pred, masks_true)
+    if tolerance < 0:
+        raise ValueError(f"The tolerance is {tolerance}; expected at least 0 pixels.")
+    steps = np.arange(-tolerance, tolerance + 1) ** 2
+    disc = np.add.outer(steps, steps) <= tolerance**2
+    disc = disc[None]  # one image thick, so that neighbours in the stack never meet
+    # dilation is exact on the pixel grid and, unlike a distance transform, defined for empty masks
+    precision = pixel_prf(masks_pred, ndimage.binary_dilation(masks_true, disc))[0]
+    recall = pixel_prf(ndimage.binary_dilation(masks_pred, disc), masks_true)[1]
+    return precision, recall, _ratio(2 * precision * recall, precision + recall)
+
+
+def pixel_ap(scores: np.ndarray, masks_true: np.ndarray) -> float | None:
+    """Average precision over all pixels: precision summed over the steps of recall, not interpolated.
+
+    Args:
+        scores: `(n, H, W)` finite floats.
+        masks_true: `(n, H, W)` bools.
+
+    Returns:
+        A number in [0, 1]; `None` if no pixel is anomalous.
+
+    Raises:
+        ValueError: A shape, a type or a value is not as above.
+    """
+    return _Curve.of(scores, masks_true).average_precision()
+
+
+def pixel_auroc(scores: np.ndarray, masks_true: np.ndarray) -> float | None:
+    """Area under the ROC curve over all pixels.
+
+    Args:
+        scores: `(n, H, W)` finite floats.
+        masks_true: `(n, H, W)` bools.
+
+    Returns:
+        A number in [0, 1]; `None` unless there are anomalous and normal pixels.
+
+    Raises:
+        ValueError: A shape, a type or a value is not as above.
+    """
+    return _Curve.of(scores, masks_true).auroc()
+
+
+def aupro(scores: np.ndarray, masks_true: np.ndarray, max_fpr: float = 0.3) -> float | None:
+    """Area under the per-region overlap curve, as MVTec AD defines it (Bergmann et al. 2021).
+
+    The overlap is the share of a region above the threshold, averaged over all regions of all images; regions
+    are connected over edges and corners. It is integrated over the false positive rate of the normal pixels
+    from 0 to `max_fpr` and divided by `max_fpr`.
+
+    Args:
+        scores: `(n, H, W)` finite floats.
+        masks_true: `(n, H, W)` bools.
+        max_fpr: Where the integration ends, in (0, 1].
+
+    Returns:
+        A number in [0, 1]; `None` unless there are anomalous and normal pixels.
+
+    Raises:
+        ValueError: A shape, a type or a value is not as above.
+    """
+    if not 0 < max_fpr <= 1:
+        raise ValueError(f"max_fpr is {max_fpr}; expected a number in (0, 1].")
+    return _Curve.of(scores, masks_true).aupro(max_fpr)
+
+
+def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | None:
+    """Area under the ROC curve over images.
+
+    Args:
+        image_scores: `(n,)` finite floats.
+        image_labels: `(n,)` bools, true for an image with an anomaly.
+
+    Returns:
+        A number in [0, 1]; `None` unless there are anomalous and normal images.
+
+    Raises:
+        ValueError: A shape, a type or a value is not as above.
+    """
+    _check_scores(image_scores, image_labels)
+    if image_labels.all() or not image_labels.any():
+        return None
+    return float(roc_auc_score(image_labels, image_scores))
+
+
+def best_threshold(scores: np.ndarray, masks_true: np.ndarray) -> float:
+    """Find the threshold with the highest pooled F1, on labelled images, never on those it is scored on.
+
+    It lies half way between the lowest score that is in and the highest that is out, and separates them in
+    the type of `scores`. Of equally good ones the highest is taken.
+
+    Args:
+        scores: `(n, H, W)` finite floats.
+        masks_true: `(n, H, W)` bools.
+
+    Returns:
+        The threshold; `scores >= threshold` is the mask.
+
+    Raises:
+        ValueError: No pixel is anomalous, or a shape, a type or a value is not as above.
+    """
+    return _Curve.of(scores, masks_true).best_threshold()
+
+
+def evaluate(
+    probability: np.ndarray, masks_pred: np.ndarray, image_scores: np.ndarray, masks_true: np.ndarray
+) -> dict[str, float | None]:
+    """All figures of one method on one set of images.
+
+    Args:
+        probability: `(n, H, W)` finite floats, higher is more anomalous; only their order matters.
+        masks_pred: `(n, H, W)` bools.
+        image_scores: `(n,)` finite floats, higher is more anomalous.
+        masks_true: `(n, H, W)` bools.
+
+    Returns:
+        `pixel_precision`, `pixel_recall`, `pixel_f1` (pooled), the same three with `_per_image`,
+        `pixel_f1_tolerant` (2 pixels), `pixel_ap`, `pixel_auroc`, `pixel_aupro` (to a false positive rate of
+        0.3) and `image_auroc`, each in [0, 1]. All are `None` if no pixel is anomalous; `pixel_auroc` and
+        `pixel_aupro` also if none is normal, `image_auroc` also if no image is without anomaly.
+
+    Raises:
+        ValueError: A shape, a type or a value is not as above.
+    """
+    _check_masks(masks_pred, masks_true)
+    curve = _Curve.of(probability, masks_true)
+    figures: dict[str, float | None] = {}
+    for suffix, prf in (("", pixel_prf), ("_per_image", pixel_prf_per_image)):
+        for name, value in zip(("precision", "recall", "f1"), prf(masks_pred, masks_true), strict=True):
+            figures[f"pixel_{name}{suffix}"] = value
+    figures["pixel_f1_tolerant"] = tolerant_prf(masks_pred, masks_true)[2]
+    figures["pixel_ap"] = curve.average_precision()
+    figures["pixel_auroc"] = curve.auroc()
+    figures["pixel_aupro"] = curve.aupro(0.3)
+    figures["image_auroc"] = image_auroc(image_scores, np.asarray(masks_true.any(axis=(1, 2))))
+    return figures if masks_true.any() else dict.fromkeys(figures)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """What lies above each distinct score, from the highest down: one sort serves every ranking metric."""
+
+    scores: np.ndarray  # (k,) the distinct scores
+    true: np.ndarray  # (k,) anomalous pixels with at least this score
+    false: np.ndarray  # (k,) normal pixels with at least this score
+    overlap: np.ndarray  # (k,) mean share of a region with at least this score; zeros without regions
+
+    @classmethod
+    def of(cls, scores: np.ndarray, masks_true: np.ndarray) -> "_Curve":
+        _check_stack(masks_true)
+        _check_scores(scores, masks_true)
+        order = np.argsort(scores, axis=None)[::-1]
+        descending, labels = scores.ravel()[order], masks_true.ravel()[order]
+        last = np.ones(descending.size, dtype=bool)  # the last of each run of equal scores
+        last[:-1] = descending[:-1] != descending[1:]
+        ends = np.flatnonzero(last)
+        true = np.cumsum(labels)[ends]
+        weights = _region_weights(masks_true)[order]
+        return cls(descending[ends], true, ends + 1 - true, np.cumsum(weights)[ends])
+
+    def average_precision(self) -> float | None:
+        if not self._has(self.true):
+            return None
+        return float(
+            np.sum(np.diff(self.true, prepend=0) * self.true / (self.true + self.false)) / self.true[-1]
+        )
+
+    def auroc(self) -> float | None:
+        if not (self._has(self.true) and self._has(self.false)):
+            return None
+        return float(auc(_from_zero(self.false / self.false[-1]), _from_zero(self.true / self.true[-1])))
+
+    def aupro(self, max_fpr: float) -> float | None:
+        if not (self._has(self.true) and self._has(self.false)):
+            return None
+        fpr, overlap = _from_zero(self.false / self.false[-1]), _from_zero(self.overlap)
+        inside = np.count_nonzero(fpr <= max_fpr)
+        x = np.append(fpr[:inside], max_fpr)
+        y = np.append(overlap[:inside], np.interp(max_fpr, fpr, overlap))
+        return float(np.clip(auc(x, y) / max_fpr, 0, 1))  # the sum of the weights may end a hair above 1
+
+    def best_threshold(self) -> float:
+        if not self._has(self.true):
+            raise ValueError("No pixel of the masks is anomalous, so no threshold can be chosen on them.")
+        f1 = 2 * self.true / (self.true + self.false + self.true[-1])
+        best = int(np.argmax(f1))
+        lowest_in = self.scores[best]
+        if best + 1 == self.scores.size:
+            return float(lowest_in)
+        highest_out = self.scores[best + 1]
+        middle = highest_out + (lowest_in - highest_out) / 2
+        return float(middle if middle > highest_out else lowest_in)
+
+    @staticmethod
+    def _has(count: np.ndarray) -> bool:
+        return count.size > 0 and bool(count[-1] > 0)
+
+
+def _region_weights(masks_true: np.ndarray) -> np.ndarray:
+    """Flat weights that make a sum over pixels the mean over regions of the share of a region."""
+    eight = np.zeros((3, 3, 3), dtype=bool)
+    eight[1] = True  # edges and corners, but never from one image to the next
+    regions, count = ndimage.label(masks_true, eight)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    weights = np.zeros(count + 1)
+    weights[1:] = 1 / (sizes[1:] * max(count, 1))
+    return weights[regions.ravel()]
+
+
+def _from_zero(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0], values])
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else 0.0
+
+
+def _check_masks(masks_pred: np.ndarray, masks_true: np.ndarray) -> None:
+    if masks_pred.dtype != bool or masks_true.dtype != bool:
+        raise ValueError(f"The masks are {masks_pred.dtype} and {masks_true.dtype}; expected bool.")
+    if masks_pred.shape != masks_true.shape:
+        raise ValueError(f"The predicted masks are {masks_pred.shape}, the true ones {masks_true.shape}.")
+
+
+def _check_stack(masks: np.ndarray) -> None:
+    if masks.ndim != 3:
+        raise ValueError(f"The masks have shape {masks.shape}; expected (n, H, W).")
+
+
+def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
+    if labels.dtype != bool or not np.issubdtype(scores.dtype, np.floating):
+        raise ValueError(
+            f"The labels are {labels.dtype} and the scores {scores.dtype}; expected bool and floats."
+        )
+    if scores.shape != labels.shape:
+        raise ValueError(
+            f"The scores have shape {scores.shape}, the labels {labels.shape}; they must be equal."
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("The scores hold NaN or infinite values.")

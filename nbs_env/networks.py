@@ -1,0 +1,48 @@
+"""What the networks share: initialisation from a generator, and the arithmetic they run in."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def initialize(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw all weights of `module` anew, in PyTorch's default distribution but from `generator`.
+
+    Args:
+        module: the network, on any device; its BatchNorm layers become the identity.
+        generator: a CPU generator, so that the weights do not depend on the device.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            weight = torch.empty(layer.weight.shape)
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(weight[0].numel())
+            assert layer.bias is not None
+            bias = torch.empty(layer.bias.shape).uniform_(-bound, bound, generator=generator)
+            with torch.no_grad():
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.reset_parameters()
+
+
+def place(module: M, device: torch.device) -> M:
+    """Move `module` to `device`, channels last: the layout that convolutions are fastest in."""
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Dtype of the convolutions; `auto` is bfloat16 where the processor has it, float32 elsewhere."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32

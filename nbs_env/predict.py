@@ -1,0 +1,107 @@
+"""Masks for a folder of new images: `python -m nbs_env.predict --run RUN_DIR --images DIR --out DIR`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from nbs_env import checkpoint
+from nbs_env.config import PAPER, ConfigError
+from nbs_env.data import DataError, image_files
+from nbs_env.data.reading import by_stem, read_large
+from nbs_env.detector import Detector
+from nbs_env.env import pick_device
+from nbs_env.pictures import overlay_sheet
+
+OUTPUTS = ("masks", "probabilities", "overlays", "predictions.csv")
+MIN_TILE, MAX_TILE = 256, 1024
+"""Width in pixels of an overlay's pictures: the image's own within these bounds."""
+
+
+class PredictError(ValueError):
+    """A prediction that cannot start; the message names the folder and the remedy."""
+
+
+@dataclass(frozen=True)
+class PredictArgs:
+    """What to predict with which detector."""
+
+    run: Path
+    """Directory of a finished run."""
+    images: Path
+    """Folder of images, of any sizes from 64x64 pixels up."""
+    out: Path
+    """Folder for masks/, probabilities/, overlays/ and predictions.csv."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+
+
+def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
+    """Write masks, probabilities, overlays and predictions.csv; one image is in memory at a time.
+
+    All images are checked before the first is predicted, and the table is written last.
+
+    Args:
+        args: what to predict.
+
+    Returns:
+        File name, image score and share of anomalous pixels of each image.
+
+    Raises:
+        CheckpointError: the run holds no detector that can be read.
+        ConfigError: there is no such device.
+        DataError: an image cannot be read, is smaller than a patch, or shares its stem with another.
+        PredictError: the output folder holds predictions already.
+    """
+    detector = Detector.load(args.run / "detector.pt", pick_device(args.device))
+    files = by_stem(image_files(args.images))
+    for output in OUTPUTS:
+        if (args.out / output).exists():
+            raise PredictError(f"{args.out / output} is there already; choose another --out or remove it")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for file in tqdm(files.values(), desc="check", unit="image", leave=False):
+        read_large(file, PAPER.patch_size)
+    rows = []
+    for stem, file in tqdm(files.items(), desc="predict", unit="image"):
+        image = read_large(file, PAPER.patch_size)
+        (prediction,) = detector.predict([image])
+        probability, mask = prediction.probability, prediction.mask
+        tile = max(MIN_TILE, min(image.shape[1], MAX_TILE))
+        sheet = overlay_sheet([image], [probability], [mask], None, [file.name], tile)
+        for folder, picture in (
+            ("masks", mask),
+            ("probabilities", (probability.clip(0, 1) * 255).round().astype(np.uint8)),
+            ("overlays", np.asarray(sheet)),
+        ):
+            checkpoint.save_picture(picture, args.out / folder / f"{stem}.png")
+        rows.append((file.name, prediction.score, float(mask.mean())))
+    checkpoint.replace_file(args.out / "predictions.csv", lambda part: _write_table(rows, part))
+    return rows
+
+
+def _write_table(rows: list[tuple[str, float, float]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "image_score", "anomalous_share"))
+        writer.writerows((name, f"{score:.6f}", f"{share:.6f}") for name, score, share in rows)
+
+
+def main() -> None:
+    """Predict what the command line says; bad input is one line on standard error and exit code 2."""
+    args = tyro.cli(PredictArgs, description=__doc__)
+    try:
+        rows = predict_folder(args)
+    except (checkpoint.CheckpointError, ConfigError, DataError, OSError, PredictError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"{len(rows)} images, {sum(share > 0 for _, _, share in rows)} with anomalies; see {args.out}")
+
+
+if __name__ == "__main__":
+    main()

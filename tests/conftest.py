@@ -1,0 +1,138 @@
+"""What the tests share: five small images, settings that make an episode short, and a thin autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import nbs_env.autoencoder
+import nbs_env.profiles
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Convolutions as small as these gain nothing from threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> AnomalyDataset:
+    """Five images 128x128 of noisy stripes, named 0 to 4, each but 3 with a rough spot of 30x30."""
+    rng = np.random.default_rng(7)
+    rows, columns = np.mgrid[:128, :128]
+    images, masks = [], []
+    for number in range(5):
+        angle = rng.uniform(0, np.pi)
+        stripes = np.sin((rows * np.cos(angle) + columns * np.sin(angle)) / 6)
+        image = 120 + 60 * stripes[:, :, None] + rng.normal(0, 8, (128, 128, 3))
+        mask = np.zeros((128, 128), bool)
+        if number != 3:
+            top, left = rng.integers(98, size=2)
+            mask[top : top + 30, left : left + 30] = True
+            image[mask] += rng.normal(0, 60, (900, 3))
+        images.append(image.clip(0, 255).astype(np.uint8))
+        masks.append(mask)
+    return AnomalyDataset(
+        name="tiny",
+        images=np.stack(images),
+        masks=np.stack(masks),
+        has_mask=np.ones(5, bool),
+        names=tuple(str(number) for number in range(5)),
+        kinds=("spot", "spot", "spot", "good", "spot"),
+    )
+
+
+@pytest.fixture
+def config() -> Config:
+    """Every mechanism within a dozen updates: profiles of 3, re-initialisation after 5, warm-up of 2."""
+    return Config(
+        updates=20,
+        image_size=128,
+        episode_length=5,
+        cloning_length=3,
+        beta_horizon=16,
+        warmup_updates=2,
+        bottleneck_channels=8,
+        minibatch_size=2,
+        reinit_period=5,
+        profile_length=3,
+        buffer_updates=7,
+        training_images="all",
+        clone_reward=1.0,
+        cover_weight=0.1,
+        reward_profiles="buffer",
+        anomaly_weight="balanced",
+        autoencoder_lr=1e-3,
+        predictor_lr=1e-3,
+        snapshot_cycles=2,
+        precision="float32",
+    )
+
+
+class ThinAutoencoder(nn.Module):
+    """Batch statistics and names of parts as in `Autoencoder`, in a hundredth of the time."""
+
+    def __init__(self, bottleneck_channels: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8, track_running_stats=False), nn.LeakyReLU(0.2, True)
+        )
+        self.bottleneck = nn.Sequential(
+            nn.Conv2d(8, 8, 4, 4), nn.LeakyReLU(0.2, True), nn.Conv2d(8, bottleneck_channels, 1)
+        )
+        self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))
+        self.output = nn.Sequential(nn.Upsample(scale_factor=16), nn.Conv2d(bottleneck_channels, 3, 1))
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Reconstruct (B, 3, 64, 64)."""
+        features = self.bottleneck(self.encoder(patches))
+        with torch.autocast("cpu", enabled=False):
+            return self.output(features.float())
+
+
+@pytest.fixture
+def thin_autoencoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put `ThinAutoencoder` in the place of Table 4.2's, for tests of what goes on around it."""
+    monkeypatch.setattr(nbs_env.autoencoder, "Autoencoder", ThinAutoencoder)
+    monkeypatch.setattr(nbs_env.profiles, "Autoencoder", ThinAutoencoder)
+
+
+SameBits = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def same_bits() -> SameBits:
+    """A function that fails where two nested structures of tensors, arrays and values differ in a bit."""
+
+    def check(a: Any, b: Any, where: str = "") -> None:
+        assert type(a) is type(b), where
+        if isinstance(a, torch.Tensor | np.ndarray):
+            assert a.dtype == b.dtype, where
+            np.testing.assert_array_equal(to_numpy(a), to_numpy(b), where)
+        elif isinstance(a, Mapping):
+            assert a.keys() == b.keys(), where
+            for key in a:
+                check(a[key], b[key], f"{where}[{key!r}]")
+        elif isinstance(a, list | tuple):
+            assert len(a) == len(b), where
+            for i, (x, y) in enumerate(zip(a, b, strict=True)):
+                check(x, y, f"{where}[{i}]")
+        else:
+            assert a == b, where
+
+    def to_numpy(value: torch.Tensor | np.ndarray) -> np.ndarray:
+        if isinstance(value, np.ndarray):
+            return value
+        return value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
+
+    return check

@@ -1,0 +1,286 @@
+"""The readers of files, on small trees in the layout of the real data sets."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from nbs_env.data import DataError, load, resize_image, resize_mask
+from nbs_env.data.mvtec import normal_training_images
+
+SHAPE = (80, 100)
+
+
+def image(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+
+
+def mask(number: int) -> np.ndarray:
+    result = np.zeros(SHAPE, dtype=bool)
+    result[10 + number : 30, 20:60] = True
+    return result
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array * np.uint8(255) if array.dtype == bool else array).save(path)
+
+
+def save_labels(path: Path, labels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    truth = np.empty((1, 1), dtype=[("Segmentation", object), ("Boundaries", object)])
+    truth[0, 0] = (labels.astype(np.uint16), labels.astype(bool))
+    scipy.io.savemat(path, {"groundTruth": truth})
+
+
+def make_folder(root: Path) -> Path:
+    """Images a (with a mask), b (unlabelled) and c (with an empty mask)."""
+    for number, stem in enumerate("abc"):
+        save(root / "images" / f"{stem}.png", image(number))
+    save(root / "masks" / "a.png", mask(0))
+    save(root / "masks" / "c.png", mask(0) & False)
+    return root
+
+
+def make_mvtec(root: Path) -> Path:
+    for kind in ("bent", "good"):
+        for number in range(2):
+            save(root / "mvtec" / "grid" / "test" / kind / f"00{number}.png", image(number)[..., 0])
+    for number in range(2):
+        path = root / "mvtec" / "grid" / "ground_truth" / "bent" / f"00{number}_mask.png"
+        save(path, mask(number))
+    for number in range(3):
+        save(root / "mvtec" / "grid" / "train" / "good" / f"00{number}.png", image(10 + number))
+    shutil.copytree(root / "mvtec" / "grid", root / "mvtec" / "screw")
+    (root / "mvtec" / "license.txt").touch()
+    return root / "mvtec"
+
+
+def make_crackforest(root: Path) -> Path:
+    for number, stem in enumerate(("001", "002", "042")):
+        save(root / "crackforest" / "image" / f"{stem}.jpg", image(number))
+        labels = np.ones(SHAPE)
+        labels[mask(number)] = 2
+        labels[40:60, :50] = 3
+        labels[62:64] = 4
+        save_labels(root / "crackforest" / "groundTruth" / f"{stem}.mat", labels)
+    return root / "crackforest"
+
+
+def make_nanotwice(root: Path) -> Path:
+    home = root / "nanotwice"
+    for number in range(2):
+        save(home / "Anomalous" / "images" / f"ITIA110{number}.tif", image(number)[..., 0])
+        save(home / "Anomalous" / "gt" / f"ITIA110{number}_gt.png", mask(number))
+    save(home / "Normal" / "ITIA1141.tif", np.zeros((84, 100), np.uint8))
+    return home
+
+
+def make_magnetic_tile(root: Path) -> Path:
+    home = root / "magnetic_tile"
+    for kind, marked in (("Blowhole", True), ("Uneven", False), ("Free", False)):
+        save(home / f"MT_{kind}" / "Imgs" / "x_1.jpg", image(1)[..., 0])
+        save(home / f"MT_{kind}" / "Imgs" / "x_1.png", mask(1) & marked)
+    soft = np.where(mask(2), 200, 90).astype(np.uint8)
+    save(home / "MT_Uneven" / "Imgs" / "x_2.jpg", image(2)[..., 0])
+    save(home / "MT_Uneven" / "Imgs" / "x_2.png", soft)
+    return home
+
+
+def test_folder_round_trip(tmp_path: Path) -> None:
+    data = load("folder", make_folder(tmp_path / "mine"), image_size=64)
+    assert data.name == "folder/mine"
+    assert data.names == ("a", "b", "c")
+    assert data.kinds == ("", "", "good")
+    assert list(data.has_mask) == [True, False, True]
+    assert data.sizes == (SHAPE,) * 3
+    for number in range(3):
+        assert (data.images[number] == resize_image(image(number), 64)).all()
+    assert (data.masks[0] == resize_mask(mask(0), 64)).all()
+    assert not data.masks[1:].any()
+
+
+def test_folder_of_the_right_size_is_read_pixel_for_pixel(tmp_path: Path) -> None:
+    made = load("synthetic", count=3, image_size=64)
+    for name, picture, truth in zip(made.names, made.images, made.masks, strict=True):
+        save(tmp_path / "images" / f"{name}.png", picture)
+        save(tmp_path / "masks" / f"{name}.png", truth)
+    data = load("folder", tmp_path, image_size=64)
+    assert (data.images == made.images).all()
+    assert (data.masks == made.masks).all()
+    assert data.names == made.names
+
+
+def test_folder_in_mvtec_layout(tmp_path: Path) -> None:
+    home = make_mvtec(tmp_path)
+    data = load("folder", home / "grid", image_size=64)
+    assert data.name == "folder/grid"
+    assert data.names == load("folder", home, category="grid", image_size=64).names
+    assert data.names == ("bent/000", "bent/001", "good/000", "good/001")
+
+
+def test_folder_without_masks_is_all_unlabelled(tmp_path: Path) -> None:
+    shutil.rmtree(make_folder(tmp_path) / "masks")
+    assert not load("folder", tmp_path).has_mask.any()
+
+
+def test_mvtec(tmp_path: Path) -> None:
+    home = make_mvtec(tmp_path)
+    data = load("mvtec", home, category="grid", image_size=64)
+    assert data.name == "mvtec/grid"
+    assert data.kinds == ("bent", "bent", "good", "good")
+    assert data.has_mask.all()
+    assert (data.masks[1] == resize_mask(mask(1), 64)).all()
+    assert not data.masks[2:].any()
+    for root, category in ((tmp_path, "grid"), (home / "grid", None), (home / "grid", "grid")):
+        assert (load("mvtec", root, category=category, image_size=64).images == data.images).all()
+    train = normal_training_images(tmp_path, "grid", image_size=64)
+    assert train.shape == (3, 64, 64, 3)
+    assert (train[2] == resize_image(image(12), 64)).all()
+
+
+def test_crackforest(tmp_path: Path) -> None:
+    home = make_crackforest(tmp_path)
+    data = load("crackforest", home, image_size=64)
+    assert data.names == ("001", "002", "042")
+    assert list(data.has_mask) == [True, True, False]
+    assert data.kinds == ("crack", "crack", "")
+    assert (data.masks[1] == resize_mask(mask(1), 64)).all()  # the label 2 alone, neither 3 nor 4
+    assert (load("crackforest", tmp_path, image_size=64).masks == data.masks).all()
+
+
+def test_nanotwice(tmp_path: Path) -> None:
+    make_nanotwice(tmp_path)
+    data = load("nanotwice", tmp_path, image_size=64)
+    assert data.names == ("Anomalous/ITIA1100", "Anomalous/ITIA1101", "Normal/ITIA1141")
+    assert data.kinds == ("anomalous", "anomalous", "good")
+    assert data.has_mask.all()
+    assert (data.masks[1] == resize_mask(mask(1), 64)).all()
+    assert not data.masks[2].any()
+    assert (data.images[..., 0] == data.images[..., 2]).all()
+
+
+def test_magnetic_tile(tmp_path: Path) -> None:
+    make_magnetic_tile(tmp_path)
+    data = load("magnetic_tile", tmp_path, image_size=64)
+    assert data.names == ("Blowhole/x_1", "Free/x_1", "Uneven/x_1", "Uneven/x_2")
+    assert data.kinds == ("Blowhole", "good", "Uneven", "Uneven")
+    assert list(data.has_mask) == [True, True, False, True]
+    assert (data.masks[3] == resize_mask(mask(2), 64)).all()
+    for category in ("Blowhole", "MT_Blowhole"):
+        one = load("magnetic_tile", tmp_path, category=category)
+        assert (one.name, one.kinds) == ("magnetic_tile/Blowhole", ("Blowhole", "good"))
+
+
+def narrow(path: Path) -> None:
+    save(path, np.zeros((40, 100), np.uint8))
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(b"no longer an image")
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def twin(path: Path) -> None:
+    save(path.with_suffix(".bmp"), image(0))
+
+
+def renamed(path: Path) -> None:
+    path.rename(path.with_stem("stranger" + path.stem[3:]))
+
+
+FAULTS: list[tuple[Callable[[Path], Path], str, str, Callable[[Path], None], str]] = [
+    (make_folder, "", "images/a.png", remove, r"masks/a\.png: a mask without its image"),
+    (make_folder, "", "masks/a.png", narrow, r"masks/a\.png: 100x40 pixels, but its image a\.png has 100x80"),
+    (make_folder, "", "masks/a.png", damage, r"masks/a\.png: not a readable image"),
+    (make_folder, "", "images/b.png", damage, r"images/b\.png: not a readable image"),
+    (make_folder, "", "images/b.png", narrow, r"images/b\.png: 100x40 pixels, smaller than a patch.*64"),
+    (make_folder, "", "images/b.png", twin, r"images/b\.png: b\.bmp has the same stem"),
+    (make_folder, "", "masks/a.png", twin, r"masks/a\.png: a\.bmp has the same stem"),
+    (make_mvtec, "grid", "grid/ground_truth/bent/001_mask.png", remove, r"bent/001\.png: no mask"),
+    (make_mvtec, "grid", "grid/test/bent/001.png", remove, r"001_mask\.png: a mask without its image"),
+    (make_mvtec, "grid", "grid/ground_truth/bent/001_mask.png", narrow, r"001_mask\.png: 100x40 pixels"),
+    (make_mvtec, "grid", "grid/test/good/001.png", damage, r"good/001\.png: not a readable image"),
+    (make_crackforest, "", "groundTruth/002.mat", remove, r"002\.jpg: no ground truth"),
+    (make_crackforest, "", "groundTruth/002.mat", damage, r"002\.mat: not a CrackForest ground truth"),
+    (make_crackforest, "", "image/002.jpg", remove, r"002\.mat: a mask without its image"),
+    (make_crackforest, "", "image/002.jpg", narrow, r"002\.jpg: 100x40 pixels"),
+    (make_nanotwice, "", "Anomalous/gt/ITIA1101_gt.png", remove, r"ITIA1101\.tif: no mask"),
+    (make_nanotwice, "", "Anomalous/gt/ITIA1101_gt.png", renamed, r"strangerA1101_gt\.png: a mask without"),
+    (make_nanotwice, "", "Normal/ITIA1141.tif", narrow, r"ITIA1141\.tif: 100x40 pixels"),
+    (make_magnetic_tile, "", "MT_Blowhole/Imgs/x_1.png", remove, r"x_1\.jpg: no mask; expected x_1\.png"),
+    (make_magnetic_tile, "", "MT_Blowhole/Imgs/x_1.jpg", remove, r"x_1\.png: a mask without its image"),
+]
+
+
+@pytest.mark.parametrize(("make", "category", "file", "fault", "message"), FAULTS)
+def test_a_fault_is_named(
+    make: Callable[[Path], Path],
+    category: str,
+    file: str,
+    fault: Callable[[Path], None],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    name = make.__name__.removeprefix("make_")
+    home = make(tmp_path)
+    load(name, home, category=category or None)
+    fault(home / file)
+    with pytest.raises(DataError, match=message) as caught:
+        load(name, home, category=category or None)
+    assert "\n" not in str(caught.value)
+
+
+def test_mask_file_without_its_ending(tmp_path: Path) -> None:
+    home = make_nanotwice(tmp_path)
+    (home / "Anomalous" / "gt" / "ITIA1101_gt.png").rename(home / "Anomalous" / "gt" / "ITIA1101.png")
+    with pytest.raises(DataError, match=r"ITIA1101\.png: its name should end in _gt\.png"):
+        load("nanotwice", home)
+
+
+def test_a_mat_file_of_another_structure(tmp_path: Path) -> None:
+    home = make_crackforest(tmp_path)
+    scipy.io.savemat(home / "groundTruth" / "001.mat", {"other": np.zeros(3)})
+    with pytest.raises(DataError, match=r"001\.mat: not a CrackForest ground truth"):
+        load("crackforest", home)
+
+
+def test_min_side_is_the_callers(tmp_path: Path) -> None:
+    home = make_folder(tmp_path)
+    with pytest.raises(DataError, match=r"a\.png: 100x80 pixels, smaller than a patch.*96"):
+        load("folder", home, min_side=96)
+
+
+def test_mvtec_folders_that_do_not_fit(tmp_path: Path) -> None:
+    home = make_mvtec(tmp_path)
+    shutil.rmtree(home / "grid" / "test" / "bent")
+    with pytest.raises(DataError, match="ground_truth/bent: masks without images"):
+        load("mvtec", home, category="grid")
+    shutil.rmtree(home / "grid" / "ground_truth")
+    shutil.rmtree(home / "grid" / "test" / "good")
+    with pytest.raises(DataError, match="grid/test: no folder inside"):
+        load("mvtec", home, category="grid")
+
+
+@pytest.mark.parametrize("category", [None, "zipper"])
+def test_categories_are_listed(category: str | None, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="choose one of grid, screw"):
+        load("mvtec", make_mvtec(tmp_path), category=category)
+
+
+def test_categories_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="this is one category, not 'screw'"):
+        load("mvtec", make_mvtec(tmp_path) / "grid", category="screw")
+    with pytest.raises(DataError, match="'MT_Crack'; choose one of Blowhole, Uneven"):
+        load("magnetic_tile", make_magnetic_tile(tmp_path), category="MT_Crack")
+    with pytest.raises(DataError, match="crackforest has no categories; leave out 'x'"):
+        load("crackforest", make_crackforest(tmp_path), category="x")

@@ -1,0 +1,179 @@
+"""The detector: what is saved comes back, any size goes in, labelled images choose the threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import nbs_env.profiles
+from nbs_env import checkpoint
+from nbs_env.crf import CRFParams
+from nbs_env.data import AnomalyDataset
+from nbs_env.detector import CRF_CANDIDATES, Detector, Prediction, image_scores
+from nbs_env.metrics import pixel_prf
+from nbs_env.networks import initialize
+from nbs_env.predictor import Predictor, predict
+from nbs_env.profiles import Weights, measure_profiles
+
+CPU = torch.device("cpu")
+T = 3
+
+
+@pytest.fixture
+def rings(thin_autoencoder: None) -> list[list[Weights]]:
+    """Two snapshots of three autoencoders each, as drawn."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(2):
+        ring = []
+        for _ in range(T):
+            autoencoder = nbs_env.profiles.Autoencoder(8)
+            initialize(autoencoder, generator)
+            ring.append({name: value.clone() for name, value in autoencoder.state_dict().items()})
+        found.append(ring)
+    return found
+
+
+@pytest.fixture
+def detector(rings: list[list[Weights]], dataset: AnomalyDataset) -> Detector:
+    """Its predictor is untrained, its threshold the median of its probabilities."""
+    predictor = Predictor(T, 2)
+    initialize(predictor, torch.Generator().manual_seed(1))
+    crf = CRFParams(smooth_compat=0.7, appearance_compat=0.2)
+    made = Detector(rings, predictor.state_dict(), 128, "float32", CPU, crf=crf)
+    made.threshold = float(np.median(made.probabilities(dataset.images)))
+    made.crf_threshold = made.threshold * 0.999
+    return made
+
+
+def images_of_sizes(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(2)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def equal(a: Prediction, b: Prediction) -> bool:
+    same = np.array_equal(a.probability, b.probability) and np.array_equal(a.mask, b.mask)
+    return same and a.score == b.score
+
+
+def test_saved_and_loaded_it_predicts_the_same(detector: Detector, tmp_path: Path) -> None:
+    detector.save(tmp_path / "detector.pt")
+    loaded = Detector.load(tmp_path / "detector.pt")
+    for name in ("threshold", "crf", "crf_threshold"):
+        assert getattr(loaded, name) == getattr(detector, name)
+    images = images_of_sizes((128, 128), (90, 150))
+    for before, after in zip(detector.predict(images), loaded.predict(images), strict=True):
+        assert equal(before, after)
+        assert before.mask.any()
+        assert not before.mask.all()
+
+
+def test_images_of_other_sizes_keep_them(detector: Detector) -> None:
+    sizes = [(64, 64), (64, 300), (257, 131), (128, 128)]
+    for size, prediction in zip(sizes, detector.predict(images_of_sizes(*sizes)), strict=True):
+        assert prediction.probability.shape == prediction.mask.shape == size
+        assert prediction.probability.dtype == np.float32
+        assert prediction.mask.dtype == bool
+        assert 0 <= prediction.probability.min() <= prediction.score <= 1
+        assert prediction.probability.max() <= 1
+
+
+def test_image_of_the_training_size_is_left_as_it_is(detector: Detector, dataset: AnomalyDataset) -> None:
+    probabilities = detector.probabilities(dataset.images)
+    masks = detector.masks(probabilities, dataset.images)
+    for i, prediction in enumerate(detector.predict(list(dataset.images))):
+        np.testing.assert_allclose(prediction.probability, probabilities[i], atol=1e-6)
+        np.testing.assert_array_equal(prediction.mask, masks[i])
+        assert prediction.score == image_scores(probabilities)[i]
+
+
+def test_larger_copy_of_an_image_has_the_larger_mask(detector: Detector, dataset: AnomalyDataset) -> None:
+    image = dataset.images[0]
+    small, large = detector.predict([image, image.repeat(2, axis=0).repeat(2, axis=1)])
+    assert (small.mask.repeat(2, axis=0).repeat(2, axis=1) == large.mask).mean() > 0.9
+
+
+def test_prediction_of_an_image_does_not_depend_on_the_others(detector: Detector) -> None:
+    images = images_of_sizes((128, 128), (70, 80), (128, 128))
+    together = list(detector.predict(images))
+    alone = [next(iter(detector.predict([image]))) for image in images]
+    assert all(equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_probability_is_the_mean_over_snapshots(
+    detector: Detector, rings: list[list[Weights]], dataset: AnomalyDataset
+) -> None:
+    tensor = torch.from_numpy(dataset.images[2:]).permute(0, 3, 1, 2)
+    profiles = [measure_profiles(ring, tensor, torch.float32) for ring in rings]
+    parts = [1 / (1 + np.exp(-predict(detector.predictor, p, torch.float32).numpy())) for p in profiles]
+    assert not np.allclose(parts[0], parts[1])
+    expected = (parts[0] + parts[1]) / 2
+    np.testing.assert_allclose(detector.from_profiles(profiles), expected, rtol=1e-5)
+    np.testing.assert_array_equal(
+        detector.probabilities(dataset.images[2:]), detector.from_profiles(profiles)
+    )
+
+
+def test_image_score_is_the_mean_of_the_highest_thousandth() -> None:
+    probabilities = np.zeros((2, 50, 40))
+    probabilities[0, 3, 4], probabilities[0, 9, 9], probabilities[0, 7, 7] = 0.9, 0.5, 0.3
+    assert image_scores(probabilities).tolist() == pytest.approx([0.7, 0.0])
+    assert image_scores(np.array([[[0.2, 0.4]]])).tolist() == [0.4]  # at least one pixel
+
+
+# Calibration
+
+
+def test_threshold_separates_the_labelled_pixels(detector: Detector, dataset: AnomalyDataset) -> None:
+    masks = dataset.masks[[0, 1, 4]]
+    probabilities = np.where(masks, 0.06, 0.03).astype(np.float32)
+    detector.calibrate(probabilities, dataset.images[[0, 1, 4]], masks)
+    assert 0.03 < detector.threshold <= 0.06
+    found = detector.masks(probabilities, dataset.images[[0, 1, 4]])
+    assert pixel_prf(found, masks)[2] > 0.97
+
+
+def test_kernel_that_removes_specks_is_chosen_where_there_are_specks(
+    detector: Detector, dataset: AnomalyDataset
+) -> None:
+    rng = np.random.default_rng(3)
+    images, masks = dataset.images[[0, 1, 4]], dataset.masks[[0, 1, 4]]
+    flipped = masks ^ (rng.random(masks.shape) < 0.05)
+    probabilities = np.where(flipped, 0.7, 0.3).astype(np.float32)
+    detector.calibrate(probabilities, images, masks)
+    plain = pixel_prf(probabilities >= detector.threshold, masks)[2]
+    assert pixel_prf(detector.masks(probabilities, images), masks)[2] > plain + 0.1
+    assert detector.crf in CRF_CANDIDATES
+
+
+def test_gentle_kernel_is_chosen_where_truth_is_thin(detector: Detector) -> None:
+    """A heavy kernel wipes single lines out, which costs more than it cleans."""
+    images = np.full((3, 128, 128, 3), 120, np.uint8)
+    masks = np.zeros((3, 128, 128), bool)
+    masks[:, 10::23] = True
+    probabilities = np.where(masks, 0.6, 0.4).astype(np.float32)
+    detector.calibrate(probabilities, images, masks)
+    assert pixel_prf(detector.masks(probabilities, images), masks)[2] == 1
+
+
+# Files that are none
+
+
+@pytest.mark.parametrize("kind", ["absent", "text", "truncated", "checkpoint"])
+def test_file_that_holds_no_detector_is_named(kind: str, detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / f"{kind}.pt"
+    detector.save(path)
+    write: dict[str, Callable[[], object]] = {
+        "absent": path.unlink,
+        "text": lambda: path.write_text("hello"),
+        "truncated": lambda: path.write_bytes(path.read_bytes()[:-1000]),
+        "checkpoint": lambda: checkpoint.save({"learner": {}}, path),
+    }
+    write[kind]()
+    with pytest.raises(checkpoint.CheckpointError, match=rf"{kind}\.pt") as caught:
+        Detector.load(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,321 @@
+"""What Algorithm 1 does after the patches: lazy is full, snapshots are the best, a state goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nbs_env import checkpoint
+from nbs_env.autoencoder import GRIDS
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset
+from nbs_env.detector import Detector
+from nbs_env.learner import Learner, TrainingError, Update
+from nbs_env.predictor import predict, prediction_loss
+from nbs_env.profiles import dihedral, measure_profiles
+
+CPU = torch.device("cpu")
+SameBits = Callable[..., None]
+
+
+def make(dataset: AnomalyDataset, config: Config, seed: int = 0, **changes: Any) -> Learner:
+    labeled = np.array([0, 1])
+    return Learner(dataset.images, labeled, dataset.masks[:2], replace(config, **changes), CPU, seed)
+
+
+def patches_of(dataset: AnomalyDataset, update: int, count: int) -> np.ndarray:
+    """The same patches for the same update, whatever came before."""
+    rng = np.random.default_rng(update)
+    places = zip(rng.integers(5, size=count), *rng.integers(65, size=(2, count)), strict=True)
+    return np.stack([dataset.images[i, y : y + 64, x : x + 64] for i, y, x in places])
+
+
+def train(learner: Learner, dataset: AnomalyDataset, updates: int) -> list[Update]:
+    count = learner.config.episode_length
+    return [learner.update(patches_of(dataset, learner.updates, count)) for _ in range(updates)]
+
+
+def detector_of(learner: Learner) -> Detector:
+    config = learner.config
+    rings = [snapshot.ring for snapshot in learner.snapshots]
+    return Detector(rings, learner.predictor.state_dict(), config.image_size, config.precision, CPU)
+
+
+# Lazy and full
+
+
+def assert_lazy_equals_full(
+    lazy: Learner, full: Learner, dataset: AnomalyDataset, updates: int, same_bits: SameBits
+) -> None:
+    for update in range(updates):
+        lazy.loss_map(update % 5)  # an agent looks at some images and not at others
+        same_bits(*(vars(train(learner, dataset, 1)[0]) for learner in (lazy, full)))
+    for image in (4, 0, 2):
+        np.testing.assert_array_equal(lazy.loss_map(image), full.loss_map(image))
+    images = lazy.images[2:]
+    assert [s.update for s in lazy.snapshots] == [s.update for s in full.snapshots]
+    measured = []
+    for mine, theirs in zip(lazy.snapshots, full.snapshots, strict=True):
+        assert theirs.unlabeled is not None
+        measured.append(theirs.unlabeled)
+        assert torch.equal(measure_profiles(mine.ring, images, lazy.dtype), theirs.unlabeled)
+    detector = detector_of(lazy)
+    np.testing.assert_array_equal(
+        detector.probabilities(dataset.images[2:]), detector.from_profiles(measured)
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_lazy_equals_full(
+    precision: str, dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+) -> None:
+    lazy, full = (make(dataset, config, evaluation=e, precision=precision) for e in ("lazy", "full"))
+    assert_lazy_equals_full(lazy, full, dataset, 13, same_bits)
+    assert len(lazy.snapshots) == 2
+
+
+def test_lazy_equals_full_with_the_autoencoder_of_table_4_2(
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits
+) -> None:
+    lazy, full = (make(dataset, config, evaluation=e, episode_length=2) for e in ("lazy", "full"))
+    assert_lazy_equals_full(lazy, full, dataset, 4, same_bits)
+
+
+def test_lazy_measures_an_image_once_an_update_and_only_when_asked(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make(dataset, config)
+    measured: list[int] = []
+    measure = learner._measure
+
+    def record(indices: np.ndarray) -> torch.Tensor:
+        measured.extend(indices.tolist())
+        return measure(indices)
+
+    monkeypatch.setattr(learner, "_measure", record)
+    train(learner, dataset, 1)
+    for image in (0, 3, 3, 1, 0):
+        learner.loss_map(image)
+    assert measured == [0, 1, 3]
+    before = learner.loss_map(3)
+    train(learner, dataset, 1)
+    assert not np.array_equal(before, learner.loss_map(3))
+    assert measured == [0, 1, 3, 0, 1, 3]
+
+
+# Cycles and snapshots
+
+
+def test_autoencoder_is_thrown_away_every_period(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    learner = make(dataset, config)
+    starts = []
+    for update in range(1, 13):
+        if learner.age == 0:
+            starts.append(learner.trainer.network.state_dict()["encoder.0.weight"].clone())
+            assert not learner.trainer.optimizer.state
+            assert not learner.ring
+        assert learner.warmup == (learner.age < 2)
+        before = learner.loss_map(2).copy()
+        (result,) = train(learner, dataset, 1)
+        assert result.update == learner.updates == update
+        assert result.reinitialized == (update % 5 == 0)
+        assert (result.prediction_loss is None) == (learner.age in (1, 2))  # T = 3 losses are needed
+        assert (result.buffer_loss is None) == (update < 3)
+        assert not np.array_equal(before, learner.loss_map(2))
+    assert len(starts) == 3
+    assert not torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[1], starts[2])
+
+
+def test_prediction_loss_is_of_the_newest_profiles_after_the_predictors_step(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    learner = make(dataset, config)
+    result = train(learner, dataset, 4)[-1]
+    profiles = measure_profiles(learner.ring, learner.images[:2], torch.float32).half().float()
+    masks = torch.from_numpy(dataset.masks[:2])
+    normal, anomalous = int((~masks).sum()), int(masks.sum())
+    expected = prediction_loss(
+        predict(learner.predictor, profiles, torch.float32), masks, (normal / anomalous, 1.0)
+    )
+    assert result.prediction_loss == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_snapshots_are_the_best_moments_of_the_best_cycles(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    learner = make(dataset, config)
+    losses: dict[int, float] = {}
+    profiles: dict[int, torch.Tensor] = {}
+    newest = learner.buffer.newest
+    for update in range(1, 19):
+        (result,) = train(learner, dataset, 1)
+        if result.prediction_loss is not None:
+            losses[update] = result.prediction_loss
+            found = newest()
+            assert found is not None
+            profiles[update] = found
+        cycles = [[u for u in losses if (u - 1) // 5 == cycle] for cycle in range(4)]
+        best = [min(cycle, key=lambda u: losses[u]) for cycle in cycles if cycle]
+        expected = sorted(best, key=lambda u: losses[u])[:2]
+        assert [s.update for s in learner.snapshots] == expected
+        assert [s.prediction_loss for s in learner.snapshots] == [losses[u] for u in expected]
+    for snapshot in learner.snapshots:
+        again = measure_profiles(snapshot.ring, learner.images[:2], torch.float32)
+        assert torch.equal(again.half().float(), profiles[snapshot.update])
+
+
+# Learning
+
+
+@pytest.mark.parametrize("crop", [0, 64])
+def test_predictor_learns_profiles_that_tell_anomalies_apart(
+    crop: int,
+    dataset: AnomalyDataset,
+    config: Config,
+    thin_autoencoder: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Losses of anomalous pixels fall slower, which is learnt only where masks are turned with profiles."""
+    config = replace(config, reinit_period=20, predictor_updates=2, predictor_crop=crop, predictor_lr=0.01)
+    learner = make(dataset, config)
+    masks = torch.from_numpy(dataset.masks).float()
+
+    def measure(indices: np.ndarray) -> torch.Tensor:
+        decay = torch.where(masks[torch.from_numpy(indices)] > 0, 0.9, 0.6)
+        return decay**learner.age
+
+    monkeypatch.setattr(learner, "_measure", measure)
+    losses = [r.prediction_loss for r in train(learner, dataset, 20) if r.prediction_loss is not None]
+    assert losses[-1] < 0.3 * losses[0]
+    unseen = torch.stack([torch.where(masks[2:] > 0, 0.9, 0.6) ** t for t in range(17, 20)], dim=1)
+    predicted = predict(learner.predictor, unseen, torch.float32) > 0
+    recall, false_alarms = (predicted[masks[2:] == value].float().mean() for value in (1, 0))
+    assert recall > 0.9
+    assert false_alarms < 0.1
+
+
+def test_seams_move_from_update_to_update(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    learner = make(dataset, replace(config, profile_length=4, warmup_updates=3, reinit_period=9))
+    train(learner, dataset, 8)
+    grids = [tuple(weights["grid"].tolist()) for weights in learner.ring]
+    assert sorted(grids) == sorted(GRIDS)
+    learner.restart(0)
+    assert learner.trainer.network.grid.tolist() == [0, 0]
+
+
+def test_patches_are_trained_on_under_random_symmetries(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make(dataset, config)
+    given: list[torch.Tensor] = []
+
+    def record(patches: torch.Tensor, minibatch_size: int) -> float:
+        given.append(patches)
+        return 1.0
+
+    monkeypatch.setattr(learner.trainer, "train", record)
+    patches = patches_of(dataset, 0, 60)
+    learner.update(patches)
+    used = []
+    for patch, source in zip(given[0], torch.from_numpy(patches).permute(0, 3, 1, 2), strict=True):
+        (symmetry,) = [k for k in range(8) if torch.equal(patch, dihedral(source, k))]
+        used.append(symmetry)
+    assert set(used) == set(range(8))
+
+
+# State
+
+
+@pytest.mark.parametrize("evaluation", ["lazy", "full"])
+@pytest.mark.parametrize("updates", [0, 3, 5, 8])
+def test_state_goes_on_with_the_same_bits(
+    updates: int,
+    evaluation: str,
+    dataset: AnomalyDataset,
+    config: Config,
+    thin_autoencoder: None,
+    same_bits: SameBits,
+    tmp_path: Path,
+) -> None:
+    learner = make(dataset, config, evaluation=evaluation, precision="bfloat16")
+    train(learner, dataset, updates)
+    checkpoint.save(learner.state_dict(), tmp_path / "state.pt")
+    other = make(dataset, config, seed=9, evaluation=evaluation, precision="bfloat16")
+    train(other, dataset, 2)
+    other.load_state_dict(checkpoint.load(tmp_path / "state.pt"))
+    for image in (0, 4):
+        np.testing.assert_array_equal(learner.loss_map(image), other.loss_map(image))
+    same_bits([vars(r) for r in train(learner, dataset, 8)], [vars(r) for r in train(other, dataset, 8)])
+    same_bits(learner.state_dict(), other.state_dict())
+
+
+def test_state_of_the_real_autoencoder_goes_on_with_the_same_bits(
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"episode_length": 2, "precision": "auto"}
+    learner = make(dataset, config, **settings)
+    train(learner, dataset, 2)
+    checkpoint.save(learner.state_dict(), tmp_path / "state.pt")
+    other = make(dataset, config, seed=9, **settings)
+    other.load_state_dict(checkpoint.load(tmp_path / "state.pt"))
+    same_bits(*([vars(r) for r in train(x, dataset, 2)] for x in (learner, other)))
+    same_bits(learner.state_dict(), other.state_dict())
+
+
+def test_restart_is_a_new_learner(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+) -> None:
+    used, new = make(dataset, config, seed=1), make(dataset, config, seed=2)
+    train(used, dataset, 7)
+    used.restart(2)
+    same_bits(*([vars(r) for r in train(learner, dataset, 7)] for learner in (used, new)))
+    same_bits(used.state_dict(), new.state_dict())
+
+
+def test_probability_needs_a_whole_profile_and_changes_nothing(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+) -> None:
+    asked, left_alone = make(dataset, config), make(dataset, config)
+    for _ in range(7):
+        probability = asked.probability(3)
+        assert (probability is None) == (asked.age < 3)
+        if probability is not None:
+            assert probability.shape == (128, 128)
+            assert 0 <= probability.min() < probability.max() <= 1
+        same_bits(*(vars(train(learner, dataset, 1)[0]) for learner in (asked, left_alone)))
+
+
+# Failure
+
+
+def test_nan_in_the_autoencoder_names_its_setting(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    learner = make(dataset, config)
+    train(learner, dataset, 1)
+    with torch.no_grad():
+        learner.trainer.network.state_dict()["encoder.0.bias"].fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"nan at update 2; lower autoencoder_lr \(0\.001\)"):
+        train(learner, dataset, 1)
+
+
+def test_nan_in_the_predictor_names_its_setting(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    learner = make(dataset, config)
+    train(learner, dataset, 2)
+    with torch.no_grad():
+        learner.predictor.state_dict()["output.bias"].fill_(torch.inf)
+    with pytest.raises(TrainingError, match=r"at update 3; lower predictor_lr \(0\.001\)"):
+        train(learner, dataset, 1)

@@ -1,0 +1,161 @@
+"""The command that makes masks of a folder: its files, its errors, and one image in memory at a time."""
+
+from __future__ import annotations
+
+import csv
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbs_env import predict
+from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.checkpoint import CheckpointError
+from nbs_env.data import AnomalyDataset, DataError
+from nbs_env.detector import Detector
+from nbs_env.predict import PredictArgs, PredictError, predict_folder
+from nbs_env.predictor import Predictor
+from nbs_env.profiles import copy_weights
+
+SIZES = {"b.png": (100, 150), "a.jpg": (70, 64), "c.png": (128, 128)}
+
+
+@pytest.fixture
+def args(tmp_path: Path, dataset: AnomalyDataset, thin_autoencoder: None) -> PredictArgs:
+    """A run with an untrained detector, and three images of different sizes."""
+    generator = torch.Generator().manual_seed(1)
+    cpu = torch.device("cpu")
+    trainer = AutoencoderTrainer(4, 1e-3, cpu, torch.float32)
+    rings = []
+    for _ in range(2):
+        ring = []
+        for _ in range(3):
+            trainer.reinitialize(generator)
+            ring.append(copy_weights(trainer.network, torch.float32))
+        rings.append(ring)
+    detector = Detector(rings, Predictor(3, 1).state_dict(), 128, "float32", cpu)
+    (tmp_path / "images").mkdir()
+    for number, (name, (height, width)) in enumerate(SIZES.items()):
+        Image.fromarray(dataset.images[number]).resize((width, height)).save(tmp_path / "images" / name)
+    predictions = detector.predict([read(tmp_path / "images" / name) for name in SIZES])
+    detector.crf_threshold = float(np.median(np.concatenate([p.probability.ravel() for p in predictions])))
+    (tmp_path / "run").mkdir()
+    detector.save(tmp_path / "run" / "detector.pt")
+    return PredictArgs(tmp_path / "run", tmp_path / "images", tmp_path / "new" / "out", "cpu")
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_files_hold_what_the_detector_says_in_the_images_sizes(args: PredictArgs) -> None:
+    rows = predict_folder(args)
+    assert [name for name, _, _ in rows] == sorted(SIZES)
+    with (args.out / "predictions.csv").open() as file:
+        table = list(csv.DictReader(file))
+    detector = Detector.load(args.run / "detector.pt")
+    shares = []
+    for row in table:
+        stem = Path(row["file"]).stem
+        image = read(args.images / row["file"])
+        (expected,) = detector.predict([image])
+        mask = read(args.out / "masks" / f"{stem}.png")
+        probability = read(args.out / "probabilities" / f"{stem}.png")
+        assert mask.shape == probability.shape == SIZES[row["file"]]
+        np.testing.assert_array_equal(mask, np.where(expected.mask, 255, 0))
+        np.testing.assert_allclose(probability / 255, expected.probability, atol=0.5 / 255 + 1e-6)
+        assert float(row["image_score"]) == pytest.approx(expected.score, abs=1e-6)
+        assert float(row["anomalous_share"]) == pytest.approx(expected.mask.mean(), abs=1e-6)
+        shares.append(expected.mask.mean())
+    assert 0.1 < np.mean(shares) < 0.9, "masks that are all empty would prove nothing"
+    written = {str(path.relative_to(args.out)) for path in args.out.rglob("*") if path.is_file()}
+    folders = ("masks", "probabilities", "overlays")
+    assert written == {f"{folder}/{stem}.png" for folder in folders for stem in "abc"} | {"predictions.csv"}
+
+
+def test_one_image_at_a_time_is_in_memory(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    read_large = predict.read_large
+
+    def watched(file: Path, min_side: int) -> np.ndarray:
+        assert sum(image() is not None for image in alive) <= 1  # the one being replaced
+        image = read_large(file, min_side)
+        alive.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(predict, "read_large", watched)
+    predict_folder(args)
+    assert len(alive) == 2 * len(SIZES)
+
+
+def test_bad_images_are_found_before_any_work(args: PredictArgs) -> None:
+    whole = (args.images / "c.png").read_bytes()
+    bad = args.images / "z.png"
+    bad.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"z\.png: not a readable image"):
+        predict_folder(args)
+    Image.new("RGB", (200, 63)).save(bad)
+    with pytest.raises(DataError, match=r"z\.png: 200x63 pixels, smaller than a patch.*64"):
+        predict_folder(args)
+    bad.rename(args.images / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: a\.jpg has the same stem|a\.jpg: a\.png has the same stem"):
+        predict_folder(args)
+    assert not any(args.out.rglob("*"))
+
+
+def test_predictions_are_never_overwritten(args: PredictArgs) -> None:
+    predict_folder(args)
+    with pytest.raises(PredictError, match=r"masks is there already; choose another --out or remove it"):
+        predict_folder(args)
+
+
+def test_the_table_comes_last(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Detector.predict
+
+    def dies_at_c(self: Detector, images: list[np.ndarray]) -> object:
+        if images[0].shape[:2] == SIZES["c.png"]:
+            raise KeyboardInterrupt
+        return original(self, images)
+
+    monkeypatch.setattr(Detector, "predict", dies_at_c)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(args)
+    assert sorted(path.name for path in (args.out / "masks").iterdir()) == ["a.png", "b.png"]
+    assert not (args.out / "predictions.csv").exists()
+
+
+def test_run_without_a_detector(args: PredictArgs, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"detector\.pt does not exist"):
+        predict_folder(PredictArgs(tmp_path, args.images, args.out))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"--run": "nowhere"}, "nowhere/detector.pt does not exist"),
+        ({"--images": "nowhere"}, "nowhere: no such directory"),
+        ({"--device": "tpu"}, "there is no device 'tpu'; choose cpu, cuda or auto"),
+        ({"--out": "images/a.jpg"}, "a.jpg"),
+    ],
+)
+def test_the_command_ends_with_one_line_and_code_2(
+    args: PredictArgs,
+    flags: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = {"--run": "run", "--images": "images", "--out": "out"} | flags
+    monkeypatch.setattr("sys.argv", ["predict", *(word for pair in flags.items() for word in pair)])
+    with pytest.raises(SystemExit) as end:
+        predict.main()
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line

@@ -1,0 +1,471 @@
+"""The training command: its errors, resuming after a kill, and agents that are plugged in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import agents.run
+import train
+from agents.heuristics import Random
+from nbs_env import checkpoint
+from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.data import AnomalyDataset
+from nbs_env.learner import Learner
+
+UPDATES = 12
+TINY = {
+    "dataset": "folder",
+    "labeled": "2",
+    "device": "cpu",
+    "updates": UPDATES,
+    "image-size": 128,
+    "episode-length": 4,
+    "cloning-length": 4,
+    "beta-horizon": UPDATES,
+    "warmup-updates": 2,
+    "bottleneck-channels": 4,
+    "minibatch-size": 2,
+    "reinit-period": 5,
+    "profile-length": 3,
+    "buffer-updates": 7,
+    "predictor-crop": 64,
+    "snapshot-cycles": 2,
+    "checkpoint-every": 3,
+}
+ODD_SIZE = (150, 200)
+"""(height, width) of image 2."""
+
+Main = Callable[..., None]
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing catches it."""
+
+
+@dataclass(frozen=True)
+class PickyOptions:
+    """Settings of `Picky`."""
+
+    favourite: int = 2
+    """The only action it ever takes."""
+
+
+class Picky(Random):
+    """An agent that is not built in, with an option."""
+
+    Options = PickyOptions
+
+    def __init__(self, env: Any, seed: int, options: PickyOptions) -> None:
+        super().__init__(env, seed)
+        self.options = options
+
+    def act(self, observation: np.ndarray) -> int:
+        """Always the favourite."""
+        assert observation.shape == (5, 128, 128)
+        return self.options.favourite
+
+
+@dataclass(frozen=True)
+class _Clash:
+    seed: int = 1
+
+
+class Clashing(Picky):
+    """Its option has the name of a setting."""
+
+    Options = _Clash  # type: ignore[assignment]
+
+
+def arguments(**changes: Any) -> list[str]:
+    """The command line of `TINY` with changes; None leaves an option out, True makes it a flag."""
+    options = TINY | {name.replace("_", "-"): value for name, value in changes.items()}
+    words = []
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", *([] if value is True else str(value).split())]
+    return words
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, dataset: AnomalyDataset) -> Path:
+    """The five images of `dataset` as files; image 2 is larger, image 4 has no mask."""
+    root = tmp_path_factory.mktemp("mine")
+    for kind in ("images", "masks"):
+        (root / kind).mkdir()
+    for number, (image, mask) in enumerate(zip(dataset.images, dataset.masks, strict=True)):
+        for kind, values in (("images", image), ("masks", mask * np.uint8(255))):
+            picture = Image.fromarray(values)
+            if number == 2:
+                picture = picture.resize(ODD_SIZE[::-1])
+            if (kind, number) != ("masks", 4):
+                picture.save(root / kind / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def mine(folder: Path, tmp_path: Path) -> Path:
+    """A copy of `folder` to spoil."""
+    for file in folder.rglob("*.png"):
+        copy = tmp_path / "mine" / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def main(folder: Path, monkeypatch: pytest.MonkeyPatch, thin_autoencoder: None) -> Main:
+    """`train.main` with the command line of `TINY` on `folder`, changes given as keywords."""
+
+    def call(**changes: Any) -> None:
+        monkeypatch.setattr("sys.argv", ["train.py", *arguments(**{"data_root": folder} | changes)])
+        train.main()
+
+    return call
+
+
+@pytest.fixture
+def error(main: Main, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call `main`; the one line it fails with."""
+
+    def call(**changes: Any) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(**changes)
+        assert end.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line and "update/s" not in line]
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return call
+
+
+def steps(run_dir: Path) -> list[int]:
+    """The updates that TensorBoard shows."""
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    return [event.step for event in events.Scalars("train/autoencoder_loss")]
+
+
+def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
+    same_bits(checkpoint.load(a / "detector.pt"), checkpoint.load(b / "detector.pt"))
+    metrics = (a / "metrics.json").read_text()
+    assert metrics == (b / "metrics.json").read_text()
+    masks = sorted(path.name for path in (a / "masks").iterdir())
+    assert masks == sorted(path.name for path in (b / "masks").iterdir())
+    assert all((a / "masks" / name).read_bytes() == (b / "masks" / name).read_bytes() for name in masks)
+    assert steps(a) == steps(b) == list(range(1, len(json.loads(metrics)["history"]) + 1))
+
+
+def test_the_run_directory(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(run_dir=tmp_path / "run", labeled="0 1")
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    files -= {name for name in files if name.startswith("events.")}
+    assert files == {
+        *("checkpoint.pt", "config.json", "detector.pt", "masks", "metrics.json", "overlays.png"),
+        "timing.json",
+    }
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["labeled"] == ["0", "1"]
+    assert metrics["scored_images"] == 2  # 4 has no mask
+    assert set(metrics["methods"]) == {"nbs", "nbs_crf", "final_loss"}
+    assert len(metrics["history"]) == UPDATES
+    sizes = {}
+    for path in (tmp_path / "run" / "masks").iterdir():
+        with Image.open(path) as mask:
+            sizes[path.stem] = (mask.height, mask.width)
+            assert set(np.unique(np.asarray(mask))) <= {0, 255}
+    assert sizes == {"2": ODD_SIZE, "3": (128, 128), "4": (128, 128)}
+    assert "nbs_crf" in capsys.readouterr().out
+
+
+# Wrong input
+
+
+def _remove_images(root: Path) -> None:
+    for file in (root / "images").iterdir():
+        file.unlink()
+    (root / "images").rmdir()
+
+
+def _truncate_image(root: Path) -> None:
+    file = root / "images" / "1.png"
+    file.write_bytes(file.read_bytes()[:2000])
+
+
+def _empty_masks(root: Path) -> None:
+    for file in (root / "masks").iterdir():
+        with Image.open(file) as mask:
+            Image.new("L", mask.size).save(file)
+
+
+def _save(name: str, size: tuple[int, int]) -> Callable[[Path], None]:
+    return lambda root: Image.new("RGB", size).save(root / name)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_remove_images, "no folder here or in folder/ inside; expected images/ and masks/"),
+        (_truncate_image, "1.png: not a readable image"),
+        (_empty_masks, "no mask holds an anomalous pixel; add one"),
+        (_save("masks/9.png", (128, 128)), "9.png: a mask without its image; add an image"),
+        (_save("masks/4.png", (128, 127)), "4.png: 128x127 pixels, but its image 4.png has 128x128"),
+        (
+            _save("images/9.png", (63, 128)),
+            "9.png: 63x128 pixels, smaller than a patch; expected at least 64",
+        ),
+    ],
+)
+def test_wrong_images(
+    spoil: Callable[[Path], None], message: str, mine: Path, error: Callable[..., str], tmp_path: Path
+) -> None:
+    spoil(mine)
+    line = error(data_root=mine, run_dir=tmp_path / "run")
+    assert message in line
+    assert str(mine) in line or "folder/mine" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data_root": "nowhere"}, "nowhere: no such directory"),
+        ({"data_root": None}, "folder is read from files; give its folder"),
+        ({"dataset": "mvtek"}, "there is no data set 'mvtek'; choose one of synthetic, folder"),
+        ({"labeled": "5"}, "5 labelled images asked for, but only 4 of 5 images have a mask"),
+        ({"labeled": "0"}, "0 labelled images asked for; ask for at least 1"),
+        ({"labeled": "-1"}, "no image is named '-1'"),
+        ({"labeled": "some"}, "no image is named 'some'; names look like '0'"),
+        ({"labeled": "3 4"}, "'4' has no mask"),
+        ({"labeled": "3 3"}, "'3' is named twice"),
+        ({"labeled": ""}, "none of the labelled images"),
+        ({"agent": "nobody"}, "no agent is called 'nobody'; choose reinforce"),
+        ({"agent": "pathlib:Path"}, "lacks act, learn"),
+        ({"agent": "test_train:Clashing"}, "option seed of agent 'test_train:Clashing' is also a setting"),
+        ({"device": "tpu"}, "there is no device 'tpu'; choose cpu, cuda or auto"),
+        ({"updates": 2}, "updates is 2; a detector needs a whole profile, so choose at least"),
+        ({"autoencoder_lr": -1}, "autoencoder_lr is -1.0; choose a value between 0 and 1"),
+        ({"resume": True}, "run holds no run to resume; leave --resume out"),
+    ],
+)
+def test_wrong_values(
+    changes: dict[str, Any],
+    message: str,
+    error: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in error(**{"run_dir": "run"} | changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_left_to_predict(mine: Path, error: Callable[..., str], tmp_path: Path) -> None:
+    (mine / "images" / "4.png").unlink()
+    line = error(data_root=mine, run_dir=tmp_path / "run", labeled=4)
+    assert "all 4 images of folder/mine are labelled" in line
+
+
+@pytest.mark.parametrize("changes", [{"preset": "fast"}, {"updtes": 5}, {"updates": "many"}])
+def test_command_lines_that_cannot_be_parsed(
+    changes: dict[str, Any], main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(run_dir=tmp_path / "run", **changes)
+    assert end.value.code == 2
+    assert next(iter(changes)) in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_loss_that_is_not_a_number(
+    error: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AutoencoderTrainer, "train", lambda *_: float("nan"))
+    line = error(run_dir=tmp_path / "run")
+    assert "autoencoder's loss became nan at update 1; lower autoencoder_lr (0.0003)" in line
+
+
+def test_a_run_is_never_overwritten(error: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").touch()
+    assert "run already holds a run; choose another --run-dir" in error(run_dir=tmp_path / "run")
+    (tmp_path / "file").touch()
+    assert "file already holds a run" in error(run_dir=tmp_path / "file")
+
+
+def test_checkpoints_that_do_not_fit(
+    main: Main, error: Callable[..., str], mine: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    main(run_dir=run_dir, data_root=mine, updates=3, checkpoint_every=3)
+    again: dict[str, Any] = dict.fromkeys(TINY) | {"run_dir": run_dir, "resume": True, "data_root": None}
+    assert "checkpoint.pt was made with updates = 3, not 5" in error(**again | {"updates": 5})
+    assert "made with discount = 0.99, not 0.9" in error(**again | {"discount": 0.9})
+    assert "made with agent = reinforce, not random" in error(**again | {"agent": "random"})
+
+    Image.new("RGB", (128, 128)).save(mine / "images" / "new.png")
+    assert "folder/mine no longer holds the images that" in error(**again)
+    (mine / "images" / "new.png").unlink()
+
+    config = (run_dir / "config.json").read_text()
+    (run_dir / "config.json").write_text(config.replace("shift", "drift"))
+    assert "config.json does not hold the settings of a run" in error(**again)
+    (run_dir / "config.json").write_text(config)
+
+    whole = (run_dir / "checkpoint.pt").read_bytes()
+    (run_dir / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    assert "checkpoint.pt is truncated" in error(**again)
+    (run_dir / "checkpoint.pt").unlink()
+    assert "config.json was made with updates = 3, not 5" in error(**again | {"updates": 5})
+
+
+# Resuming
+
+
+@pytest.mark.parametrize(
+    ("moment", "changes"),
+    [
+        ("first", {}),
+        ("early", {"evaluation": "full"}),
+        ("late", {"rollouts": 2}),
+        ("writing", {}),
+        ("scoring", {}),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_bits(
+    moment: str,
+    changes: dict[str, Any],
+    main: Main,
+    tmp_path: Path,
+    same_bits: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed before the first checkpoint, between two, while one is written, or while masks are made."""
+    main(run_dir=tmp_path / "whole", **changes)
+    calls = {"count": 0}
+
+    def die_at_call(owner: Any, name: str, number: int, patch: pytest.MonkeyPatch) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **keywords: Any) -> Any:
+            calls["count"] += 1
+            if calls["count"] == number:
+                raise Killed
+            return original(*args, **keywords)
+
+        patch.setattr(owner, name, counted)
+
+    session = agents.run._Session
+    with monkeypatch.context() as patch:
+        match moment:
+            case "first":
+                die_at_call(Learner, "update", 2, patch)
+            case "early":
+                die_at_call(session, "_on_episode", 5, patch)
+            case "late":
+                die_at_call(session, "_on_episode", UPDATES, patch)
+            case "writing":
+                die_at_call(torch, "save", 2, patch)
+            case "scoring":
+                die_at_call(checkpoint, "save_picture", 3, patch)
+        with pytest.raises(Killed):
+            main(run_dir=tmp_path / "killed", **changes)
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    main(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "killed", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", same_bits)
+
+
+def test_a_finished_run_is_scored_again(
+    main: Main, tmp_path: Path, same_bits: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    main(run_dir=run_dir)
+    before = {path: path.read_bytes() for path in run_dir.rglob("*.png")} | {
+        path: path.read_bytes() for path in (run_dir / "metrics.json", run_dir / "config.json")
+    }
+    detector = checkpoint.load(run_dir / "detector.pt")
+    for path in before:
+        if path.name != "config.json":
+            path.unlink()
+    main(**dict.fromkeys(TINY), data_root=None, run_dir=run_dir, resume=True)
+    assert {path: path.read_bytes() for path in before} == before
+    same_bits(checkpoint.load(run_dir / "detector.pt"), detector)
+    assert steps(run_dir) == list(range(1, UPDATES + 1))
+
+
+def test_sigkill(folder: Path, tmp_path: Path, same_bits: Callable[..., None]) -> None:
+    """The command itself, with Table 4.2's autoencoder, killed from outside at no moment in particular."""
+    root = Path(train.__file__).parent
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(*words: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "train.py", *map(str, words)]
+        return subprocess.Popen(
+            command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def finish(process: subprocess.Popen[bytes]) -> None:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+
+    finish(start(*arguments(data_root=folder, run_dir=tmp_path / "whole", updates=7)))
+    process = start(*arguments(data_root=folder, run_dir=tmp_path / "killed", updates=7))
+    file = tmp_path / "killed" / "checkpoint.pt"
+    while not file.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert checkpoint.load(file)["learner"]["updates"] < 7
+    finish(start("--resume", "--run-dir", tmp_path / "killed"))
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", same_bits)
+
+
+# Agents
+
+
+def test_an_agent_is_plugged_in(main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    original = Picky.act
+
+    def watched(self: Picky, observation: np.ndarray) -> int:
+        taken.append(original(self, observation))
+        return taken[-1]
+
+    monkeypatch.setattr(Picky, "act", watched)
+    main(run_dir=tmp_path / "run", agent="test_train:Picky", favourite=7, updates=4)
+    assert set(taken) == {7}
+    assert len(taken) == 4 * 8
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["run"]["agent"] == "test_train:Picky"
+    assert stored["agent"] == {"favourite": 7}
+
+
+def test_help_lists_the_settings_of_the_run_and_of_the_agent(
+    main: Main, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(agent="test_train:Picky", help=True)
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    for flag in ("--run-dir", "--reinit-period", "--favourite"):
+        assert flag in out
+    assert "--entropy-weight" not in out

@@ -1,0 +1,60 @@
+"""Train a sampler and a detector: `python train.py --agent reinforce`; `--help` lists every setting."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, make_dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from agents.base import AgentError, agent_class
+from agents.run import RunArgs, RunError, run, stored_run
+from nbs_env.checkpoint import CheckpointError
+from nbs_env.config import PRESETS, Config, ConfigError
+from nbs_env.data import DataError
+from nbs_env.learner import TrainingError
+
+ERRORS = (AgentError, CheckpointError, ConfigError, DataError, OSError, RunError, TrainingError)
+FLAT = tyro.conf.arg(name="", prefix_name=False)
+
+
+def parse(arguments: list[str]) -> tuple[RunArgs, Config, Any]:
+    """What to run, the environment's settings and the agent's options, from the command line.
+
+    The preset gives the defaults of the settings; with `--resume` the stored run gives all defaults.
+    """
+    quiet = [a for a in arguments if a not in ("-h", "--help")]
+    args, _ = tyro.cli(RunArgs, args=quiet, return_unknown_args=True, add_help=False)
+    config, stored_options = PRESETS[args.preset], {}
+    stored = stored_run(args.directory()) if args.resume else None
+    if stored is not None:
+        args, config, stored_options = stored
+    options_class = getattr(agent_class(args.agent), "Options", None)
+    parts: list[tuple[str, Any, Any]] = [("run", RunArgs, args), ("config", Config, config)]
+    if options_class is not None:
+        try:
+            parts.append(("agent_options", options_class, options_class(**stored_options)))
+        except TypeError as error:
+            raise AgentError(f"{args.agent}: {error}; give every field of Options a default") from error
+    names = [field.name for _, kind, _ in parts for field in fields(kind)]
+    for name in names:
+        if names.count(name) > 1:
+            raise AgentError(f"option {name} of agent {args.agent!r} is also a setting; rename the option")
+    everything = make_dataclass("Everything", [(name, Annotated[kind, FLAT]) for name, kind, _ in parts])
+    default = everything(**{name: value for name, _, value in parts})
+    parsed = tyro.cli(everything, args=arguments, default=default, description=__doc__)
+    return parsed.run, parsed.config, getattr(parsed, "agent_options", None)
+
+
+def main() -> None:
+    """Run what the command line says; bad input is one line on standard error and exit code 2."""
+    try:
+        run(*parse(sys.argv[1:]))
+    except ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
