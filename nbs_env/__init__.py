@@ -5,6 +5,10 @@ from gymnasium.envs.registration import register
 from nbs_env.config import PRESETS, Config
 from nbs_env.env import PatchSamplingEnv
 
-register(id="nbs_env/PatchSampling-v0", entry_point="nbs_env.env:PatchSamplingEnv")
+register(
+    id="nbs_env/PatchSampling-v0",
+    entry_point="nbs_env.env:PatchSamplingEnv",
+    vector_entry_point="nbs_env.vector:PatchSamplingVectorEnv",
+)
 
 __all__ = ["PRESETS", "Config", "PatchSamplingEnv"]

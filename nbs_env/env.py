@@ -9,11 +9,12 @@ import gymnasium
 import numpy as np
 import torch
 
-from nbs_env import pictures, rewards
+from nbs_env import pictures
 from nbs_env.config import PRESETS, Config, ConfigError
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.learner import Learner
 from nbs_env.walk import Walk
+from nbs_env.walker import Walker
 
 
 class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
@@ -76,8 +77,6 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.dataset = dataset or load("synthetic", image_size=self.config.image_size)
         self.render_mode = render_mode
         self.labeled, self.unlabeled = split(self.dataset, labeled, np.random.default_rng(0))
-        self.labeled_masks = self.dataset.masks[self.labeled]
-        self._mask_of = dict(zip(self.labeled.tolist(), self.labeled_masks, strict=True))
         side = self.config.window_size
         low, high = np.zeros((5, side, side), np.float32), np.ones((5, side, side), np.float32)
         high[3] = np.inf
@@ -86,15 +85,22 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.learner = Learner(
             self.dataset.images,
             self.labeled,
-            self.labeled_masks,
+            self.dataset.masks[self.labeled],
             self.config,
             pick_device(device),
             seed=0,
         )
-        self.walk = Walk(self.dataset.images, self.learner.loss_map, self.config)
-        all_images = np.arange(len(self.dataset))
-        self._training_images = self.labeled if self.config.training_images == "labeled" else all_images
+        self.walker = self.make_walker()
         self._started = False
+
+    @property
+    def walk(self) -> Walk:
+        """Where the patch is, and has been."""
+        return self.walker.walk
+
+    def make_walker(self) -> Walker:
+        """A walker over this environment's images, sharing its learner."""
+        return Walker(self.dataset, self.labeled, self.learner, self.config)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -104,60 +110,15 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         if seed is not None or not self._started or (options or {}).get("restart"):
             self.learner.restart(int(self.np_random.integers(2**31)))
             self._started = True
-        self.step_count = 0
-        self.patches: list[np.ndarray] = []
-        self.cloning_terms: list[tuple[float, float]] = []  # R_clone and R_cover of each cloning step
-        self.beta = rewards.beta(self.learner.updates, self.config.beta_horizon)
-        self.warmup = self.learner.warmup
-        cloning = self.config.cloning_length > 0
-        self.walk.start(self.labeled if cloning else self._training_images, self.np_random)
-        return self.walk.window(), self._info("cloning" if cloning else "training")
+        info = self.walker.begin(self.np_random)
+        return self.walk.window(), info
 
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move, sample the patch, pay what is due; the last step trains (see the class)."""
-        self.walk.move(int(action), self.np_random)
-        new_share = self.walk.sample()
-        self.step_count += 1
-        if self.step_count <= self.config.cloning_length:
-            info = self._info("cloning")
-            info["R_clone"] = rewards.clone_reward(
-                self.walk.patch(self._mask_of[self.walk.image]), self.config
-            )
-            info["R_cover"] = rewards.cover_reward(new_share, self.config)
-            self.cloning_terms.append((info["R_clone"], info["R_cover"]))
-            if self.step_count == self.config.cloning_length:
-                self.walk.start(self._training_images, self.np_random)
-        else:
-            info = self._info("training")
-            self.patches.append(self.walk.patch(self.dataset.images[self.walk.image]))
-        terminated = len(self.patches) == self.config.episode_length
-        if terminated:
-            self._finish(info)
-        reward = self.beta * (info["R_clone"] + info["R_cover"]) + (1 - self.beta) * info["R_pred"]
-        return self.walk.window(), float(reward), terminated, False, info
-
-    def _finish(self, info: dict[str, Any]) -> None:
-        """Train on the patches of the episode and put what came of it into `info`."""
-        update = self.learner.update(np.stack(self.patches))
-        info |= vars(update)
-        means = np.mean(self.cloning_terms or [(0.0, 0.0)], axis=0).tolist()
-        info["R_clone_mean"], info["R_cover_mean"] = means
-        if not self.warmup:
-            current = self.config.reward_profiles == "current"
-            loss = update.prediction_loss if current else update.buffer_loss
-            assert loss is not None, "Config ties warmup_updates to profile_length"
-            info["R_pred"] = rewards.pred_reward(loss)
-
-    def _info(self, segment: str) -> dict[str, Any]:
-        return {
-            "segment": segment,
-            "image": self.walk.image,
-            "R_clone": 0.0,
-            "R_cover": 0.0,
-            "R_pred": 0.0,
-            "beta": self.beta,
-            "warmup": self.warmup,
-        }
+        info = self.walker.step(int(action), self.np_random)
+        if self.walker.done:
+            self.walker.settle(info, self.learner.update(np.stack(self.walker.patches)))
+        return self.walk.window(), self.walker.reward(info), self.walker.done, False, info
 
     def render(self) -> np.ndarray | None:
         """Side by side, (H, 4 W, 3) uint8: image with path and patch, loss, history, prediction."""
