@@ -9,7 +9,18 @@ from typing import Any, Protocol, runtime_checkable
 import gymnasium
 import numpy as np
 
-BUILT_IN = {"reinforce": "agents.reinforce:Reinforce", "random": "agents.heuristics:Random"}
+BUILT_IN = {
+    "reinforce": "agents.reinforce:Reinforce",
+    "ppo": "agents.sb3:PPO",
+    "a2c": "agents.sb3:A2C",
+    "dqn": "agents.sb3:DQN",
+    "random": "agents.heuristics:Random",
+    "random-patches": "agents.heuristics:RandomPatches",
+    "sweep": "agents.heuristics:Sweep",
+    "normal-only": "agents.heuristics:NormalOnly",
+    "highest-loss": "agents.heuristics:HighestLoss",
+    "lowest-loss": "agents.heuristics:LowestLoss",
+}
 
 Env = gymnasium.Env[np.ndarray, np.int64]
 OnEpisode = Callable[[dict[str, Any]], None]
@@ -42,6 +53,29 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
+
+
+def check_spaces(env: Env) -> None:
+    """See that `env` shows windows (5, 128, 128) and takes nine actions.
+
+    Raises:
+        AgentError: it does not.
+    """
+    shape, actions = env.observation_space.shape, env.action_space
+    if shape != (5, 128, 128) or not isinstance(actions, gymnasium.spaces.Discrete) or actions.n != 9:
+        raise AgentError(
+            f"this agent reads observations (5, 128, 128) and takes 9 actions; the environment has "
+            f"{shape} and {actions}. Give it PatchSamplingEnv, without wrappers that change its spaces"
+        )
+
+
+def play(env: Env, act: Callable[[np.ndarray], int]) -> dict[str, Any]:
+    """Play one episode; the last step's info."""
+    observation, info = env.reset()
+    terminated = truncated = False
+    while not (terminated or truncated):
+        observation, _, terminated, truncated, info = env.step(np.int64(act(observation)))
+    return info
 
 
 def agent_class(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import Env, OnEpisode
+from agents.base import Env, OnEpisode, check_spaces
 from agents.policy import Policy
 
 
@@ -68,6 +68,7 @@ class Reinforce:
     Options = ReinforceOptions
 
     def __init__(self, env: Env, seed: int, options: ReinforceOptions | None = None) -> None:
+        check_spaces(env)
         self.options = options or ReinforceOptions()
         self.generator = torch.Generator().manual_seed(seed)
         self.policy = Policy(self.generator)
@@ -139,8 +140,7 @@ class Reinforce:
             (share * loss).backward()
             entropy += share * float(torch.distributions.Categorical(logits=logits.detach()).entropy().mean())
         self.optimizer.step()
-        for part in windows.split(32):
-            self.policy.refresh(part)
+        self.policy.features.refresh(windows)
         return entropy
 
     def state_dict(self) -> dict[str, Any]:

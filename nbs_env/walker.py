@@ -16,8 +16,8 @@ from nbs_env.walk import Walk
 class Walker:
     """Walks a patch through the cloning segment and the training segment of an episode.
 
-    Several walkers may share one learner. Whoever owns them calls `begin`, then `step` until `done`, gives the
-    `patches` of all to the learner and what came of it to `settle`.
+    Several walkers may share one learner. Whoever owns them calls `begin`, then `step` until `done`, gives
+    the `patches` of all to the learner and what came of it to `settle`.
     """
 
     def __init__(

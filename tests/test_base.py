@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 from agents.base import BUILT_IN, Agent, AgentError, agent_class
 from agents.heuristics import Random
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset
+from nbs_env.env import PatchSamplingEnv
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_agents_follow_the_protocol(name: str) -> None:
+def test_built_in_agents_follow_the_protocol(
+    name: str, dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: Callable[..., None]
+) -> None:
+    env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
     cls = agent_class(name)
     options = getattr(cls, "Options", None)
-    agent = cls(None, seed=3, options=options and options())
+    agent = cls(env, seed=3, options=options and options())
     assert isinstance(agent, Agent)
-    other = cls(None, seed=4, options=options and options())
+    other = cls(env, seed=4, options=options and options())
     other.load_state_dict(agent.state_dict())
-    assert repr(other.state_dict()) == repr(agent.state_dict())
+    same_bits(other.state_dict(), agent.state_dict())
+
+
+@pytest.mark.parametrize("name", ["reinforce", "ppo", "a2c", "dqn"])
+def test_spaces_that_an_agent_cannot_read_are_named(
+    name: str, dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
+    small = gymnasium.wrappers.FlattenObservation(env)
+    with pytest.raises(AgentError, match=r"the environment has \(81920,\) and Discrete\(9\)"):
+        agent_class(name)(small, seed=0)
 
 
 def test_an_agent_is_found_by_module_and_class() -> None:
@@ -29,7 +47,7 @@ def test_an_agent_is_found_by_module_and_class() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("reinforced", "no agent is called 'reinforced'; choose reinforce, random.* or module:Class"),
+        ("reinforced", "no agent is called 'reinforced'; choose reinforce, ppo.* random.* or module:Class"),
         ("nowhere_at_all:Agent", "cannot be loaded: No module named 'nowhere_at_all'; expected module:Class"),
         ("agents.base:Nobody", "has no attribute 'Nobody'"),
         (":Agent", "no agent is called ':Agent'"),

@@ -30,12 +30,12 @@ def test_weights_come_from_the_generator_alone(policy: Policy) -> None:
     again = Policy(torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), again.parameters(), strict=True))
     other = Policy(torch.Generator().manual_seed(1))
-    assert not torch.equal(policy.state_dict()["head.0.weight"], other.state_dict()["head.0.weight"])
+    assert not torch.equal(policy.state_dict()["head.weight"], other.state_dict()["head.weight"])
 
 
 @torch.no_grad()
 def test_probabilities_of_one_window_are_those_within_a_batch(policy: Policy) -> None:
-    policy.refresh(windows_of(8, seed=2))
+    policy.features.refresh(windows_of(8, seed=2))
     windows = windows_of(8)
     acting = torch.cat([policy(window[None]) for window in windows]).log_softmax(dim=1)
     torch.testing.assert_close(policy(windows).log_softmax(dim=1), acting, rtol=0, atol=1e-6)
@@ -53,13 +53,13 @@ def test_refresh_moves_the_statistics_and_nothing_else(policy: Policy) -> None:
     windows = windows_of(6)
     parameters = [p.clone() for p in policy.parameters()]
     before = policy(windows)
-    policy.refresh(windows)
+    policy.features.refresh(windows)
     assert not any(module.training for module in policy.modules())
     assert all(torch.equal(p, q) for p, q in zip(policy.parameters(), parameters, strict=True))
     assert not torch.allclose(policy(windows), before)
     # From a mean of 0 a tenth of the way: the loss channel, divided by its mean, is 1.
     rgb = windows[:, 0].mean().item()
-    mean = policy.state_dict()["features.0.running_mean"]
+    mean = policy.state_dict()["features.layers.0.running_mean"]
     assert mean[0].item() == pytest.approx(0.1 * rgb, rel=1e-4)
     assert mean[3].item() == pytest.approx(0.1, rel=1e-4)
 

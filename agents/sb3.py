@@ -1,0 +1,411 @@
+"""PPO, A2C and DQN of Stable-Baselines3 on the patch-sampling task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import stable_baselines3
+import torch
+from gymnasium import Wrapper, spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.base import AgentError, Env, OnEpisode, check_spaces
+from agents.policy import PolicyFeatures
+from nbs_env.env import PatchSamplingEnv
+from nbs_env.vector import PatchSamplingVectorEnv
+
+
+class Table41(BaseFeaturesExtractor):
+    """Thesis Table 4.1 up to its last layer, which is the head that Stable-Baselines3 puts on it."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space, PolicyFeatures.size)
+        seed = int(torch.randint(2**31, ()))  # from the generator that Stable-Baselines3 has seeded
+        features = PolicyFeatures(torch.Generator().manual_seed(seed))
+        self.features = features.to(
+            memory_format=torch.contiguous_format
+        )  # for its orthogonal initialisation
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        """Windows (B, 5, 128, 128) to features (B, 256)."""
+        return self.features(observations)
+
+
+POLICY_KWARGS: dict[str, Any] = {
+    "features_extractor_class": Table41,
+    "net_arch": [],
+    "normalize_images": False,
+}
+"""`policy_kwargs` for the "MlpPolicy" of any of its algorithms."""
+
+
+class SB3VecEnv(VecEnv):
+    """`PatchSamplingVectorEnv` as the vector environment of Stable-Baselines3.
+
+    Args:
+        env: walkers that share one learner.
+        warmup_act: gives actions (num_envs,) for observations (num_envs, 5, 128, 128) of warm-up episodes,
+            which are then played inside `reset`; None: they are episodes like any other.
+        on_warmup: called with the last info of each episode so played.
+    """
+
+    def __init__(
+        self,
+        env: PatchSamplingVectorEnv,
+        warmup_act: Callable[[np.ndarray], np.ndarray] | None = None,
+        on_warmup: OnEpisode | None = None,
+    ) -> None:
+        self.env, self.warmup_act, self.on_warmup = env, warmup_act, on_warmup
+        self.render_mode = None
+        self.auto_reset = True
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> np.ndarray:
+        """Begin the next iteration after the warm-up; (num_envs, 5, 128, 128)."""
+        observations, _ = self.env.reset(seed=self._seeds[0])
+        self._reset_seeds()
+        while self.warmup_act is not None and self.env.learner.warmup:
+            done = False
+            while not done:
+                observations, _, done, infos = self.env.advance(self.warmup_act(observations))
+            if self.on_warmup is not None:
+                self.on_warmup(infos[0])
+            observations, _ = self.env.reset()
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take the actions (num_envs,)."""
+        self.actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Play them; after an episode's last step, the next one's first observations."""
+        observations, rewards, done, infos = self.env.advance(self.actions)
+        for observation, info in zip(observations, infos, strict=True):
+            info["TimeLimit.truncated"] = False
+            if done:
+                info["terminal_observation"] = observation
+        if done and self.auto_reset:
+            observations = self.reset()
+        return observations, rewards.astype(np.float32), np.full(self.num_envs, done), infos
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _of_walkers(self, indices: int | Iterable[int] | None, value: Any) -> list[Any]:
+        return [value for _ in self._get_indices(indices)]
+
+    def get_attr(self, attr_name: str, indices: int | Iterable[int] | None = None) -> list[Any]:
+        """The environment's attribute, once for each walker."""
+        target = self if attr_name == "render_mode" else self.env.env
+        return self._of_walkers(indices, getattr(target, attr_name))
+
+    def set_attr(self, attr_name: str, value: Any, indices: int | Iterable[int] | None = None) -> None:
+        """Set an attribute of the environment, which all walkers share."""
+        setattr(self.env.env, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: int | Iterable[int] | None = None, **kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the environment, once for each walker."""
+        method = getattr(self.env.env, method_name)
+        return [method(*args, **kwargs) for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(
+        self, wrapper_class: type[Wrapper[Any, Any, Any, Any]], indices: int | Iterable[int] | None = None
+    ) -> list[bool]:
+        """No walker is wrapped."""
+        return self._of_walkers(indices, False)
+
+
+class _Episodes(BaseCallback):
+    """Between two rollouts, of one episode each: move the statistics, report, begin the next episode.
+
+    Everything that a resumed run needs is complete when an episode is reported.
+    """
+
+    def __init__(self, agent: SB3Agent, venv: SB3VecEnv, on_episode: OnEpisode) -> None:
+        super().__init__()
+        self.agent, self.venv, self.on_episode = agent, venv, on_episode
+        self.last: dict[str, Any] | None = None
+        self.windows: list[np.ndarray] = []
+
+    def _on_step(self) -> bool:
+        infos = self.locals["infos"]
+        self.windows.append(self.locals["new_obs"])
+        if "terminal_observation" in infos[0]:
+            self.last = {k: v for k, v in infos[0].items() if k != "terminal_observation"}
+        return True
+
+    def report(self) -> bool:
+        """Report the episode played last, once."""
+        if self.last is None:
+            return False
+        seen = torch.from_numpy(np.concatenate(self.windows))
+        for module in self.model.policy.modules():
+            if isinstance(module, PolicyFeatures):
+                module.refresh(seen.to(self.model.device))
+        info, self.last, self.windows = self.last, None, []
+        logged = {k: v for k, v in self.model.logger.name_to_value.items() if not k.startswith("time/")}
+        self.on_episode(info | {f"agent/{k.split('/')[-1]}": float(v) for k, v in logged.items()})
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.report():
+            self.model._last_obs = self.venv.reset()
+            self.model._last_episode_starts = np.ones(self.venv.num_envs, bool)
+
+
+@dataclass(frozen=True)
+class SB3Options:
+    """What the three algorithms share."""
+
+    learning_rate: float = 3e-4
+    """Adam's learning rate (RMSprop's of A2C)."""
+    discount: float = 0.99
+    """Gamma of the whole episode."""
+    walkers: int = 1
+    """Patches that walk at once; all train the same autoencoder, which costs time accordingly."""
+
+
+@dataclass(frozen=True)
+class A2COptions(SB3Options):
+    """Settings of `A2C`."""
+
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    entropy_weight: float = 0.05
+    """Weight of the entropy in the objective."""
+    normalize_advantage: bool = False
+    """Standardise advantages within a batch: what the thesis's proof (3.2.1) warns of."""
+
+
+@dataclass(frozen=True)
+class PPOOptions(A2COptions):
+    """Settings of `PPO`."""
+
+    epochs: int = 4
+    """Passes over an episode."""
+    batch_size: int = 64
+    """Steps of a gradient step."""
+
+
+@dataclass(frozen=True)
+class DQNOptions(SB3Options):
+    """Settings of `DQN`."""
+
+    gradient_steps: int = 32
+    """Gradient steps after an episode."""
+    batch_size: int = 32
+    """Transitions of a gradient step."""
+    replay_steps: int = 2048
+    """Transitions that are remembered; a window takes a third of a megabyte, in checkpoints too."""
+    exploration_fraction: float = 0.5
+    """Share of a run in which random actions fall from all to 5 %."""
+
+
+class SB3Agent:
+    """An algorithm of Stable-Baselines3 as an `Agent`; `model` is the algorithm itself.
+
+    It learns after every episode that is not a warm-up; those are played only. Stable-Baselines3 draws from
+    the global generators of PyTorch and NumPy: they are seeded here, and are part of the state.
+    """
+
+    Options: ClassVar[type[SB3Options]]
+
+    def __init__(self, env: Env, seed: int, options: SB3Options | None = None) -> None:
+        check_spaces(env)
+        self.options = options or self.Options()
+        if self.options.walkers < 1:
+            raise AgentError(f"walkers is {self.options.walkers}; it must be at least 1")
+        try:
+            self.model = self._make(self._vectorize(env), seed)
+        except (ValueError, AssertionError) as error:
+            raise AgentError(f"Stable-Baselines3 rejects the settings of the agent: {error}") from error
+        self.model.set_logger(Logger(folder=None, output_formats=[]))
+
+    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
+        raise NotImplementedError
+
+    def _vectorize(self, env: Env, on_episode: OnEpisode | None = None) -> SB3VecEnv:
+        inner = env.unwrapped
+        if not isinstance(inner, PatchSamplingEnv):
+            raise AgentError(f"this agent plays PatchSamplingEnv, not {type(inner).__name__}")
+        venv = SB3VecEnv(PatchSamplingVectorEnv(self.options.walkers, env=inner), self._draw, on_episode)
+        venv.auto_reset = False  # `_Episodes` resets, when what was learnt from the episode is in the state
+        return venv
+
+    def _episode_steps(self, venv: VecEnv) -> int:
+        (config,) = venv.get_attr("config", 0)
+        return config.cloning_length + config.episode_length
+
+    def _draw(self, observations: np.ndarray) -> np.ndarray:
+        return self.model.predict(observations, deterministic=False)[0]
+
+    def act(self, observation: np.ndarray) -> int:
+        """Draw an action for `observation` (5, 128, 128)."""
+        return int(self._draw(observation[None])[0])
+
+    def learn(
+        self,
+        env: Env,
+        episodes: int,
+        on_episode: OnEpisode,
+        callback: Sequence[BaseCallback] = (),
+        progress_bar: bool = False,
+    ) -> None:
+        """Play and learn.
+
+        Args:
+            env: `PatchSamplingEnv`, wrapped or not; wrappers are left out.
+            episodes: how many, warm-ups included.
+            on_episode: also gets what Stable-Baselines3 logs, as `agent/...`.
+            callback: its own callbacks, as for `BaseAlgorithm.learn`.
+            progress_bar: its own, which needs the packages tqdm and rich.
+        """
+        venv = self._vectorize(env, on_episode)
+        learner, config = venv.env.learner, venv.env.env.config
+        ages = (learner.updates + np.arange(episodes)) % config.reinit_period
+        steps = int((ages >= config.warmup_updates).sum()) * self._episode_steps(venv) * venv.num_envs
+        end = learner.updates + episodes
+        if steps:
+            self.model.set_env(venv)
+            between = _Episodes(self, venv, on_episode)
+            self.model.learn(
+                steps,
+                callback=CallbackList([between, *callback]),
+                log_interval=None,  # type: ignore[arg-type]
+                reset_num_timesteps=False,
+                progress_bar=progress_bar,
+            )
+            between.report()
+        while learner.updates < end:  # what is left is a warm-up
+            observations, _ = venv.env.reset()
+            done = False
+            while not done:
+                observations, _, done, infos = venv.env.advance(self._draw(observations))
+            on_episode(infos[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, optimiser, counters, the generators, and the replay memory if there is one."""
+        model = self.model
+        state: dict[str, Any] = {
+            "parameters": model.get_parameters(),
+            "timesteps": model.num_timesteps,
+            "updates": model._n_updates,
+            "torch": torch.get_rng_state(),
+            "numpy": _legacy_state(),
+            "actions": json.dumps(model.action_space.np_random.bit_generator.state),
+        }
+        if isinstance(model, stable_baselines3.DQN):
+            memory = model.replay_buffer
+            assert memory is not None
+            size = memory.size()
+            names = ("observations", "actions", "rewards", "dones")
+            state["memory"] = {name: torch.from_numpy(getattr(memory, name)[:size].copy()) for name in names}
+            state |= {"position": memory.pos, "full": memory.full, "calls": model._n_calls}
+            state["exploration_rate"] = float(model.exploration_rate)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        model = self.model
+        model.set_parameters(state["parameters"])
+        model.num_timesteps, model._n_updates = state["timesteps"], state["updates"]
+        torch.set_rng_state(state["torch"])
+        name, key, *rest = json.loads(state["numpy"])
+        np.random.set_state((name, np.array(key, np.uint32), *rest))  # noqa: NPY002
+        model.action_space.np_random.bit_generator.state = json.loads(state["actions"])
+        if isinstance(model, stable_baselines3.DQN):
+            memory = model.replay_buffer
+            assert memory is not None
+            for name, values in state["memory"].items():
+                getattr(memory, name)[: len(values)] = values.numpy()
+            memory.pos, memory.full, model._n_calls = state["position"], state["full"], state["calls"]
+            model.exploration_rate = state["exploration_rate"]
+
+
+def _legacy_state() -> str:
+    name, key, *rest = np.random.get_state()  # noqa: NPY002
+    return json.dumps([name, np.asarray(key).tolist(), *rest])
+
+
+class PPO(SB3Agent):
+    """Proximal policy optimisation, one update an episode."""
+
+    Options = PPOOptions
+    options: PPOOptions
+
+    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
+        return stable_baselines3.PPO(
+            "MlpPolicy",
+            venv,
+            learning_rate=self.options.learning_rate,
+            n_steps=self._episode_steps(venv),
+            batch_size=self.options.batch_size,
+            n_epochs=self.options.epochs,
+            gamma=self.options.discount,
+            gae_lambda=self.options.gae_lambda,
+            ent_coef=self.options.entropy_weight,
+            normalize_advantage=self.options.normalize_advantage,
+            policy_kwargs=POLICY_KWARGS,
+            seed=seed,
+            device="cpu",
+        )
+
+
+class A2C(SB3Agent):
+    """Advantage actor-critic, one update an episode."""
+
+    Options = A2COptions
+    options: A2COptions
+
+    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
+        return stable_baselines3.A2C(
+            "MlpPolicy",
+            venv,
+            learning_rate=self.options.learning_rate,
+            n_steps=self._episode_steps(venv),
+            gamma=self.options.discount,
+            gae_lambda=self.options.gae_lambda,
+            ent_coef=self.options.entropy_weight,
+            normalize_advantage=self.options.normalize_advantage,
+            policy_kwargs=POLICY_KWARGS,
+            seed=seed,
+            device="cpu",
+        )
+
+
+class DQN(SB3Agent):
+    """Deep Q-learning; it learns after each episode from the last `replay_steps` transitions."""
+
+    Options = DQNOptions
+    options: DQNOptions
+
+    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
+        steps = self._episode_steps(venv)
+        return stable_baselines3.DQN(
+            "MlpPolicy",
+            venv,
+            learning_rate=self.options.learning_rate,
+            buffer_size=self.options.replay_steps,
+            learning_starts=0,
+            batch_size=self.options.batch_size,
+            gamma=self.options.discount,
+            train_freq=(steps, "step"),
+            gradient_steps=self.options.gradient_steps,
+            optimize_memory_usage=True,
+            replay_buffer_kwargs={"handle_timeout_termination": False},
+            target_update_interval=8 * steps,
+            exploration_fraction=self.options.exploration_fraction,
+            policy_kwargs=POLICY_KWARGS,
+            seed=seed,
+            device="cpu",
+        )
