@@ -26,7 +26,8 @@ def parse(arguments: list[str]) -> tuple[RunArgs, Config, Any]:
     """
     quiet = [a for a in arguments if a not in ("-h", "--help")]
     args, _ = tyro.cli(RunArgs, args=quiet, return_unknown_args=True, add_help=False)
-    config, stored_options = PRESETS[args.preset], {}
+    config = PRESETS[args.preset]
+    stored_options: dict[str, Any] = {}
     stored = stored_run(args.directory()) if args.resume else None
     if stored is not None:
         args, config, stored_options = stored

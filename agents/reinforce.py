@@ -10,24 +10,46 @@ import torch
 
 from agents.base import Env, OnEpisode, check_spaces
 from agents.policy import Policy
+from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
 
 @dataclass(frozen=True)
 class ReinforceOptions:
     """Settings of `Reinforce`; the papers give none of them but the number of rollouts."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam's learning rate for the policy."""
     discount: float = 0.99
     """Gamma, within a segment; R_pred comes at its end."""
-    cloning_discount: float = 0.5
-    """Gamma of the cloning segment, whose rewards are dense: what a patch earns depends on the last moves."""
+    cloning_discount: float = 0.0
+    """Gamma of the cloning segment, whose rewards are dense: what a patch earns depends on the last move."""
     entropy_weight: float = 0.1
     """Weight of the policy's mean entropy (nats) in the objective."""
     rollouts: int = 1
     """Episodes whose gradients are averaged for one update of the policy."""
+    symmetries: bool = True
+    """See each episode under a random symmetry of the square, so that few images teach more."""
     baseline_decay: float = 0.9
     """Decay of the running mean of earlier episodes' returns that is subtracted; 1 subtracts nothing."""
+
+
+def turn(window: np.ndarray, symmetry: int) -> np.ndarray:
+    """`window` (C, H, W) under one of the 8 symmetries of the square: a quarter turn each, 4-7 mirrored."""
+    window = np.rot90(window, symmetry % 4, axes=(1, 2))
+    return np.ascontiguousarray(window[:, :, ::-1] if symmetry >= 4 else window)
+
+
+def _actions_before(symmetry: int) -> list[int]:
+    """For each action in a turned window the one that does the same in the window before."""
+    after = []
+    for rows, columns in DIRECTIONS:
+        for _ in range(symmetry % 4):
+            rows, columns = -columns, rows
+        after.append(DIRECTIONS.index((rows, -columns if symmetry >= 4 else columns)))
+    return [*(after.index(action) for action in range(8)), CHANGE_IMAGE]
+
+
+ACTIONS_BEFORE = [_actions_before(symmetry) for symmetry in range(8)]
 
 
 def discounted_returns(rewards: np.ndarray, discount: float) -> np.ndarray:
@@ -87,11 +109,12 @@ class Reinforce:
         for _ in range(episodes):
             observation, info = env.reset()
             windows, actions, rewards, segments = [], [], [], []
+            symmetry = int(torch.randint(8, (), generator=self.generator)) if self.options.symmetries else 0
             terminated = truncated = False
             while not (terminated or truncated):
-                action = self.act(observation)
-                windows.append(observation)
-                actions.append(action)
+                windows.append(turn(observation, symmetry))
+                actions.append(self.act(windows[-1]))
+                action = ACTIONS_BEFORE[symmetry][actions[-1]]
                 observation, reward, terminated, truncated, info = env.step(np.int64(action))
                 rewards.append(float(reward))
                 segments.append(info.get("segment", ""))

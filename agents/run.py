@@ -5,29 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from agents.base import agent_class
+from agents.scoring import finish, overlays, table
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
 from nbs_env.data import load, split
-from nbs_env.detector import Detector, image_scores, resize_map
 from nbs_env.env import PatchSamplingEnv, pick_device
-from nbs_env.metrics import best_threshold, evaluate
-from nbs_env.pictures import overlay_sheet
 from nbs_env.predictor import Predictor, logits, predict
-from nbs_env.profiles import measure_profiles
-
-TABLE = ("precision", "recall", "f1", "ap", "auroc", "aupro")
 
 
 class RunError(ValueError):
@@ -129,7 +123,30 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
         session.load_state_dict(stored)
     session.announce()
     session.train()
-    return session.finish()
+    start = time.perf_counter()
+    metrics = finish(env, directory, session.history)
+    seconds = {"training_seconds": session.seconds, "masks_seconds": time.perf_counter() - start}
+    checkpoint.save_json(seconds, directory / "timing.json")
+    checkpoint.save_json(metrics, directory / "metrics.json")
+    print(table(metrics))
+    return metrics
+
+
+def run_once(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
+    """`run`, unless it was done before: an interrupted run is resumed, a finished one only looked up.
+
+    Raises:
+        RunError: the directory holds a run with other settings; and whatever `run` raises.
+    """
+    directory = args.directory()
+    started = stored_run(directory)
+    if started is None:
+        return run(args, config, options)
+    again = replace(args, resume=True)
+    if not (directory / "metrics.json").is_file():
+        return run(again, config, options)
+    _prepare(directory, again, settings(args, config, options))
+    return json.loads((directory / "metrics.json").read_text())
 
 
 def stored_run(directory: Path) -> tuple[RunArgs, Config, dict[str, Any]] | None:
@@ -302,100 +319,9 @@ class _Session:
         probabilities = (
             torch.sigmoid(predict(self.learner.predictor, profiles, self.learner.dtype)).cpu().numpy()
         )
-        sheet = self._sheet(self.env.labeled[:3], probabilities[:3], probabilities[:3] >= 0.5)
+        shown = self.env.labeled[:3]
+        sheet = overlays(self.env.dataset, shown, probabilities[:3], probabilities[:3] >= 0.5)
         self.writer.add_image("labelled images", np.asarray(sheet), update, dataformats="HWC")
-
-    def _sheet(self, indices: np.ndarray, probabilities: np.ndarray, masks: np.ndarray) -> Image.Image:
-        data = self.env.dataset
-        return overlay_sheet(
-            data.images[indices], probabilities, masks, data.masks[indices], [data.names[i] for i in indices]
-        )
-
-    def finish(self) -> dict[str, Any]:
-        """Choose threshold and CRF on the labelled images, make masks of the others, score them."""
-        data, learner = self.env.dataset, self.learner
-        labeled, unlabeled = self.env.labeled, self.env.unlabeled
-        detector = Detector(
-            [snapshot.ring for snapshot in learner.snapshots],
-            learner.predictor.state_dict(),
-            self.config.image_size,
-            self.config.precision,
-            learner.device,
-        )
-        profiles = None
-        if self.config.evaluation == "full":
-            profiles = [s.unlabeled for s in learner.snapshots if s.unlabeled is not None]
-        probabilities, last_losses = self._measure(detector, labeled)
-        detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
-        loss_threshold = best_threshold(last_losses, data.masks[labeled])
-        detector.save(self.directory / "detector.pt")
-        probabilities, last_losses = self._measure(detector, unlabeled, profiles)
-        masks = detector.masks(probabilities, data.images[unlabeled])
-        known = data.has_mask[unlabeled]
-        truth = data.masks[unlabeled][known]
-        methods = {
-            "nbs": (probabilities, probabilities >= detector.threshold),
-            "nbs_crf": (probabilities, masks),
-            "final_loss": (last_losses, last_losses >= loss_threshold),
-        }
-        figures = {
-            name: evaluate(scores[known], predicted[known], image_scores(scores[known]), truth)
-            if known.any()
-            else {}
-            for name, (scores, predicted) in methods.items()
-        }
-        metrics = {
-            "dataset": data.name,
-            "labeled": [data.names[i] for i in labeled],
-            "scored_images": int(known.sum()),
-            "threshold": detector.threshold,
-            "methods": figures,
-            "history": self.history,
-        }
-        self._write_pictures(unlabeled, probabilities, masks)
-        checkpoint.save_json({"training_seconds": self.seconds}, self.directory / "timing.json")
-        checkpoint.save_json(metrics, self.directory / "metrics.json")
-        print(table(metrics))
-        return metrics
-
-    def _measure(
-        self, detector: Detector, indices: np.ndarray, profiles: list[torch.Tensor] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities and last losses (n, H, W) of some images; the losses are the best snapshot's."""
-        probabilities, last_losses = [], []
-        with tqdm(total=len(indices), desc="masks", unit="image") as bar:
-            for start in range(0, len(indices), 8):
-                rows = slice(start, start + 8)
-                images = self.learner.images[torch.from_numpy(indices[rows])]
-                if profiles is None:
-                    parts = [measure_profiles(ring, images, detector.dtype) for ring in detector.rings]
-                else:
-                    parts = [p[rows] for p in profiles]
-                probabilities.append(detector.from_profiles(parts))
-                last_losses.append(parts[0][:, -1].cpu().numpy())
-                bar.update(len(images))
-        return np.concatenate(probabilities), np.concatenate(last_losses)
-
-    def _write_pictures(self, indices: np.ndarray, probabilities: np.ndarray, masks: np.ndarray) -> None:
-        """The sheet of up to 12 images, and every mask as a file of its image's original size."""
-        data = self.env.dataset
-        shown = np.unique(np.linspace(0, len(indices) - 1, 12).round().astype(int))
-        sheet = self._sheet(indices[shown], probabilities[shown], masks[shown])
-        checkpoint.save_picture(np.asarray(sheet), self.directory / "overlays.png")
-        for index, mask in zip(indices, masks, strict=True):
-            mask = resize_map(mask.astype(np.float32), *data.sizes[index]) >= 0.5
-            checkpoint.save_picture(mask, self.directory / "masks" / f"{data.names[index]}.png")
-
-
-def table(metrics: dict[str, Any]) -> str:
-    """The figures of metrics.json as lines of text."""
-    lines = [f"{'':12}" + "".join(f"{name:>12}" for name in (*TABLE, "image_auroc"))]
-    for method, figures in metrics["methods"].items():
-        values = [figures.get(f"pixel_{name}") for name in TABLE] + [figures.get("image_auroc")]
-        cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
-        lines.append(f"{method:12}{cells}")
-    lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
-    return "\n".join(lines)
 
 
 def _seconds(function: Callable[[], object]) -> float:

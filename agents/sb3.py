@@ -29,10 +29,9 @@ class Table41(BaseFeaturesExtractor):
     def __init__(self, observation_space: spaces.Space[Any]) -> None:
         super().__init__(observation_space, PolicyFeatures.size)
         seed = int(torch.randint(2**31, ()))  # from the generator that Stable-Baselines3 has seeded
-        features = PolicyFeatures(torch.Generator().manual_seed(seed))
-        self.features = features.to(
-            memory_format=torch.contiguous_format
-        )  # for its orthogonal initialisation
+        self.features = PolicyFeatures(torch.Generator().manual_seed(seed))
+        for parameter in self.features.parameters():
+            parameter.data = parameter.data.contiguous()  # their orthogonal initialisation needs it
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Windows (B, 5, 128, 128) to features (B, 256)."""

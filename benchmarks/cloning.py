@@ -41,7 +41,7 @@ class CloningArgs:
     """Of everything."""
     cloning_length: int = 256
     """Steps of an episode; its training segment is as short as it can be."""
-    cover_weight: float = 1.0
+    cover_weight: float = 0.7
     """See `Config`."""
     agent: ReinforceOptions = field(default_factory=ReinforceOptions)
     """The agent's options."""

@@ -129,7 +129,7 @@ PAPER = Config()
 _SHORT = replace(
     PAPER,
     training_images="labeled",
-    cover_weight=1.0,
+    cover_weight=0.7,
     reward_profiles="current",
     predictor_width=2,
     predictor_lr=3e-3,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import nbs_env.autoencoder
@@ -77,6 +79,56 @@ def config() -> Config:
         snapshot_cycles=2,
         precision="float32",
     )
+
+
+UPDATES = 12
+TINY = {
+    "dataset": "folder",
+    "labeled": "2",
+    "device": "cpu",
+    "updates": UPDATES,
+    "image-size": 128,
+    "episode-length": 4,
+    "cloning-length": 4,
+    "beta-horizon": UPDATES,
+    "warmup-updates": 2,
+    "bottleneck-channels": 4,
+    "minibatch-size": 2,
+    "reinit-period": 5,
+    "profile-length": 3,
+    "buffer-updates": 7,
+    "predictor-crop": 64,
+    "snapshot-cycles": 2,
+    "checkpoint-every": 3,
+}
+ODD_SIZE = (150, 200)
+"""(height, width) of image 2."""
+
+
+def arguments(**changes: Any) -> list[str]:
+    """The command line of `TINY` with changes; None leaves an option out, True makes it a flag."""
+    options = TINY | {name.replace("_", "-"): value for name, value in changes.items()}
+    words = []
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name}", *([] if value is True else str(value).split())]
+    return words
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, dataset: AnomalyDataset) -> Path:
+    """The five images of `dataset` as files; image 2 is larger, image 4 has no mask."""
+    root = tmp_path_factory.mktemp("mine")
+    for kind in ("images", "masks"):
+        (root / kind).mkdir()
+    for number, (image, mask) in enumerate(zip(dataset.images, dataset.masks, strict=True)):
+        for kind, values in (("images", image), ("masks", mask * np.uint8(255))):
+            picture = Image.fromarray(values)
+            if number == 2:
+                picture = picture.resize(ODD_SIZE[::-1])
+            if (kind, number) != ("masks", 4):
+                picture.save(root / kind / f"{number}.png")
+    return root
 
 
 class ThinAutoencoder(nn.Module):

@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from agents.reinforce import Reinforce, ReinforceOptions, discounted_returns, policy_gradient_loss
+from agents.reinforce import (
+    ACTIONS_BEFORE,
+    Reinforce,
+    ReinforceOptions,
+    discounted_returns,
+    policy_gradient_loss,
+    turn,
+)
 from nbs_env import checkpoint
+from nbs_env.walk import DIRECTIONS
 
 SameBits = Callable[..., None]
 
@@ -268,7 +276,8 @@ def test_state_goes_on_with_the_same_bits(tmp_path: Path, same_bits: SameBits) -
 @pytest.mark.parametrize("channel", [0, 3])
 def test_learns_which_action_pays(channel: int) -> None:
     env = Toy(channel)
-    agent = Reinforce(env, 0, ReinforceOptions(discount=0.0, learning_rate=3e-3, entropy_weight=0.02))
+    options = ReinforceOptions(discount=0.0, learning_rate=3e-3, entropy_weight=0.02, symmetries=False)
+    agent = Reinforce(env, 0, options)
     returns: list[float] = []
 
     def play(episodes: int) -> float:
@@ -289,3 +298,23 @@ def test_learns_which_action_pays(channel: int) -> None:
             break
     assert play(10) > 0.85
     assert math.isfinite(sum(returns))
+
+
+# Symmetries
+
+
+@pytest.mark.parametrize("symmetry", range(8))
+def test_turned_window_and_action_belong_together(symmetry: int) -> None:
+    """A walk in a turned image with turned actions is the turned walk."""
+    rng = np.random.default_rng(symmetry)
+    image = rng.random((1, 200, 200), np.float32)
+    for action in range(8):
+        rows, columns = DIRECTIONS[ACTIONS_BEFORE[symmetry][action]]
+        top, left = 50 + 24 * rows, 60 + 24 * columns
+        expected = turn(image[:, top : top + 64, left : left + 64], symmetry)
+        window = turn(image[:, 50 - 32 : 50 + 96, 60 - 32 : 60 + 96], symmetry)
+        rows, columns = DIRECTIONS[action]
+        top, left = 32 + 24 * rows, 32 + 24 * columns
+        np.testing.assert_array_equal(window[:, top : top + 64, left : left + 64], expected)
+    assert ACTIONS_BEFORE[symmetry][8] == 8
+    assert len({turn(image, number).tobytes() for number in range(8)}) == 8

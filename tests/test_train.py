@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ODD_SIZE, TINY, UPDATES, arguments
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,31 +25,7 @@ import train
 from agents.heuristics import Random
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer
-from nbs_env.data import AnomalyDataset
 from nbs_env.learner import Learner
-
-UPDATES = 12
-TINY = {
-    "dataset": "folder",
-    "labeled": "2",
-    "device": "cpu",
-    "updates": UPDATES,
-    "image-size": 128,
-    "episode-length": 4,
-    "cloning-length": 4,
-    "beta-horizon": UPDATES,
-    "warmup-updates": 2,
-    "bottleneck-channels": 4,
-    "minibatch-size": 2,
-    "reinit-period": 5,
-    "profile-length": 3,
-    "buffer-updates": 7,
-    "predictor-crop": 64,
-    "snapshot-cycles": 2,
-    "checkpoint-every": 3,
-}
-ODD_SIZE = (150, 200)
-"""(height, width) of image 2."""
 
 Main = Callable[..., None]
 
@@ -89,32 +66,6 @@ class Clashing(Picky):
     """Its option has the name of a setting."""
 
     Options = _Clash  # type: ignore[assignment]
-
-
-def arguments(**changes: Any) -> list[str]:
-    """The command line of `TINY` with changes; None leaves an option out, True makes it a flag."""
-    options = TINY | {name.replace("_", "-"): value for name, value in changes.items()}
-    words = []
-    for name, value in options.items():
-        if value is not None:
-            words += [f"--{name}", *([] if value is True else str(value).split())]
-    return words
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, dataset: AnomalyDataset) -> Path:
-    """The five images of `dataset` as files; image 2 is larger, image 4 has no mask."""
-    root = tmp_path_factory.mktemp("mine")
-    for kind in ("images", "masks"):
-        (root / kind).mkdir()
-    for number, (image, mask) in enumerate(zip(dataset.images, dataset.masks, strict=True)):
-        for kind, values in (("images", image), ("masks", mask * np.uint8(255))):
-            picture = Image.fromarray(values)
-            if number == 2:
-                picture = picture.resize(ODD_SIZE[::-1])
-            if (kind, number) != ("masks", 4):
-                picture.save(root / kind / f"{number}.png")
-    return root
 
 
 @pytest.fixture

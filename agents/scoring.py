@@ -1,0 +1,122 @@
+"""The end of a run: a detector, masks of the unlabelled images, figures and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from nbs_env import checkpoint
+from nbs_env.data import AnomalyDataset
+from nbs_env.detector import Detector, image_scores, resize_map
+from nbs_env.env import PatchSamplingEnv
+from nbs_env.metrics import best_threshold, evaluate
+from nbs_env.pictures import overlay_sheet
+from nbs_env.profiles import measure_profiles
+
+TABLE = ("precision", "recall", "f1", "ap", "auroc", "aupro")
+
+
+def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float]]) -> dict[str, Any]:
+    """Choose thresholds and CRF on the labelled images, make masks of the others, score them.
+
+    Writes detector.pt, masks/ and overlays.png into `directory`.
+
+    Args:
+        env: after its last update.
+        directory: the run directory.
+        history: a row for each episode.
+
+    Returns:
+        The content of metrics.json.
+    """
+    data, learner = env.dataset, env.learner
+    labeled, unlabeled = env.labeled, env.unlabeled
+    detector = Detector(
+        [snapshot.ring for snapshot in learner.snapshots],
+        learner.predictor.state_dict(),
+        env.config.image_size,
+        env.config.precision,
+        learner.device,
+    )
+    profiles = None
+    if env.config.evaluation == "full":
+        profiles = [s.unlabeled for s in learner.snapshots if s.unlabeled is not None]
+    probabilities, last_losses = _measure(env, detector, labeled)
+    detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
+    loss_threshold = best_threshold(last_losses, data.masks[labeled])
+    detector.save(directory / "detector.pt")
+    probabilities, last_losses = _measure(env, detector, unlabeled, profiles)
+    masks = detector.masks(probabilities, data.images[unlabeled])
+    known = data.has_mask[unlabeled]
+    truth = data.masks[unlabeled][known]
+    methods = {
+        "nbs": (probabilities, probabilities >= detector.threshold),
+        "nbs_crf": (probabilities, masks),
+        "final_loss": (last_losses, last_losses >= loss_threshold),
+    }
+    figures = {
+        name: evaluate(scores[known], predicted[known], image_scores(scores[known]), truth)
+        if known.any()
+        else {}
+        for name, (scores, predicted) in methods.items()
+    }
+    shown = np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))
+    sheet = overlays(data, unlabeled[shown], probabilities[shown], masks[shown])
+    checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
+    for index, mask in zip(unlabeled, masks, strict=True):
+        mask = resize_map(mask.astype(np.float32), *data.sizes[index]) >= 0.5
+        checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
+    return {
+        "dataset": data.name,
+        "labeled": [data.names[i] for i in labeled],
+        "scored_images": int(known.sum()),
+        "threshold": detector.threshold,
+        "methods": figures,
+        "history": history,
+    }
+
+
+def _measure(
+    env: PatchSamplingEnv,
+    detector: Detector,
+    indices: np.ndarray,
+    profiles: list[torch.Tensor] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and last losses (n, H, W) of some images; the losses are the best snapshot's."""
+    probabilities, last_losses = [], []
+    with tqdm(total=len(indices), desc="masks", unit="image") as bar:
+        for start in range(0, len(indices), 8):
+            rows = slice(start, start + 8)
+            images = env.learner.images[torch.from_numpy(indices[rows])]
+            if profiles is None:
+                parts = [measure_profiles(ring, images, detector.dtype) for ring in detector.rings]
+            else:
+                parts = [p[rows] for p in profiles]
+            probabilities.append(detector.from_profiles(parts))
+            last_losses.append(parts[0][:, -1].cpu().numpy())
+            bar.update(len(images))
+    return np.concatenate(probabilities), np.concatenate(last_losses)
+
+
+def overlays(
+    data: AnomalyDataset, indices: np.ndarray, probabilities: np.ndarray, masks: np.ndarray
+) -> Image.Image:
+    """Image, probability, mask and truth of the images `indices`, row by row."""
+    names = [data.names[i] for i in indices]
+    return overlay_sheet(data.images[indices], probabilities, masks, data.masks[indices], names)
+
+
+def table(metrics: dict[str, Any]) -> str:
+    """The figures of metrics.json as lines of text."""
+    lines = [f"{'':12}" + "".join(f"{name:>12}" for name in (*TABLE, "image_auroc"))]
+    for method, figures in metrics["methods"].items():
+        values = [figures.get(f"pixel_{name}") for name in TABLE] + [figures.get("image_auroc")]
+        cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
+        lines.append(f"{method:12}{cells}")
+    lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Compare samplers: every agent on every data set with every seed, and what they come to.
+
+    python -m benchmarks.policies --agents random,normal-only,reinforce,ppo \\
+        --datasets synthetic,crackforest --data-root DATA --seeds 5 --out DIR
+
+What follows is handed to `train.py`: `--preset standard`, `--updates 200`, and so on. Runs that DIR already
+holds are not repeated, interrupted ones are resumed, and one that fails is reported and stops no other.
+DIR gets `runs.csv`, a row for each run, `table.md`, `table.html`, and curves as PNG.
+
+`--engine ray` spreads the runs over a Ray cluster: a new one on this machine, or the one that RAY_ADDRESS
+names.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+import train
+from agents.run import RunArgs, run_once
+from benchmarks.report import write_report
+from nbs_env import checkpoint
+from nbs_env.config import Config
+
+Job = tuple[RunArgs, Config, Any]
+
+
+@dataclass(frozen=True)
+class PoliciesArgs:
+    """What to compare, and where to put it."""
+
+    out: Path
+    """Folder for runs, table and curves; on a cluster one that all its machines see, as for the data."""
+    agents: str = "random,normal-only,reinforce,ppo"
+    """Agents, separated by commas; probabilities of improvement are over the first."""
+    datasets: str = "synthetic"
+    """Data sets, separated by commas; a category follows a colon (mvtec:grid)."""
+    data_root: Path | None = None
+    """Folder that holds the data sets."""
+    seeds: int = 5
+    """Runs of each agent on each data set, with the seeds 0, 1, ..."""
+    metric: str = "nbs_crf.pixel_f1"
+    """Figure that the table compares."""
+    engine: Literal["local", "ray"] = "local"
+    """Run one after the other here, or on a Ray cluster (extra `cluster`)."""
+    cpus: float = 1
+    """Cores of a run on Ray; as many threads."""
+    gpus: float = 0
+    """GPUs of a run on Ray; several share one with a fraction."""
+
+
+def jobs(args: PoliciesArgs, words: list[str]) -> Iterator[Job]:
+    """Every combination as the arguments of `agents.run.run_once`; `words` are options of train.py."""
+    for seed in range(args.seeds):  # all agents of a seed first: an unfinished comparison is a fair one
+        for dataset in args.datasets.split(","):
+            name, _, category = dataset.partition(":")
+            for agent in args.agents.split(","):
+                line = ["--agent", agent, "--dataset", name, "--seed", str(seed)]
+                line += ["--category", category] if category else []
+                line += ["--data-root", str(args.data_root)] if args.data_root and name != "synthetic" else []
+                directory = args.out / "runs" / f"{name}{category}-{agent.replace(':', '.')}-{seed}"
+                yield train.parse([*line, "--run-dir", str(directory), *words])
+
+
+def row(job: Job, error: str = "") -> dict[str, Any]:
+    """A run as a row of runs.csv, from what lies in its directory."""
+    run, config, _ = job
+    directory = run.directory()
+    dataset = run.dataset + (f":{run.category}" if run.category else "")
+    values: dict[str, Any] = {"agent": run.agent, "dataset": dataset, "seed": run.seed, "error": error}
+    if not error and (directory / "metrics.json").is_file():
+        metrics = json.loads((directory / "metrics.json").read_text())
+        timing = json.loads((directory / "timing.json").read_text())
+        history = metrics["history"]
+        values["wall_seconds"] = sum(timing.values())
+        values["env_steps"] = len(history) * (config.cloning_length + config.episode_length)
+        for name in ("R_clone_mean", "R_cover_mean", "autoencoder_loss"):
+            values[name] = float(np.mean([episode[name] for episode in history]))
+        paid = [episode["R_pred"] for episode in history if not episode["warmup"]]
+        values["R_pred_mean"] = float(np.mean(paid)) if paid else ""
+        for method, figures in metrics["methods"].items():
+            values |= {f"{method}.{name}": value for name, value in figures.items()}
+    return values
+
+
+def execute(args: PoliciesArgs, todo: list[Job]) -> Iterator[tuple[Job, str]]:
+    """Run all jobs; each with what went wrong, or an empty string."""
+    if args.engine == "local":
+        for job in todo:
+            try:
+                run_once(*job)
+                yield job, ""
+            except Exception as error:
+                yield job, f"{type(error).__name__}: {error}"
+        return
+    import ray
+
+    ray.init(log_to_driver=False, ignore_reinit_error=True)
+    # A worker or a machine that dies costs a retry, which goes on from the last checkpoint.
+    remote = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=3)(run_once)
+    waiting = {remote.remote(*job): job for job in todo}
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        job = waiting.pop(done)
+        try:
+            ray.get(done)
+            yield job, ""
+        except Exception as error:
+            cause = getattr(error, "cause", None) or error
+            yield job, f"{type(cause).__name__}: {cause}"
+
+
+def write_rows(rows: list[dict[str, Any]], file: Path) -> None:
+    """Write the tidy table."""
+    names = list(dict.fromkeys(name for values in rows for name in values))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoint.replace_file(file, lambda part: part.write_text(text.getvalue()))
+
+
+def main() -> None:
+    """Run what is missing, and write the report."""
+    args, words = tyro.cli(PoliciesArgs, description=__doc__, return_unknown_args=True)
+    try:
+        todo = list(jobs(args, words))
+    except train.ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    args.out.mkdir(parents=True, exist_ok=True)
+    errors: dict[Path, str] = {}
+    for job, problem in execute(args, todo):
+        directory = job[0].directory()
+        errors[directory] = problem.splitlines()[0] if problem else ""
+        print(f"{len(errors)} of {len(todo)}: {directory.name} {errors[directory] or 'done'}", flush=True)
+        if not problem:  # what a finished run no longer needs is most of what it takes on disc
+            for name in ("checkpoint.pt", "detector.pt"):
+                (directory / name).unlink(missing_ok=True)
+        rows = [row(job, errors.get(job[0].directory(), "")) for job in todo]
+        write_rows([values for values in rows if len(values) > 4 or values["error"]], args.out / "runs.csv")
+    command = "python -m benchmarks.policies " + " ".join(sys.argv[1:])
+    histories = {
+        (values["dataset"], values["agent"], values["seed"]): json.loads(
+            (job[0].directory() / "metrics.json").read_text()
+        )["history"]
+        for job, values in zip(todo, rows, strict=True)
+        if not values["error"]
+    }
+    _, config, _ = todo[0]
+    steps = config.cloning_length + config.episode_length
+    print(write_report(rows, histories, args.metric, steps, command, args.out))
+    if any(errors.values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
