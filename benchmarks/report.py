@@ -62,7 +62,7 @@ def mean(*samples: np.ndarray) -> np.ndarray:
 
 
 def probability_of_improvement(*samples: np.ndarray) -> np.ndarray:
-    """Mean over the data sets of P(x > y), a tie being half; all the xs, then all the ys, (..., runs) each."""
+    """Mean over the data sets of P(x > y), ties half; all the xs, then all the ys, (..., runs) each."""
     half = len(samples) // 2
     shares = []
     for x, y in zip(samples[:half], samples[half:], strict=True):

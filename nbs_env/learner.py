@@ -117,6 +117,7 @@ class Learner:
             self._maps[image] = self._measure(np.array([image]))[0].cpu().numpy()
         return self._maps[image]
 
+    @torch.enable_grad()  # whoever steps the environment may have switched gradients off
     def update(self, patches: np.ndarray) -> Update:
         """One iteration of Algorithm 1 after the patches (N, P, P, 3) uint8 are chosen.
 

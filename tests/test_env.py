@@ -97,6 +97,15 @@ def test_same_seed_gives_the_same_trajectory(
     assert last_infos(first)[-1]["R_pred"] < 0
 
 
+def test_callers_without_gradients_train_all_the_same(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+) -> None:
+    expected = play(make(dataset, config), 4)
+    with torch.no_grad():
+        got = play(make(dataset, config), 4)
+    same_bits(expected, got)
+
+
 def test_other_seed_gives_another_trajectory(
     dataset: AnomalyDataset, config: Config, thin_autoencoder: None
 ) -> None:

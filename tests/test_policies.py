@@ -186,17 +186,8 @@ def test_a_cluster_that_loses_a_machine_gives_the_same_table(
 
     def compare(engine: str) -> list[dict[str, str]]:
         out = str(tmp_path / engine)
-        words = [
-            "--agents",
-            "random,sweep",
-            "--datasets",
-            "folder",
-            "--data-root",
-            str(folder),
-            "--seeds",
-            "2",
-        ]
-        tiny = arguments(dataset=None, updates=6)
+        words = ["--agents", "random,sweep", "--datasets", "folder", "--data-root", str(folder)]
+        tiny = ["--seeds", "2", *arguments(dataset=None, updates=6)]
         monkeypatch.setattr(sys, "argv", ["policies", "--out", out, "--engine", engine, *words, *tiny])
         policies.main()
         rows = read(tmp_path / engine)
