@@ -1,0 +1,321 @@
+"""The training of D-AnoGAN (thesis 4.2, appendices A and B.2), and what comes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
+from baselines.d_anogan.prior import Prior
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class DAnoGANConfig:
+    """The model and its training; defaults are the thesis's for MNIST."""
+
+    size: int = 28
+    """Side of the square images in pixels, a multiple of 4 from 28 up."""
+    channels: int = 1
+    """1 (grey) or 3 (RGB)."""
+    clusters: int = 15
+    """Generators to begin with: more than there are manifolds."""
+    latent: int = 30
+    """Length of a latent vector."""
+    batch_size: int = 128
+    """Real images of a step."""
+    critic_steps: int = 5
+    """Critic steps to one step of everything else."""
+    steps: int = 20_000
+    """Critic steps in all."""
+    xzx_steps: int = 4_000
+    """Steps in which the encoders alone learn to reconstruct real images; 0: none."""
+    bandit: bool = True
+    """Learn the prior and shut superfluous generators down; otherwise it stays uniform."""
+    generator_lr: float = 2e-4
+    """Adam's learning rate, betas (0.9, 0.99), weight decay 5e-5."""
+    critic_lr: float = 2e-4
+    """Adam's learning rate, betas (0.5, 0.5)."""
+    classifier_lr: float = 2e-4
+    """Adam's learning rate, betas (0.9, 0.99)."""
+    encoder_lr: float = 1e-3
+    """Adam's learning rate, betas (0.5, 0.5), in both phases."""
+    prior_lr: float = 1e-3
+    """Adam's learning rate, betas (0.5, 0.5)."""
+    gradient_penalty: float = 10.0
+    """Weight of the critic's one-sided gradient penalty."""
+    entropy_weight: float = 1000.0
+    """Nu of Eq. 4.2."""
+    entropy_decay: float = 0.999
+    """Beta of Eq. 4.2, per update of the prior."""
+    bfloat16: bool = False
+    """Run the convolutions in bfloat16."""
+
+
+def critic_loss(
+    real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor, penalty: torch.Tensor
+) -> torch.Tensor:
+    """WGAN-GP: E[D(fake)] - E[D(real)] + penalty (Eq. 4.4 with the listing's signs).
+
+    Args:
+        real: scores (B,).
+        fake: scores (F,).
+        weights: (F,), of the expectation over fakes; they sum to 1.
+        penalty: what `gradient_penalty` gives.
+    """
+    return (weights * fake).sum() - real.mean() + penalty
+
+
+def gradient_penalty(
+    critic: Critic, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """One-sided penalty E[max(0, |gradient| - 1)^2] between pairs of `real` and `fake` (B, C, S, S).
+
+    Args:
+        critic: the network.
+        real: real images.
+        fake: generated ones.
+        mix: (B,) in [0, 1], the share of the real one.
+        weights: (B,), of the expectation; they sum to 1.
+    """
+    mix = mix[:, None, None, None]
+    between = (mix * real + (1 - mix) * fake).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between)[0].sum(), between, create_graph=True)
+    excess = (gradient.flatten(1).norm(dim=1) - 1).clamp_min(0)
+    return (weights * excess.square()).sum()
+
+
+def generator_loss(
+    fake: torch.Tensor, logits: torch.Tensor, clusters: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-E[D(fake)] + cross-entropy (Eq. 4.1 with the listing's signs), and the cross-entropy (Eq. 4.5) alone.
+
+    Args:
+        fake: critic's scores (F,).
+        logits: the classifier's (F, K).
+        clusters: (F,) int64 that the fakes were made for.
+        weights: (F,), of the expectations; they sum to 1.
+    """
+    cross_entropy = (weights * F.cross_entropy(logits, clusters, reduction="none")).sum()
+    return -(weights * fake).sum() + cross_entropy, cross_entropy
+
+
+class DAnoGAN:
+    """Networks, optimisers and generators of random numbers: everything that training changes.
+
+    Fakes are drawn in equal numbers from every cluster that is alive, and each counts with its cluster's
+    probability. That is the thesis's expectation over k ~ prior with less noise, and all shapes are fixed.
+
+    Args:
+        config: all settings.
+        seed: of weights and draws.
+        device: where everything lives.
+    """
+
+    def __init__(self, config: DAnoGANConfig, seed: int, device: torch.device | str = "cpu") -> None:
+        self.config, self.device = config, torch.device(device)
+        weights = torch.Generator().manual_seed(seed)
+        shape = (config.size, config.channels)
+        self.generators = MultiGenerator(*shape, config.clusters, config.latent, weights).to(device)
+        self.encoders = MultiEncoder(*shape, config.clusters, config.latent, weights).to(device)
+        self.critic = Critic(*shape, weights).to(device)
+        self.classifier = Classifier(config.size, config.clusters, weights).to(device)
+        self.prior = Prior(config.clusters, config.entropy_weight, config.entropy_decay).to(device)
+        self.networks = {
+            name: getattr(self, name) for name in ("generators", "encoders", "critic", "classifier", "prior")
+        }
+        slow, fast = (0.9, 0.99), (0.5, 0.5)
+        adam = torch.optim.Adam
+        self.optimizers = {
+            "generators": adam(
+                self.generators.parameters(), config.generator_lr, slow, weight_decay=5e-5, fused=True
+            ),
+            "critic": adam(self.critic.parameters(), config.critic_lr, fast, fused=True),
+            "classifier": adam(self.classifier.parameters(), config.classifier_lr, slow, fused=True),
+            "encoders": adam(self.encoders.parameters(), config.encoder_lr, fast, fused=True),
+            "prior": adam(self.prior.parameters(), config.prior_lr, fast, fused=True),
+        }
+        self.random = torch.Generator(device).manual_seed(seed)
+        self.steps = self.xzx_steps = 0
+        self.refresh_active()
+
+    def refresh_active(self) -> None:
+        """Look which clusters are alive; the one place where training waits for the device."""
+        alive = self.prior.alive.cpu()
+        self.clusters = alive.nonzero()[:, 0].to(self.device)
+        self.active = None if bool(alive.all()) else self.clusters
+
+    def autocast(self) -> torch.autocast:
+        """The arithmetic that the configuration asks for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
+    def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latent vectors (K, M, latent) of the alive clusters; the fakes' clusters and weights (K M,)."""
+        count = len(self.clusters)
+        samples = math.ceil(self.config.batch_size / count)
+        shape = (count, samples, self.config.latent)
+        latents = torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
+        weights = self.prior.probabilities()[self.clusters] / samples
+        return latents, self.clusters.repeat_interleave(samples), weights.repeat_interleave(samples)
+
+    def batch(self, data: torch.Tensor) -> torch.Tensor:
+        """A random batch of `data` (n, C, S, S) uint8 as images in [-1, 1]."""
+        index = torch.randint(len(data), (self.config.batch_size,), generator=self.random, device=self.device)
+        return data[index].float() / 127.5 - 1
+
+    def step(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A critic step, and every `critic_steps`-th time one of all others; figures on the device."""
+        config, real = self.config, self.batch(data)
+        latents, clusters, weights = self.draw()
+        others = self.steps % config.critic_steps == 0
+        with self.autocast(), torch.set_grad_enabled(others):
+            fake = self.generators(latents, self.active).flatten(0, 1)
+        figures = self._step_critic(real, fake.detach().float(), weights)
+        if others:
+            figures |= self._step_others(real, latents, fake, clusters, weights)
+        self.steps += 1
+        return figures
+
+    def _step_critic(
+        self, real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        size = len(real)
+        order = torch.randperm(len(fake), generator=self.random, device=self.device)[:size]
+        mix = torch.rand(size, generator=self.random, device=self.device)
+        pair_weights = weights[order] / weights[order].sum()
+        with self.autocast():
+            scores = self.critic(torch.cat([real, fake]))[0].float()
+            penalty = gradient_penalty(self.critic, real, fake[order], mix, pair_weights)
+        penalty = self.config.gradient_penalty * penalty
+        loss = critic_loss(scores[:size], scores[size:], weights, penalty)
+        self._descend("critic", loss)
+        distance = (penalty - loss).detach()
+        return {"wasserstein": distance, "penalty": penalty.detach(), "critic_loss": loss.detach()}
+
+    def _step_others(
+        self,
+        real: torch.Tensor,
+        latents: torch.Tensor,
+        fake: torch.Tensor,
+        clusters: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        self.classifier.train()
+        with self.autocast():
+            scores, features = self.critic(fake)
+            logits = self.classifier(features).float()
+        loss, cross_entropy = generator_loss(scores.float(), logits, clusters, weights)
+        # One backward pass serves both: the critic's term does not reach the classifier.
+        self._descend("generators", loss, "classifier")
+        with self.autocast():
+            again = self.encoders(fake.detach().unflatten(0, latents.shape[:2]), self.active).float()
+        error = (again - latents).square().mean(dim=2).flatten()
+        encoder_loss = (weights * error).sum()
+        self._descend("encoders", encoder_loss)
+        with torch.no_grad(), self.autocast():
+            estimate = self.classifier(self.critic(real)[1]).float().softmax(dim=1).mean(dim=0)
+        figures = {
+            "generator_loss": loss.detach(),
+            "cross_entropy": cross_entropy.detach(),
+            "encoder_loss": encoder_loss.detach(),
+        }
+        if self.config.bandit:
+            self._descend("prior", self.prior.loss(estimate))
+            self.prior.advance()
+        return figures
+
+    def _descend(self, name: str, loss: torch.Tensor, *also: str) -> None:
+        for network in self.networks.values():
+            network.zero_grad(set_to_none=True)
+        loss.backward()
+        for each in (name, *also):
+            self.optimizers[each].step()
+
+    @torch.no_grad()
+    def assign(self, images: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities (B, K) of clusters for `images` (B, C, S, S) in [-1, 1]; -inf where shut down."""
+        self.classifier.eval()
+        logits = torch.cat([self.classifier(self.critic(part)[1]) for part in images.split(512)])
+        return logits.masked_fill(~self.prior.alive, -torch.inf).log_softmax(dim=1)
+
+    def xzx_batches(self, data: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Endless batches by cluster: images (K, M, C, S, S), clusters (K,) and shares of the data (K,).
+
+        The classifier is frozen in this phase, so an image's cluster is looked up once.
+        """
+        parts = data.split(2048)
+        cluster = torch.cat([self.assign(part.float() / 127.5 - 1).argmax(dim=1) for part in parts])
+        counts = torch.bincount(cluster, minlength=self.config.clusters)
+        clusters = counts.nonzero()[:, 0]
+        order, counts = cluster.argsort(stable=True), counts[clusters]
+        starts = counts.cumsum(0) - counts
+        samples = math.ceil(self.config.batch_size / len(clusters))
+        while True:
+            shape = (len(clusters), samples)
+            chance = torch.rand(shape, generator=self.random, device=self.device)
+            index = order[starts[:, None] + (chance * counts[:, None]).long()]
+            yield data[index].float() / 127.5 - 1, clusters, counts / len(data)
+
+    def xzx_step(
+        self, images: torch.Tensor, clusters: torch.Tensor, shares: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """One step of the encoders towards reconstructing real images, everything else frozen."""
+        with self.autocast():
+            again = self.generators(self.encoders(images, clusters), clusters).float()
+        loss = (shares * (again - images).square().mean(dim=(1, 2, 3, 4))).sum()
+        self._descend("encoders", loss)
+        self.xzx_steps += 1
+        return {"reconstruction_error": loss.detach()}
+
+    @torch.no_grad()
+    def reconstruct(self, images: torch.Tensor, cluster: torch.Tensor) -> torch.Tensor:
+        """E and G of each image's cluster (B,): images (B, C, S, S) in [-1, 1] to their reconstructions."""
+        again = torch.empty_like(images)
+        for k in cluster.unique():
+            where = (cluster == k).nonzero()[:, 0]
+            for part in where.split(256):
+                again[part] = self.generators(self.encoders(images[part][None], k[None]), k[None])[0]
+        return again
+
+    def check(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Read figures from the device.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        values = {name: float(value) for name, value in figures.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"{name} became {value} at step {self.steps}; lower the learning rates and begin anew"
+                )
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes."""
+        return {
+            "config": asdict(self.config),
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": self.random.get_state(),
+            "steps": self.steps,
+            "xzx_steps": self.xzx_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.random.set_state(state["random"].cpu())
+        self.steps, self.xzx_steps = state["steps"], state["xzx_steps"]
+        self.refresh_active()

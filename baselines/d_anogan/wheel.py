@@ -1,0 +1,153 @@
+"""Wheels, disconnected manifolds to order (thesis 5.1.3): `python -m baselines.d_anogan.wheel --out DIR`.
+
+Eight normal classes, 3 or 5 spokes x closed or forked x 4 or 5 bolts, with continuous diameters of rim and
+hub; and two anomalies: `spoke`, forks of low contrast, and `hub`, both bolt patterns at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+from tqdm import tqdm
+
+from nbs_env.checkpoint import replace_file, save_picture
+
+NORMAL = tuple(
+    f"{spokes}-{kind}-{bolts}"
+    for spokes, kind, bolts in itertools.product((3, 5), ("closed", "forked"), (4, 5))
+)
+ANOMALIES = ("spoke", "hub")
+CLASSES = (*NORMAL, *ANOMALIES)
+"""A label is an index into this."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """One wheel; lengths in units of half the picture's side, shades from 0 (black) to 1 (white)."""
+
+    spokes: int = 5
+    """How many."""
+    forked: bool = True
+    """Whether a wedge is cut out of every spoke."""
+    bolts: tuple[int, ...] = (5,)
+    """Bolt patterns: each a number of holes, spread evenly on one circle."""
+    rim: float = 0.76
+    """Inner radius of the rim; the outer one is 0.95."""
+    hub: float = 0.3
+    """Radius of the hub."""
+    fork_shade: float = 0.0
+    """Shade inside the forks; that of the spokes is `METAL`."""
+
+
+METAL = 0.85
+OUTER, AXLE, BOLT = 0.95, 0.07, 0.045
+SPOKE, FORK = 0.13, 0.085
+"""Half the width of a spoke, and of its fork at the rim."""
+
+
+def draw(wheel: Wheel, size: int) -> np.ndarray:
+    """Grey picture (size, size) uint8, its edges anti-aliased by their exact distance."""
+    centres = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = centres[None], -centres[:, None]
+    radius = np.hypot(x, y)
+
+    def inside(distance: np.ndarray) -> np.ndarray:
+        """Coverage of pixels, from the signed distance to an edge, negative within."""
+        return np.clip(0.5 - distance * size / 2, 0, 1)
+
+    def paint(shade: float, coverage: np.ndarray) -> None:
+        picture[:] = picture * (1 - coverage) + shade * coverage
+
+    picture = np.zeros((size, size))
+    paint(METAL, inside(np.maximum(radius - OUTER, wheel.rim - radius)))
+    angles = 2 * np.pi * np.arange(wheel.spokes) / wheel.spokes + np.pi / 2
+    for angle in angles:
+        along, across = x * np.cos(angle) + y * np.sin(angle), np.abs(y * np.cos(angle) - x * np.sin(angle))
+        paint(METAL, inside(np.maximum.reduce([across - SPOKE, -along, along - wheel.rim - 0.02])))
+        if wheel.forked:  # a wedge from near the hub, as wide as FORK at the rim
+            start = wheel.hub + 0.06
+            slope = FORK / (wheel.rim - start)
+            edge = (across - slope * (along - start)) / np.hypot(1, slope)
+            paint(wheel.fork_shade, inside(np.maximum(edge, along - wheel.rim)))
+    paint(METAL, inside(radius - wheel.hub))
+    paint(0, inside(radius - AXLE))
+    for count in wheel.bolts:
+        for angle in 2 * np.pi * np.arange(count) / count + np.pi / 2:
+            away = np.hypot(x - 0.62 * wheel.hub * np.cos(angle), y - 0.62 * wheel.hub * np.sin(angle))
+            paint(0, inside(away - BOLT))
+    return np.round(picture * 255).astype(np.uint8)
+
+
+def sample(label: int, rng: np.random.Generator) -> Wheel:
+    """A wheel of class `CLASSES[label]` with random diameters; anomalous ones are of any normal kind else."""
+    kind = CLASSES[label]
+    rim, hub = rng.uniform(0.7, 0.82), rng.uniform(0.25, 0.34)
+    spokes, shape, bolts = (kind if label < len(NORMAL) else NORMAL[rng.integers(len(NORMAL))]).split("-")
+    forked, shade = shape == "forked", 0.0
+    patterns: tuple[int, ...] = (int(bolts),)
+    if kind == "spoke":
+        forked, shade = True, float(rng.uniform(0.3, 0.6) * METAL)
+    elif kind == "hub":
+        patterns = (4, 5)
+    return Wheel(int(spokes), forked, patterns, rim, hub, shade)
+
+
+def make(
+    per_class: int, size: int, seed: int, classes: tuple[str, ...] = CLASSES
+) -> tuple[np.ndarray, np.ndarray, list[Wheel]]:
+    """Pictures (n, size, size) uint8, their labels (n,) int64, and what was drawn, class by class."""
+    wheels, labels = [], []
+    for label in (CLASSES.index(name) for name in classes):
+        rng = np.random.default_rng([seed, label])
+        wheels += [sample(label, rng) for _ in range(per_class)]
+        labels += [label] * per_class
+    return np.stack([draw(wheel, size) for wheel in wheels]), np.array(labels), wheels
+
+
+def contact_sheet(images: np.ndarray, labels: np.ndarray, columns: int = 6) -> np.ndarray:
+    """A row of the first pictures of each class, (rows * size, columns * size) uint8."""
+    rows = [np.concatenate(list(images[labels == label][:columns]), axis=1) for label in np.unique(labels)]
+    return np.concatenate(rows, axis=0)
+
+
+@dataclass(frozen=True)
+class WheelArgs:
+    """What to write, and where."""
+
+    out: Path
+    """Folder for `CLASS/0000.png`, `manifest.csv` and `contact_sheet.png`."""
+    per_class: int = 500
+    """Pictures of each class."""
+    size: int = 256
+    """Side in pixels."""
+    seed: int = 0
+    """Of the diameters."""
+
+
+def main() -> None:
+    """Write the data set."""
+    args = tyro.cli(WheelArgs, description=__doc__)
+    images, labels, wheels = make(args.per_class, args.size, args.seed)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["file", "class", "anomalous", *asdict(wheels[0])])
+    writer.writeheader()
+    for number, (image, label, wheel) in enumerate(zip(tqdm(images), labels, wheels, strict=True)):
+        file = Path(CLASSES[label]) / f"{number % args.per_class:04}.png"
+        save_picture(image, args.out / file)
+        anomalous = int(label >= len(NORMAL))
+        row = asdict(wheel) | {"bolts": "+".join(map(str, wheel.bolts))}
+        writer.writerow({"file": str(file), "class": CLASSES[label], "anomalous": anomalous} | row)
+    sheet = contact_sheet(images, labels, min(6, args.per_class))
+    save_picture(np.asarray(Image.fromarray(sheet)), args.out / "contact_sheet.png")
+    replace_file(args.out / "manifest.csv", lambda part: part.write_text(text.getvalue()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""D-AnoGAN's networks: golden sizes, one cluster at a time against all at once, doubled convolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from baselines.d_anogan.networks import (
+    Classifier,
+    Critic,
+    MultiEncoder,
+    MultiGenerator,
+    SizeError,
+    layer_channels,
+    upsample_conv,
+)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(("size", "clusters", "expected"), [(28, 15, 7_831_312), (256, 12, 57_454_413)])
+def test_golden_parameter_count(size: int, clusters: int, expected: int) -> None:
+    networks = [
+        MultiGenerator(size, 1, clusters, 30, seeded()),
+        MultiEncoder(size, 1, clusters, 30, seeded()),
+        Critic(size, 1, seeded()),
+        Classifier(size, clusters, seeded()),
+    ]
+    prior = clusters
+    assert sum(p.numel() for network in networks for p in network.parameters()) + prior == expected
+
+
+@pytest.mark.parametrize("size", [28, 32, 36, 44, 64, 100])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_any_multiple_of_four(size: int, channels: int) -> None:
+    images = MultiGenerator(size, channels, 2, 5, seeded())(torch.rand(2, 3, 5, generator=seeded()))
+    assert images.shape == (2, 3, channels, size, size)
+    assert images.abs().max() <= 1
+    assert MultiEncoder(size, channels, 2, 5, seeded())(images).shape == (2, 3, 5)
+    scores, features = Critic(size, channels, seeded())(images.flatten(0, 1))
+    assert scores.shape == (6,)
+    assert Classifier(size, 2, seeded())(features).shape == (6, 2)
+
+
+@pytest.mark.parametrize("size", [24, 30, 0])
+def test_other_sizes_are_named(size: int) -> None:
+    with pytest.raises(SizeError, match=rf"image size is {size}; .* multiples of 4 from 28 up"):
+        layer_channels(size)
+
+
+def test_doubled_convolution_against_the_definition() -> None:
+    x = torch.randn(2, 3 * 4, 5, 7, generator=seeded())
+    weight, bias = torch.randn(3 * 2, 4, 5, 5, generator=seeded()), torch.randn(6, generator=seeded())
+    doubled = F.interpolate(x, scale_factor=2, mode="nearest")
+    expected = F.conv2d(doubled, weight, bias, padding=2, groups=3)
+    torch.testing.assert_close(upsample_conv(x, weight, bias, 3), expected, rtol=1e-5, atol=1e-4)
+
+
+def one_generator(networks: MultiGenerator, k: int, latents: torch.Tensor) -> torch.Tensor:
+    """Cluster k's generator as the thesis lists it, for 28 pixels."""
+    x = F.selu(F.linear(latents, networks.dense_weight[k], networks.dense_bias[k])).view(-1, 128, 4, 4)
+    for layer in range(3):
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        if layer == 2:
+            x = F.pad(x, (-2, -2, -2, -2))
+        x = F.conv2d(x, networks.weights[layer][k], networks.biases[layer][k], padding=2)
+        x = torch.tanh(x) if layer == 2 else F.selu(x)
+    return x
+
+
+def one_encoder(networks: MultiEncoder, k: int, images: torch.Tensor) -> torch.Tensor:
+    x = images
+    for layer in range(3):
+        x = F.selu(F.conv2d(x, networks.weights[layer][k], networks.biases[layer][k], stride=2, padding=1))
+    return torch.tanh(F.linear(x.flatten(1), networks.dense_weight[k], networks.dense_bias[k]))
+
+
+def test_all_clusters_at_once_equal_one_after_the_other() -> None:
+    generators, encoders = MultiGenerator(28, 1, 4, 6, seeded()), MultiEncoder(28, 1, 4, 6, seeded(1))
+    for network in (generators, encoders):
+        for bias in [*network.biases, network.dense_bias]:
+            torch.nn.init.normal_(bias, generator=seeded(2))
+    latents = torch.rand(4, 3, 6, generator=seeded(3)) * 2 - 1
+    images = generators(latents)
+    again = encoders(images)
+    expected = torch.stack([one_generator(generators, k, latents[k]) for k in range(4)])
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+    expected = torch.stack([one_encoder(encoders, k, images[k]) for k in range(4)])
+    torch.testing.assert_close(again, expected, rtol=0, atol=1e-5)
+    gradients = []
+    for picture in (images, torch.stack([one_generator(generators, k, latents[k]) for k in range(4)])):
+        generators.zero_grad()
+        picture.square().mean().backward(retain_graph=True)
+        gradients.append([p.grad.clone() for p in generators.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-4)
+
+
+def test_clusters_that_are_shut_down_are_left_out() -> None:
+    generators, encoders = MultiGenerator(28, 1, 5, 6, seeded()), MultiEncoder(28, 1, 5, 6, seeded())
+    latents = torch.rand(5, 2, 6, generator=seeded())
+    active = torch.tensor([0, 3])
+    images = generators(latents[active], active)
+    torch.testing.assert_close(images, generators(latents)[active], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        encoders(images, active), encoders(generators(latents))[active], rtol=0, atol=1e-5
+    )
+    images.sum().backward()
+    for parameter in generators.parameters():
+        assert parameter.grad is not None
+        silent = [k for k in range(5) if not parameter.grad[k].any()]
+        assert silent == [1, 2, 4]
+
+
+def test_weights_are_xavier_of_each_network_and_come_from_the_generator() -> None:
+    first, second = (MultiGenerator(28, 1, 3, 6, seeded(4)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    weight = first.weights[0]
+    bound = (6 / ((128 + 64) * 25)) ** 0.5
+    assert 0.99 * bound < weight.abs().max() <= bound
+    assert not torch.equal(weight[0], weight[1])
+    assert not any(bias.any() for bias in first.biases)

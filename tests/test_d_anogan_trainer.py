@@ -1,0 +1,253 @@
+"""D-AnoGAN's losses by hand, what each step changes, resuming, and a toy set whose manifolds are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from baselines.d_anogan.networks import Critic
+from baselines.d_anogan.prior import Prior
+from baselines.d_anogan.trainer import (
+    DAnoGAN,
+    DAnoGANConfig,
+    TrainingError,
+    critic_loss,
+    generator_loss,
+    gradient_penalty,
+)
+from nbs_env import checkpoint
+
+SMALL = DAnoGANConfig(clusters=3, latent=4, batch_size=6, critic_steps=2)
+
+
+@pytest.fixture
+def data() -> torch.Tensor:
+    """Twenty noisy pictures (20, 1, 28, 28) uint8."""
+    return torch.randint(256, (20, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_critic_loss_by_hand() -> None:
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([4.0, 8.0])
+    loss = critic_loss(real, fake, torch.tensor([0.25, 0.75]), torch.tensor(10.0))
+    assert (
+        float(loss) == 0.25 * 4 + 0.75 * 8 - 2 + 10
+    )  # real images are to score high
+
+
+def test_generator_loss_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.0, torch.log(torch.tensor(3.0))]])
+    loss, cross_entropy = generator_loss(
+        torch.tensor([2.0, 4.0]), logits, torch.tensor([0, 0]), torch.tensor([0.5, 0.5])
+    )
+    expected = 0.5 * torch.log(torch.tensor(2.0)) + 0.5 * torch.log(torch.tensor(4.0))
+    torch.testing.assert_close(cross_entropy, expected)
+    torch.testing.assert_close(loss, expected - 3.0)
+
+
+class _Linear(torch.nn.Module):
+    """A critic whose gradient is known: `slope` times the sum of the pixels."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor(slope))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.slope * images.flatten(1).sum(dim=1), images
+
+
+@pytest.mark.parametrize(("slope", "expected"), [(1.0, 1.0), (2.0, 9.0), (0.4, 0.0)])
+def test_gradient_penalty_by_hand(slope: float, expected: float) -> None:
+    """Four pixels: the gradient's norm is twice the slope; below 1 nothing is paid."""
+    images = torch.rand(3, 1, 2, 2)
+    critic = _Linear(slope)
+    penalty = gradient_penalty(critic, images, -images, torch.rand(3), torch.full((3,), 1 / 3))  # type: ignore[arg-type]
+    assert penalty.item() == pytest.approx(expected)
+    penalty.backward()
+    assert critic.slope.grad is not None
+    assert float(critic.slope.grad) == pytest.approx(2 * 2 * max(0, 2 * slope - 1), abs=1e-5)
+
+
+def test_prior_loss_by_hand() -> None:
+    prior = Prior(2, entropy_weight=3.0, decay=0.5)
+    estimate = torch.tensor([0.75, 0.25])
+    log2 = torch.log(torch.tensor(2.0))
+    torch.testing.assert_close(prior.loss(estimate).float(), log2 / 2 - 3 * log2 / 2)
+    prior.advance()
+    torch.testing.assert_close(prior.loss(estimate).float(), log2 / 2 - 1.5 * log2 / 2)
+
+
+def test_prior_follows_the_estimate_and_shuts_down_for_good() -> None:
+    prior = Prior(4, entropy_weight=0.0, threshold=0.05)
+    optimizer = torch.optim.Adam(prior.parameters(), 0.05)
+    estimate = torch.tensor([0.5, 0.3, 0.2, 0.0])
+    for _ in range(400):
+        optimizer.zero_grad()
+        prior.loss(estimate).backward()
+        optimizer.step()
+        prior.advance()
+    torch.testing.assert_close(prior.probabilities(), estimate, atol=0.01, rtol=0)
+    assert prior.alive.tolist() == [True, True, True, False]
+    with torch.no_grad():
+        prior.logits[3] = 10.0
+    prior.advance()
+    assert prior.probabilities()[3] == 0
+
+
+def test_last_cluster_is_never_shut_down() -> None:
+    prior = Prior(3, threshold=0.9)
+    with torch.no_grad():
+        prior.logits[1] += 0.1
+    prior.advance()
+    assert prior.alive.tolist() == [False, True, False]
+
+
+def changed(model: DAnoGAN, before: dict[str, dict[str, torch.Tensor]]) -> set[str]:
+    return {
+        name
+        for name, network in model.networks.items()
+        for key, value in network.named_parameters()
+        if not torch.equal(value, before[name][key])
+    }
+
+
+def snapshot(model: DAnoGAN) -> dict[str, dict[str, torch.Tensor]]:
+    return {n: {k: v.clone() for k, v in net.named_parameters()} for n, net in model.networks.items()}
+
+
+def test_who_learns_when(data: torch.Tensor) -> None:
+    model = DAnoGAN(SMALL, 0)
+    before = snapshot(model)
+    model.step(data)
+    assert changed(model, before) == set(model.networks)  # the first step is one of all
+    before = snapshot(model)
+    model.step(data)
+    assert changed(model, before) == {"critic"}
+    before = snapshot(model)
+    model.xzx_step(*next(model.xzx_batches(data)))
+    assert changed(model, before) == {"encoders"}
+    model = DAnoGAN(replace(SMALL, bandit=False), 0)
+    before = snapshot(model)
+    model.step(data)
+    assert changed(model, before) == {"generators", "encoders", "critic", "classifier"}
+
+
+def test_critic_step_lowers_its_loss_and_generator_step_its_own(data: torch.Tensor) -> None:
+    model = DAnoGAN(replace(SMALL, batch_size=30, bandit=False), 0)
+    distances = [float(model.step(data)["wasserstein"]) for _ in range(12)]
+    assert distances[-1] > distances[0]
+    model.config = replace(model.config, critic_steps=1)
+    losses = []
+    for _ in range(12):
+        real = model.batch(data)
+        latents, clusters, weights = model.draw()
+        fake = model.generators(latents).flatten(0, 1)
+        losses.append(float(model._step_others(real, latents, fake, clusters, weights)["generator_loss"]))
+    assert losses[-1] < losses[0]
+
+
+def test_fakes_stand_for_the_prior() -> None:
+    """Equal numbers with weights have the expectation of draws from the prior; the dead are not drawn."""
+    model = DAnoGAN(SMALL, 0)
+    with torch.no_grad():
+        model.prior.logits.copy_(torch.tensor([2.0, 0.0, 1.0]))
+        model.prior.alive[1] = False
+    model.refresh_active()
+    latents, clusters, weights = model.draw()
+    assert latents.shape == (2, 3, 4)
+    assert latents.abs().max() <= 1
+    assert clusters.tolist() == [0, 0, 0, 2, 2, 2]
+    share = torch.tensor([2.0, 1.0]).softmax(dim=0)
+    torch.testing.assert_close(weights.view(2, 3).sum(dim=1), share)
+
+
+def test_images_are_reconstructed_by_their_own_cluster(data: torch.Tensor) -> None:
+    model = DAnoGAN(SMALL, 0)
+    images = data.float() / 127.5 - 1
+    cluster = torch.arange(20) % 3
+    again = model.reconstruct(images, cluster)
+    for k in range(3):
+        where = cluster == k
+        index = torch.tensor([k])
+        expected = model.generators(model.encoders(images[where][None], index), index)[0]
+        torch.testing.assert_close(again[where], expected, rtol=0, atol=1e-5)
+
+
+def test_batches_of_the_second_phase_hold_images_of_their_clusters(data: torch.Tensor) -> None:
+    model = DAnoGAN(SMALL, 0)
+    assigned = model.assign(data.float() / 127.5 - 1).argmax(dim=1)
+    images, clusters, shares = next(model.xzx_batches(data))
+    assert shares.sum() == pytest.approx(1)
+    for k, group, share in zip(clusters.tolist(), images, shares.tolist(), strict=True):
+        members = {tuple(((row + 1) * 127.5).round().flatten().tolist()) for row in group}
+        allowed = {tuple(row.float().flatten().tolist()) for row in data[assigned == k]}
+        assert members <= allowed
+        assert share == pytest.approx(float((assigned == k).float().mean()))
+
+
+def test_resuming_gives_the_same_bits(
+    data: torch.Tensor, tmp_path: Path, same_bits: Callable[..., None]
+) -> None:
+    model = DAnoGAN(SMALL, 1)
+    for _ in range(3):
+        model.step(data)
+    checkpoint.save(model.state_dict(), tmp_path / "state.pt")
+    other = DAnoGAN(SMALL, 2)
+    other.load_state_dict(checkpoint.load(tmp_path / "state.pt"))
+    for each in (model, other):
+        for _ in range(3):
+            each.step(data)
+        each.xzx_step(*next(each.xzx_batches(data)))
+    same_bits(model.state_dict(), other.state_dict())
+
+
+def test_figures_that_are_not_finite_end_the_training() -> None:
+    model = DAnoGAN(SMALL, 0)
+    with pytest.raises(TrainingError, match="penalty became nan at step 0; lower the learning rates"):
+        model.check({"wasserstein": torch.tensor(1.0), "penalty": torch.tensor(torch.nan)})
+
+
+def test_scores_of_the_critic_are_not_those_of_a_batch(data: torch.Tensor) -> None:
+    critic = Critic(28, 1, torch.Generator().manual_seed(0))
+    images = data.float() / 127.5 - 1
+    alone = torch.cat([critic(image[None])[0] for image in images])
+    torch.testing.assert_close(critic(images)[0], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_prior_finds_three_manifolds() -> None:
+    """Three patterns of varying brightness; of six generators three survive, one for each."""
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.zeros(3, 28, 28)
+    patterns[0, :, 4:10] = patterns[1, 18:24] = patterns[2, 10:18, 10:18] = 1
+    brightness = torch.rand(300, 1, 1, generator=generator) * 0.4 + 0.6
+    labels = torch.arange(300) % 3
+    images = (patterns[labels] * brightness * 255).to(torch.uint8)[:, None]
+    config = DAnoGANConfig(
+        clusters=6,
+        latent=4,
+        batch_size=48,
+        prior_lr=0.01,
+        entropy_weight=1.0,
+        entropy_decay=0.98,
+        critic_lr=5e-4,
+        generator_lr=5e-4,
+        classifier_lr=5e-4,
+        bfloat16=torch.cpu._is_avx512_bf16_supported(),
+    )
+    model = DAnoGAN(config, 0)
+    for step in range(4000):
+        figures = model.step(images)
+        if step % 100 == 0:
+            model.check(figures)
+            model.refresh_active()
+            if len(model.clusters) <= 3:
+                break
+    assigned = model.assign(images.float() / 127.5 - 1).argmax(dim=1)
+    assert int(model.prior.alive.sum()) == 3
+    owners = [assigned[labels == label].mode().values.item() for label in range(3)]
+    assert len(set(owners)) == 3
+    assert (assigned == torch.tensor(owners)[labels]).float().mean() > 0.95
