@@ -33,9 +33,7 @@ def data() -> torch.Tensor:
 def test_critic_loss_by_hand() -> None:
     real, fake = torch.tensor([1.0, 3.0]), torch.tensor([4.0, 8.0])
     loss = critic_loss(real, fake, torch.tensor([0.25, 0.75]), torch.tensor(10.0))
-    assert (
-        float(loss) == 0.25 * 4 + 0.75 * 8 - 2 + 10
-    )  # real images are to score high
+    assert float(loss) == 0.25 * 4 + 0.75 * 8 - 2 + 10  # real images are to score high
 
 
 def test_generator_loss_by_hand() -> None:

@@ -1,0 +1,293 @@
+"""Train and score D-AnoGAN: `python -m baselines.d_anogan`; `--help` lists every setting.
+
+Without arguments: wheels of 64 pixels, made on the fly, in a few minutes on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from baselines.d_anogan import wheel
+from baselines.d_anogan.detector import DAnoGANDetector
+from baselines.d_anogan.networks import SizeError, layer_channels
+from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig, TrainingError
+from nbs_env import checkpoint
+from nbs_env.data import DataError
+from nbs_env.data.classes import ClassDataset, read_folder, read_mnist
+from nbs_env.metrics import image_auroc
+
+ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "wheel": 1.0, "folder": 0.9}
+"""Share of the divergence in a score (thesis 5.4), fixed before any test image is seen."""
+PUBLISHED = {
+    "mnist": (0.91, 0.91, 0.92, 0.94, 0.91, 0.88, 0.93, 0.91, 0.94, 0.89),
+    "fashion_mnist": (0.62, 0.82, 0.57, 0.73, 0.53, 0.87, 0.57, 0.64, 0.97, 0.81),
+    "wheel": (0.88, 0.97),
+}
+"""AUC of the thesis's Tables 5.1 to 5.3, by anomalous class."""
+
+
+class RunError(ValueError):
+    """A run that cannot start; the message names the file or value and the remedy."""
+
+
+ERRORS = (checkpoint.CheckpointError, DataError, OSError, RunError, SizeError, TrainingError)
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to train on, and where to put it."""
+
+    dataset: Literal["wheel", "mnist", "fashion_mnist", "folder"] = "wheel"
+    """Data set; `folder` has a folder for each class."""
+    data_root: Path | None = None
+    """Its folder, or the one that holds it; wheel needs none."""
+    anomalous_class: str = "9"
+    """Class that is left out of training and to be found; `all`: each in turn. Wheel has two: both are."""
+    per_class: int = 250
+    """Images of each class of wheel."""
+    limit: int = 0
+    """Normal images to train on, drawn at random; 0: all."""
+    seed: int = 0
+    """Of everything."""
+    run_dir: Path | None = None
+    """Folder for all results; default: runs/d_anogan-DATASET-SEED."""
+    resume: bool = False
+    """Go on from the last checkpoint."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    no_xzx: bool = False
+    """Leave the encoders' second phase out, as in Table 5.6."""
+    no_bandit: bool = False
+    """Keep the prior uniform, as in Table 5.6; give `--model.clusters` as many as there are manifolds."""
+    model: DAnoGANConfig = field(
+        default_factory=lambda: DAnoGANConfig(
+            size=64, clusters=12, batch_size=64, steps=2500, xzx_steps=500, entropy_decay=0.99
+        )
+    )
+    """The model and its training."""
+
+
+def load(args: Args) -> ClassDataset:
+    """The data set, in the size and channels of the model."""
+    config = args.model
+    layer_channels(config.size)
+    if args.dataset == "wheel":
+        images, labels, _ = wheel.make(args.per_class, config.size, args.seed)
+        return ClassDataset(images[:, None].repeat(config.channels, 1), labels, wheel.CLASSES)
+    if args.data_root is None:
+        raise RunError(f"{args.dataset} is read from files; give its folder with --data-root")
+    if args.dataset == "folder":
+        return read_folder(args.data_root, config.size, config.channels)
+    inside = args.data_root / args.dataset
+    data = read_mnist(inside if inside.is_dir() else args.data_root)
+    if (config.size, config.channels) != (28, 1):
+        raise RunError(f"{args.dataset} is 28 pixels and grey; give --model.size 28 --model.channels 1")
+    return data
+
+
+def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], directory: Path) -> dict[str, Any]:
+    """Train without the classes `anomalous`, score, and write everything into `directory`."""
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    rng = np.random.default_rng(args.seed)
+    train, test = data.split(anomalous, 0.8, rng)
+    if args.limit:
+        train = rng.permutation(train)[: args.limit]
+    if len(train) < args.model.batch_size:
+        raise RunError(
+            f"{len(train)} normal images to train on are fewer than model.batch_size "
+            f"({args.model.batch_size}); lower it"
+        )
+    settings = json.dumps(_settings(args) | {"anomalous": anomalous})
+    file = directory / "checkpoint.pt"
+    model = DAnoGAN(args.model, args.seed, device)
+    if args.resume and file.exists():
+        state = checkpoint.load(file, device)
+        if state.pop("settings", "") != settings:
+            raise RunError(
+                f"{file} was made with other settings; resume with the same, or choose another --run-dir"
+            )
+        model.load_state_dict(state)
+    elif directory.exists() and any(directory.iterdir()) and not args.resume:
+        raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
+    directory.mkdir(parents=True, exist_ok=True)
+    images = torch.from_numpy(data.images[train]).to(device)
+    start = time.perf_counter()
+    with SummaryWriter(str(directory)) as writer:
+        _first_phase(model, images, args, writer, file, settings)
+        _second_phase(model, images, args, writer, file, settings)
+    seconds = time.perf_counter() - start
+    detector = DAnoGANDetector(model, ALPHA[args.dataset])
+    detector.save(directory / "detector.pt")
+    return _score(args, detector, data, test, anomalous, directory) | {"seconds": seconds}
+
+
+def _settings(args: Args) -> dict[str, Any]:
+    left_out = ("run_dir", "resume", "device", "checkpoint_every", "anomalous_class")
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items() if k not in left_out}
+
+
+def _first_phase(
+    model: DAnoGAN, images: torch.Tensor, args: Args, writer: SummaryWriter, file: Path, settings: str
+) -> None:
+    config = args.model
+    latest: dict[str, torch.Tensor] = {}
+    bar = tqdm(total=config.steps, initial=model.steps, desc="adversarial", unit="step")
+    while model.steps < config.steps:
+        latest |= model.step(images)
+        bar.update()
+        if model.steps % 50 == 0:
+            for name, value in model.check(latest).items():
+                writer.add_scalar(name, value, model.steps)
+            model.refresh_active()
+            for k, probability in enumerate(model.prior.probabilities().tolist()):
+                writer.add_scalar(f"cluster_probability/{k}", probability, model.steps)
+            bar.set_postfix(clusters=len(model.clusters), w=f"{float(latest['wasserstein']):.3f}")
+        if model.steps % 500 == 0:
+            writer.add_image("samples", sample_sheet(model), model.steps, dataformats="HW")
+        if model.steps % args.checkpoint_every == 0 or model.steps == config.steps:
+            checkpoint.save(model.state_dict() | {"settings": settings}, file)
+    bar.close()
+    model.refresh_active()
+
+
+def _second_phase(
+    model: DAnoGAN, images: torch.Tensor, args: Args, writer: SummaryWriter, file: Path, settings: str
+) -> None:
+    wanted = args.model.xzx_steps
+    if model.xzx_steps >= wanted:
+        return
+    batches = model.xzx_batches(images)
+    for _ in tqdm(range(model.xzx_steps, wanted), desc="encoders", unit="step"):
+        figures = model.xzx_step(*next(batches))
+        if model.xzx_steps % 50 == 0:
+            for name, value in model.check(figures).items():
+                writer.add_scalar(name, value, model.xzx_steps)
+        if model.xzx_steps % args.checkpoint_every == 0 or model.xzx_steps == wanted:
+            checkpoint.save(model.state_dict() | {"settings": settings}, file)
+
+
+@torch.no_grad()
+def sample_sheet(model: DAnoGAN, columns: int = 8) -> np.ndarray:
+    """Generated images, a row for each living cluster, uint8 (rows * S, columns * S); RGB is shown grey."""
+    generator = torch.Generator(model.device).manual_seed(0)
+    shape = (len(model.clusters), columns, model.config.latent)
+    latents = torch.rand(shape, generator=generator, device=model.device) * 2 - 1
+    return _sheet(model.generators(latents, model.active).cpu().numpy())
+
+
+def _sheet(images: np.ndarray) -> np.ndarray:
+    """(rows, columns, C, S, S) in [-1, 1] as one grey picture."""
+    grey = images.mean(axis=2).transpose(0, 2, 1, 3)
+    side = grey.shape[1]
+    return ((grey.reshape(-1, grey.shape[2] * side) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+
+
+def _score(
+    args: Args,
+    detector: DAnoGANDetector,
+    data: ClassDataset,
+    test: np.ndarray,
+    anomalous: tuple[str, ...],
+    directory: Path,
+) -> dict[str, Any]:
+    """AUC at the fixed alpha, for each anomalous class against all normal test images, and the pictures."""
+    images, labels = data.images[test], data.labels[test]
+    error, divergence, again = detector.parts(images)
+    wanted = [data.names.index(name) for name in anomalous]
+    normal = ~np.isin(labels, wanted)
+    alphas = np.linspace(0, 1, 101)
+    figures: dict[str, Any] = {"alpha": detector.alpha, "clusters": len(detector.model.clusters), "auc": {}}
+    swept = {}
+    for name, label in zip(anomalous, wanted, strict=True):
+        rows = normal | (labels == label)
+
+        def auc(alpha: float, rows: np.ndarray = rows, label: int = label) -> float:
+            scores = (1 - alpha) * error[rows] + alpha * divergence[rows]
+            value = image_auroc(scores, labels[rows] == label)
+            assert value is not None, "both kinds are in the test set"
+            return value
+
+        figures["auc"][name] = auc(detector.alpha)
+        swept[name] = [auc(alpha) for alpha in alphas]
+    figures["swept"] = {"alpha": alphas.tolist(), **swept}
+    rows = np.concatenate([np.flatnonzero(normal)[:6], *(np.flatnonzero(labels == k)[:3] for k in wanted)])
+    query = images[rows] / 127.5 - 1
+    difference = np.abs(query - again[rows]) - 1
+    checkpoint.save_picture(_sheet(np.stack([query, again[rows], difference], 1)), directory / "queries.png")
+    checkpoint.save_picture(sample_sheet(detector.model), directory / "samples.png")
+    checkpoint.save_json(figures, directory / "metrics.json")
+    return figures
+
+
+def table(args: Args, results: dict[str, float]) -> str:
+    """AUC by anomalous class beside the thesis's, as Markdown."""
+    names = list(results)
+    published = dict(zip(wheel.ANOMALIES if args.dataset == "wheel" else map(str, range(10)),
+                         PUBLISHED.get(args.dataset, ()), strict=False))  # fmt: skip
+    known = [published[name] for name in names if name in published]
+    rows = [
+        ["", *names, "mean"],
+        ["---"] * (len(names) + 2),
+        ["AUC", *(f"{results[name]:.3f}" for name in names), f"{np.mean(list(results.values())):.3f}"],
+        ["thesis", *(f"{published[n]:.2f}" if n in published else "-" for n in names),
+         f"{np.mean(known):.2f}" if known else "-"],
+    ]  # fmt: skip
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def run(args: Args) -> dict[str, float]:
+    """Train one model, or one for each class; AUC by anomalous class."""
+    if args.no_xzx or args.no_bandit:
+        xzx = 0 if args.no_xzx else args.model.xzx_steps
+        model = replace(args.model, xzx_steps=xzx, bandit=args.model.bandit and not args.no_bandit)
+        args = replace(args, model=model)
+    directory = args.run_dir or Path("runs") / f"d_anogan-{args.dataset}-{args.seed}"
+    data = load(args)
+    if args.dataset == "wheel":
+        groups: list[tuple[str, ...]] = [wheel.ANOMALIES]
+    else:
+        groups = [
+            (name,) for name in (data.names if args.anomalous_class == "all" else [args.anomalous_class])
+        ]
+    results: dict[str, float] = {}
+    for group in groups:
+        place = directory if len(groups) == 1 else directory / group[0]
+        results |= train_one(args, data, group, place)["auc"]
+    text = table(args, results)
+    checkpoint.replace_file(directory / "table.md", lambda part: part.write_text(text + "\n"))
+    print(text)
+    return results
+
+
+def main() -> None:
+    """Run what the command line says; bad input is one line on standard error and exit code 2."""
+    words = sys.argv[1:]
+    quiet, _ = tyro.cli(Args, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
+    default = Args()
+    if quiet.dataset in ("mnist", "fashion_mnist"):
+        default = replace(default, model=DAnoGANConfig())
+    parsed = tyro.cli(Args, args=words, default=default, description=__doc__)
+    try:
+        run(parsed)
+    except ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

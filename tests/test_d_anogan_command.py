@@ -1,0 +1,186 @@
+"""The command of D-AnoGAN: what it writes, resuming, the detector, readers of classes, and bad input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from baselines.d_anogan import __main__ as command
+from baselines.d_anogan.detector import DAnoGANDetector
+from baselines.d_anogan.trainer import DAnoGAN
+from nbs_env import checkpoint
+from nbs_env.data import DataError
+from nbs_env.data.classes import ClassDataset
+from nbs_env.data.mnist import FILES, read, read_idx
+
+Main = Callable[..., None]
+TINY = ("--model.size 28 --model.clusters 3 --model.latent 4 --model.batch-size 8 --model.steps 6 "
+        "--model.xzx-steps 4 --checkpoint-every 3 --device cpu")  # fmt: skip
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Main:
+    def call(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["d_anogan", *TINY.split(), *map(str, words)])
+        command.main()
+
+    return call
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> tuple[object, ...]:
+    return "--per-class", 6, "--run-dir", tmp_path / "run"
+
+
+def test_default_run_on_wheels(
+    main: Main, wheels: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(*wheels)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["alpha"] == 1.0
+    assert set(metrics["auc"]) == {"spoke", "hub"}
+    assert metrics["auc"]["hub"] == pytest.approx(metrics["swept"]["hub"][100])
+    for name in ("queries.png", "samples.png", "detector.pt", "checkpoint.pt", "table.md"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    out = capsys.readouterr().out
+    assert "|  | spoke | hub | mean |" in out
+    assert "| thesis | 0.88 | 0.97 | 0.93 |" in out or "| thesis | 0.88 | 0.97 | 0.92 |" in out
+
+
+@pytest.mark.parametrize("step", ["steps", "xzx_steps"])
+def test_resuming_gives_the_same_bits(
+    step: str, main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_bits: Callable[..., None]
+) -> None:
+    def arguments(name: str) -> tuple[object, ...]:
+        return "--per-class", 6, "--run-dir", tmp_path / name
+
+    main(*arguments("whole"))
+    method = "step" if step == "steps" else "xzx_step"
+    original = getattr(DAnoGAN, method)
+
+    def killed(self: DAnoGAN, *rest: object) -> object:
+        if getattr(self, step) == 3:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    monkeypatch.setattr(DAnoGAN, method, killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(*arguments("killed"))
+    monkeypatch.setattr(DAnoGAN, method, original)
+    main(*arguments("killed"), "--resume")
+    states = [checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed")]
+    same_bits(*states)
+    same_bits(*(json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "killed")))
+
+
+def test_detector_survives_the_disc_and_ranks_by_its_parts(
+    main: Main, wheels: tuple[object, ...], tmp_path: Path
+) -> None:
+    main(*wheels)
+    detector = DAnoGANDetector.load(tmp_path / "run" / "detector.pt")
+    images = np.random.default_rng(0).integers(256, size=(5, 1, 28, 28), dtype=np.uint8)
+    error, divergence, again = detector.parts(images)
+    assert (divergence > -1e-5).all()
+    np.testing.assert_allclose(error, ((images / 127.5 - 1 - again) ** 2).mean(axis=(1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(detector.predict(images), divergence)
+    detector.alpha = 0.25
+    np.testing.assert_allclose(detector.predict(images), 0.75 * error + 0.25 * divergence)
+    with pytest.raises(checkpoint.CheckpointError, match="holds no D-AnoGAN"):
+        DAnoGANDetector.load(tmp_path / "run" / "checkpoint.pt")
+
+
+def test_folder_with_each_class_in_turn(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("bolts", "nuts", "screws"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(10):
+            picture = Image.fromarray(rng.integers(256, size=(30, 40, 3), dtype=np.uint8))
+            picture.save(tmp_path / "data" / name / f"{number}.png")
+    words = "--dataset folder --anomalous-class all --model.channels 3 --no-xzx --no-bandit"
+    main(*words.split(), "--data-root", tmp_path / "data", "--run-dir", tmp_path / "run")
+    assert "|  | bolts | nuts | screws | mean |" in capsys.readouterr().out
+    state = checkpoint.load(tmp_path / "run" / "nuts" / "checkpoint.pt")
+    assert (state["xzx_steps"], state["networks"]["prior"]["updates"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model.size 30", "image size is 30; the networks of D-AnoGAN take multiples of 4 from 28 up"),
+        ("--model.batch-size 99", "40 normal images to train on are fewer than model.batch_size (99)"),
+        ("--dataset mnist", "mnist is read from files; give its folder with --data-root"),
+        ("--dataset mnist --data-root /nowhere", "lacks train-images-idx3-ubyte.gz"),
+        ("--dataset folder --data-root /nowhere", "/nowhere has no folders of classes"),
+    ],
+)
+def test_bad_input_ends_with_one_line(
+    words: str, message: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main("--per-class", 6, "--run-dir", tmp_path / "run", *words.split())
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(
+    main: Main, wheels: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(*wheels)
+    for words, message in (
+        ((), "already holds a run"),
+        (("--resume", "--seed", 1), "made with other settings"),
+    ):
+        with pytest.raises(SystemExit):
+            main(*wheels, *words)
+        assert message in capsys.readouterr().err
+
+
+def test_split_keeps_the_anomalous_out_of_training() -> None:
+    labels = np.repeat(np.arange(3), 10)
+    data = ClassDataset(np.zeros((30, 1, 28, 28), np.uint8), labels, ("a", "b", "c"))
+    train, test = data.split(("b",), 0.8, np.random.default_rng(0))
+    assert np.bincount(labels[train], minlength=3).tolist() == [8, 0, 8]
+    assert np.bincount(labels[test]).tolist() == [2, 10, 2]
+    assert not np.intersect1d(train, test).size
+    with pytest.raises(DataError, match="there is no class 'd'; choose from a, b, c"):
+        data.split(("d",), 0.8, np.random.default_rng(0))
+    with pytest.raises(DataError, match="none is left to train on"):
+        data.split(("a", "b", "c"), 0.8, np.random.default_rng(0))
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    content = header + array.tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+def test_idx_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(256, size=shape, dtype=np.uint8) for shape in ((5, 28, 28), 5, (3, 28, 28), 3)]
+    for number, (name, array) in enumerate(zip(FILES, arrays, strict=True)):
+        write_idx(tmp_path / (name + (".gz" if number % 2 else "")), array)
+    images, labels = read(tmp_path)
+    np.testing.assert_array_equal(images, np.concatenate(arrays[::2]))
+    np.testing.assert_array_equal(labels, np.concatenate(arrays[1::2]))
+    bad = tmp_path / f"{FILES[1]}.gz"
+    bad.write_bytes(bad.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: not a readable idx file"):
+        read(tmp_path)
+    (tmp_path / "x").write_bytes(b"\0\0\x08\x01\0\0\0\x09abc")
+    with pytest.raises(DataError, match="not an idx file of bytes"):
+        read_idx(tmp_path / "x")
+    bad.unlink()
+    with pytest.raises(DataError, match=r"lacks train-labels-idx1-ubyte\.gz"):
+        read(tmp_path)
