@@ -249,3 +249,18 @@ def test_the_prior_finds_three_manifolds() -> None:
     owners = [assigned[labels == label].mode().values.item() for label in range(3)]
     assert len(set(owners)) == 3
     assert (assigned == torch.tensor(owners)[labels]).float().mean() > 0.95
+
+
+def test_the_loop_of_the_benchmark_computes_the_same() -> None:
+    from benchmarks.d_anogan import LoopedDAnoGAN
+
+    model = LoopedDAnoGAN(replace(SMALL, clusters=4), 0, "cpu")
+    cluster = torch.tensor([3, 0, 1, 0, 3, 2])
+    latents = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+    images = model.looped_generator(latents, cluster)
+    again = model.looped_encoder(images, cluster)
+    for row, k in enumerate(cluster):
+        expected = model.generators(latents[row][None, None], k[None])[0]
+        torch.testing.assert_close(images[row], expected[0], rtol=0, atol=1e-5)
+        expected = model.encoders(images[row][None, None], k[None])[0]
+        torch.testing.assert_close(again[row], expected[0], rtol=0, atol=1e-5)
