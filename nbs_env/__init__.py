@@ -4,6 +4,8 @@ from gymnasium.envs.registration import register
 
 from nbs_env.config import PRESETS, Config
 from nbs_env.env import PatchSamplingEnv
+from nbs_env.vector import PatchSamplingVectorEnv
+from nbs_env.wrappers import SkipWarmup
 
 register(
     id="nbs_env/PatchSampling-v0",
@@ -11,4 +13,4 @@ register(
     vector_entry_point="nbs_env.vector:PatchSamplingVectorEnv",
 )
 
-__all__ = ["PRESETS", "Config", "PatchSamplingEnv"]
+__all__ = ["PRESETS", "Config", "PatchSamplingEnv", "PatchSamplingVectorEnv", "SkipWarmup"]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from baselines.d_anogan import __main__ as command
@@ -48,7 +49,7 @@ def test_default_run_on_wheels(
     assert metrics["alpha"] == 1.0
     assert set(metrics["auc"]) == {"spoke", "hub"}
     assert metrics["auc"]["hub"] == pytest.approx(metrics["swept"]["hub"][100])
-    for name in ("queries.png", "samples.png", "detector.pt", "checkpoint.pt", "table.md"):
+    for name in ("queries.png", "samples.png", "curves.png", "detector.pt", "checkpoint.pt", "table.md"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     out = capsys.readouterr().out
     assert "|  | spoke | hub | mean |" in out
@@ -87,9 +88,12 @@ def test_detector_survives_the_disc_and_ranks_by_its_parts(
     main(*wheels)
     detector = DAnoGANDetector.load(tmp_path / "run" / "detector.pt")
     images = np.random.default_rng(0).integers(256, size=(5, 1, 28, 28), dtype=np.uint8)
-    error, divergence, again = detector.parts(images)
+    error, divergence = detector.parts(images)
     assert (divergence > -1e-5).all()
-    np.testing.assert_allclose(error, ((images / 127.5 - 1 - again) ** 2).mean(axis=(1, 2, 3)), rtol=1e-5)
+    query = torch.from_numpy(images).float() / 127.5 - 1
+    cluster = detector.model.assign(query).argmax(dim=1)
+    again = detector.model.reconstruct(query, cluster)
+    np.testing.assert_allclose(error, (query - again).square().mean(dim=(1, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(detector.predict(images), divergence)
     detector.alpha = 0.25
     np.testing.assert_allclose(detector.predict(images), 0.75 * error + 0.25 * divergence)

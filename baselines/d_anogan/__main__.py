@@ -9,12 +9,15 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
+from sklearn.metrics import roc_curve
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -159,6 +162,7 @@ def _first_phase(
             bar.set_postfix(clusters=len(model.clusters), w=f"{float(latest['wasserstein']):.3f}")
         if model.steps % 500 == 0:
             writer.add_image("samples", sample_sheet(model), model.steps, dataformats="HW")
+            writer.add_image("queries", _queries(model, images[:8]), model.steps, dataformats="HW")
         if model.steps % args.checkpoint_every == 0 or model.steps == config.steps:
             checkpoint.save(model.state_dict() | {"settings": settings}, file)
     bar.close()
@@ -190,6 +194,13 @@ def sample_sheet(model: DAnoGAN, columns: int = 8) -> np.ndarray:
     return _sheet(model.generators(latents, model.active).cpu().numpy())
 
 
+def _queries(model: DAnoGAN, images: torch.Tensor) -> np.ndarray:
+    """A row of query, reconstruction and difference for each of `images` (n, C, S, S) uint8."""
+    query = images.float() / 127.5 - 1
+    again = model.reconstruct(query, model.assign(query).argmax(dim=1))
+    return _sheet(torch.stack([query, again, (query - again).abs() - 1], dim=1).cpu().numpy())
+
+
 def _sheet(images: np.ndarray) -> np.ndarray:
     """(rows, columns, C, S, S) in [-1, 1] as one grey picture."""
     grey = images.mean(axis=2).transpose(0, 2, 1, 3)
@@ -207,7 +218,7 @@ def _score(
 ) -> dict[str, Any]:
     """AUC at the fixed alpha, for each anomalous class against all normal test images, and the pictures."""
     images, labels = data.images[test], data.labels[test]
-    error, divergence, again = detector.parts(images)
+    error, divergence = detector.parts(images)
     wanted = [data.names.index(name) for name in anomalous]
     normal = ~np.isin(labels, wanted)
     alphas = np.linspace(0, 1, 101)
@@ -226,12 +237,32 @@ def _score(
         swept[name] = [auc(alpha) for alpha in alphas]
     figures["swept"] = {"alpha": alphas.tolist(), **swept}
     rows = np.concatenate([np.flatnonzero(normal)[:6], *(np.flatnonzero(labels == k)[:3] for k in wanted)])
-    query = images[rows] / 127.5 - 1
-    difference = np.abs(query - again[rows]) - 1
-    checkpoint.save_picture(_sheet(np.stack([query, again[rows], difference], 1)), directory / "queries.png")
+    shown = torch.from_numpy(images[rows]).to(detector.model.device)
+    checkpoint.save_picture(_queries(detector.model, shown), directory / "queries.png")
     checkpoint.save_picture(sample_sheet(detector.model), directory / "samples.png")
     checkpoint.save_json(figures, directory / "metrics.json")
+    scores = (1 - detector.alpha) * error + detector.alpha * divergence
+    kinds = {name: (scores[normal], scores[labels == k]) for name, k in zip(anomalous, wanted, strict=True)}
+    plot(kinds, figures["swept"], detector.alpha, directory / "curves.png")
     return figures
+
+
+def plot(
+    scores: dict[str, tuple[np.ndarray, np.ndarray]], swept: dict[str, Any], alpha: float, file: Path
+) -> None:
+    """ROC at the fixed alpha, and AUC over alpha; scores of (normal, anomalous) images by anomalous class."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), constrained_layout=True)
+    for name, (normal, anomalous) in scores.items():
+        truth = np.repeat([0, 1], [len(normal), len(anomalous)])
+        false_positive, true_positive, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
+        left.plot(false_positive, true_positive, label=name)
+        right.plot(swept["alpha"], swept[name], label=name)
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, alpha {alpha}")
+    right.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
+    right.axvline(alpha, color="grey", linewidth=0.8)
+    left.legend()
+    checkpoint.replace_file(file, partial(figure.savefig, format="png", dpi=100))
+    plt.close(figure)
 
 
 def table(args: Args, results: dict[str, float]) -> str:

@@ -25,14 +25,14 @@ class DAnoGANDetector:
         self.model, self.alpha = model, alpha
 
     @torch.no_grad()
-    def parts(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def parts(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a score is made of, for `images` (n, C, S, S) uint8.
 
         Returns:
-            Mean squared error of the reconstruction (n,), with pixels in [-1, 1]; the divergence
-            KL[C(x) || C(x^)] in nats (n,); and the reconstructions (n, C, S, S) in [-1, 1].
+            Mean squared error of the reconstruction (n,), with pixels in [-1, 1], and the divergence
+            KL[C(x) || C(x^)] in nats (n,).
         """
-        errors, divergences, pictures = [], [], []
+        errors, divergences = [], []
         for part in torch.from_numpy(images).split(512):
             query = part.to(self.model.device).float() / 127.5 - 1
             log_query = self.model.assign(query)
@@ -42,12 +42,11 @@ class DAnoGANDetector:
             ratio = (log_query - log_again)[:, alive]
             divergences.append((log_query.exp()[:, alive] * ratio).sum(dim=1).cpu())
             errors.append((again - query).square().mean(dim=(1, 2, 3)).cpu())
-            pictures.append(again.cpu())
-        return torch.cat(errors).numpy(), torch.cat(divergences).numpy(), torch.cat(pictures).numpy()
+        return torch.cat(errors).numpy(), torch.cat(divergences).numpy()
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Scores (n,) of `images` (n, C, S, S) uint8; higher is more anomalous."""
-        error, divergence, _ = self.parts(images)
+        error, divergence = self.parts(images)
         return (1 - self.alpha) * error + self.alpha * divergence
 
     def save(self, path: Path) -> None:
