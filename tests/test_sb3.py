@@ -18,7 +18,8 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.base import AgentError
-from agents.sb3 import A2C, DQN, POLICY_KWARGS, PPO, PPOOptions, SB3Agent, SB3VecEnv
+from agents.sb3 import A2C, DQN, PPO, PPOOptions, SB3Agent
+from agents.sb3_env import POLICY_KWARGS, SB3VecEnv
 from nbs_env import checkpoint
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
