@@ -1,0 +1,98 @@
+"""The denoising autoencoder and the noise generator (paper section 3).
+
+The paper gives their sizes alone: 1.12 million parameters for the denoiser and 9.87 million for both at
+28x28. The layers are ours: strided convolutions down to at most four pixels, a dense bottleneck, and back.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+NOISE_LATENT = 256
+"""Gaussian numbers that the noise generator starts from."""
+_WIDTHS = (64, 128, 256)
+_NOISE_WIDTHS = (704, 512, 256, 128)
+_BOTTLENECK = 32
+
+
+class SizeError(ValueError):
+    """An image size that the networks cannot be built for."""
+
+
+def sides(size: int) -> list[int]:
+    """Sides of the feature maps, from the image's to four pixels or fewer, each half of the last, rounded up.
+
+    Raises:
+        SizeError: below 16.
+    """
+    if size < 16:
+        raise SizeError(f"image size is {size}; the networks of ALCN take sizes from 16 up")
+    values = [size]
+    while values[-1] > 4:
+        values.append(math.ceil(values[-1] / 2))
+    return values
+
+
+def _kernel(larger: int) -> int:
+    return 4 if larger % 2 == 0 else 3  # what halves, and doubles back, an even or an odd side exactly
+
+
+def _down(i: int, o: int, side: int) -> nn.Conv2d:
+    return nn.Conv2d(i, o, _kernel(side), stride=2, padding=1)
+
+
+def _up(i: int, o: int, side: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(i, o, _kernel(side), stride=2, padding=1)
+
+
+def _widths(layers: int) -> list[int]:
+    return [*_WIDTHS, *[_WIDTHS[-1]] * layers][:layers]
+
+
+class Denoiser(nn.Module):
+    """Images (B, channels, size, size) to their reconstructions."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        super().__init__()
+        side = sides(size)
+        width = [channels, *_widths(len(side) - 1)]
+        layers: list[nn.Module] = []
+        for (i, o), s in zip(pairwise(width), side, strict=False):
+            layers += [_down(i, o, s), nn.BatchNorm2d(o), nn.LeakyReLU(0.2, True)]
+        flat = width[-1] * side[-1] ** 2
+        layers += [nn.Flatten(), nn.Linear(flat, _BOTTLENECK), nn.Linear(_BOTTLENECK, flat)]
+        layers += [nn.Unflatten(1, (width[-1], side[-1], side[-1]))]
+        for number in range(len(side) - 1, 0, -1):
+            layers += [nn.BatchNorm2d(width[number]), nn.ReLU(True)]
+            layers.append(_up(width[number], width[number - 1], side[number - 1]))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Reconstruct."""
+        return self.layers(images)
+
+
+class NoiseGenerator(nn.Module):
+    """Gaussian vectors (B, 256) to noise (B, channels, size, size) in [0, 1]."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        super().__init__()
+        side = sides(size)[::-1]
+        width = [*_NOISE_WIDTHS, *[_NOISE_WIDTHS[-1]] * len(side)][: len(side)]
+        layers: list[nn.Module] = [
+            nn.Linear(NOISE_LATENT, width[0] * side[0] ** 2),
+            nn.Unflatten(1, (width[0], side[0], side[0])),
+            nn.BatchNorm2d(width[0]),
+            nn.ReLU(True),
+        ]
+        for (i, o), s in zip(pairwise(width), side[1:], strict=True):
+            layers += [_up(i, o, s), nn.BatchNorm2d(o), nn.ReLU(True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width[-1], channels, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Noise."""
+        return self.layers(vectors)

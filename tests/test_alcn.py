@@ -1,0 +1,282 @@
+"""ALCN: sizes, the blend, who learns when, and what noise does to an autoencoder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from baselines.alcn import __main__ as command
+from baselines.alcn import networks
+from baselines.alcn.networks import Denoiser, NoiseGenerator, SizeError, sides
+from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, TrainingError, blend
+from nbs_env import checkpoint
+
+SMALL = ALCNConfig(size=16, batch_size=8, denoiser_lr=1e-3, noise_lr=1e-3)
+
+
+@pytest.fixture
+def thin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of the same layers in a hundredth of the time."""
+    monkeypatch.setattr(networks, "_WIDTHS", (8, 16, 16))
+    monkeypatch.setattr(networks, "_NOISE_WIDTHS", (16, 16, 8, 8))
+
+
+@pytest.fixture
+def data(thin: None) -> torch.Tensor:
+    """Twenty noisy pictures (20, 1, 16, 16) uint8."""
+    return torch.randint(256, (20, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_sizes_are_those_of_the_paper() -> None:
+    denoiser = sum(p.numel() for p in Denoiser(28, 1).parameters())
+    both = denoiser + sum(p.numel() for p in NoiseGenerator(28, 1).parameters())
+    assert denoiser == pytest.approx(1.12e6, rel=0.01)
+    assert both == pytest.approx(9.87e6, rel=0.01)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (32, 3), (50, 1), (64, 3)])
+def test_networks_keep_the_size(size: int, channels: int) -> None:
+    images = torch.rand(2, channels, size, size)
+    assert Denoiser(size, channels)(images).shape == images.shape
+    noise = NoiseGenerator(size, channels)(torch.randn(2, 256))
+    assert noise.shape == images.shape
+    assert noise.min() >= 0
+    assert noise.max() <= 1
+
+
+def test_sizes_that_cannot_be_built_are_named() -> None:
+    with pytest.raises(SizeError, match="image size is 12; the networks of ALCN take sizes from 16 up"):
+        sides(12)
+
+
+def test_blend_by_hand() -> None:
+    images, noise = torch.tensor([1.0, -1.0]), torch.tensor([0.5, 0.5])
+    torch.testing.assert_close(blend(images, noise, torch.tensor(0.2)), torch.tensor([0.6, 0.2]))
+    torch.testing.assert_close(blend(images, noise, torch.tensor(1.0)), images)
+
+
+def test_alpha_stays_within_its_bounds() -> None:
+    model = ALCN(SMALL, 0)
+    draws = torch.stack([model.draw_alpha() for _ in range(2000)])
+    assert 0.2 <= draws.min() < 0.21
+    assert 0.89 < draws.max() <= 0.9
+
+
+def test_noises_are_what_they_are_called(data: torch.Tensor) -> None:
+    images = torch.zeros(50, 3, 16, 16)
+    generator = torch.Generator().manual_seed(0)
+    models = {name: ALCN(replace(SMALL, noise=name, channels=3), 0) for name in NOISES}
+    assert models["none"].noise.sample(images, generator) is None
+    speckle = models["speckle"].noise.sample(images, generator)
+    assert speckle is not None
+    assert set(speckle.unique().tolist()) == {0.0, 1.0}
+    assert float(speckle.mean()) == pytest.approx(0.5, abs=0.02)
+    assert (speckle[:, 0] == speckle[:, 2]).all()
+    gaussian = models["gaussian"].noise.sample(images, generator)
+    assert gaussian is not None
+    assert float(gaussian.std()) == pytest.approx(0.5, abs=0.01)
+    learnt = models["alcn"].noise.sample(images, generator)
+    assert learnt is not None
+    assert 0 <= learnt.min() <= learnt.max() <= 1
+    assert float((learnt[0] - learnt[1]).abs().mean().detach()) > 0  # continuous, and another one each time
+
+
+def changed(model: ALCN, before: dict[str, list[torch.Tensor]]) -> set[str]:
+    return {
+        name
+        for name, network in model.networks.items()
+        if any(not torch.equal(a, b) for a, b in zip(network.parameters(), before[name], strict=True))
+    }
+
+
+def snapshot(model: ALCN) -> dict[str, list[torch.Tensor]]:
+    return {name: [p.detach().clone() for p in net.parameters()] for name, net in model.networks.items()}
+
+
+def test_each_step_moves_its_own_network(data: torch.Tensor) -> None:
+    model = ALCN(SMALL, 0)
+    model.fit_scale(data)
+    images = model.standardize(data)
+    for name, sign in (("noise", -1), ("denoiser", 1)):
+        before = snapshot(model)
+        model._descend(name, sign * model.error(images, torch.tensor(0.5)))
+        assert changed(model, before) == {name}
+
+
+def test_noise_raises_the_error_and_the_denoiser_lowers_it(data: torch.Tensor) -> None:
+    """Each alone against the other held still, on the same draws."""
+    errors = {}
+    for name, sign in (("noise", -1), ("denoiser", 1)):
+        model = ALCN(SMALL, 0)
+        model.fit_scale(data)
+        images, alpha = model.standardize(data), torch.tensor(0.4)
+        values = []
+        for _ in range(30):
+            loss = model.error(images, alpha)
+            values.append(float(loss.detach()))
+            model._descend(name, sign * loss)
+        errors[name] = np.mean(values[-5:]) - np.mean(values[:5])
+    assert errors["noise"] > 0
+    assert errors["denoiser"] < 0
+
+
+def test_images_are_standardised(data: torch.Tensor) -> None:
+    model = ALCN(SMALL, 0)
+    model.fit_scale(data)
+    values = model.standardize(data)
+    assert float(values.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(values.std()) == pytest.approx(1, abs=1e-3)
+
+
+def test_scores_are_mean_squared_errors_image_by_image(data: torch.Tensor) -> None:
+    model = ALCN(SMALL, 0)
+    model.fit_scale(data)
+    model.train_epoch(data)
+    scores = model.scores(data.numpy())
+    alone = np.concatenate([model.scores(data.numpy()[k : k + 1]) for k in range(20)])
+    np.testing.assert_allclose(scores, alone, rtol=1e-4)
+    noisy = model.scores(data.numpy(), test_noise=True)
+    assert noisy.shape == (20,)
+    assert not np.allclose(noisy, scores)
+
+
+def test_resuming_gives_the_same_bits(
+    data: torch.Tensor, tmp_path: Path, same_bits: Callable[..., None]
+) -> None:
+    model = ALCN(SMALL, 1)
+    model.fit_scale(data)
+    model.train_epoch(data)
+    checkpoint.save(model.state_dict(), tmp_path / "state.pt")
+    other = ALCN.load(tmp_path / "state.pt")
+    for each in (model, other):
+        each.train_epoch(data)
+        each.should_stop(data)
+    same_bits(model.state_dict(), other.state_dict())
+
+
+def test_weights_come_from_the_seed_alone() -> None:
+    torch.rand(3)
+    first, second, third = ALCN(SMALL, 5), ALCN(SMALL, 5), ALCN(SMALL, 6)
+    weights = [next(iter(model.denoiser.parameters())) for model in (first, second, third)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_early_stopping_counts_epochs_without_progress(
+    data: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ALCN(replace(SMALL, patience=2), 0)
+    errors = iter([3.0, 2.0, 2.5, 1.0, 1.1, 1.2])
+    monkeypatch.setattr(model, "scores", lambda images: np.array([next(errors)]))
+    assert [model.should_stop(data) for _ in range(6)] == [False] * 5 + [True]
+
+
+def test_figures_that_are_not_finite_end_the_training(data: torch.Tensor) -> None:
+    model = ALCN(replace(SMALL, noise="none", denoiser_lr=1e30), 0)
+    with pytest.raises(TrainingError, match=r"error became (nan|inf) in epoch \d; lower the learning rates"):
+        [model.train_epoch(data) for _ in range(5)]
+
+
+def test_noise_keeps_the_denoiser_from_being_an_identity(thin: None) -> None:
+    """The paper's claim on a toy: trained on stripes that run down, how well are stripes across copied?"""
+    generator = torch.Generator().manual_seed(0)
+    phase = torch.rand(256, 1, generator=generator) * 6.28
+    wave = (torch.sin(torch.arange(16)[None] * 0.8 + phase) * 127 + 128).to(torch.uint8)
+    down = wave[:, None, None, :].expand(256, 1, 16, 16).contiguous()
+    across = wave[:, None, :, None].expand(256, 1, 16, 16).contiguous()
+    ratios = {}
+    for noise in ("none", "alcn"):
+        model = ALCN(replace(SMALL, noise=noise, batch_size=64), 0)  # type: ignore[arg-type]
+        model.fit_scale(down)
+        for _ in range(25):
+            model.train_epoch(down)
+        ratios[noise] = float(model.scores(across.numpy()).mean())
+    assert ratios["alcn"] > ratios["none"]
+
+
+# The command
+
+
+@pytest.fixture
+def main(tmp_path: Path, thin: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(10):
+            picture = Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8))
+            picture.save(tmp_path / "data" / name / f"{number}.png")
+    tiny = ["--dataset", "folder", "--model.size", "16", "--model.epochs", "4", "--checkpoint-every", "2"]
+
+    def call(*words: object) -> None:
+        line = [*tiny, "--data-root", tmp_path / "data", "--device", "cpu", *words]
+        monkeypatch.setattr(sys, "argv", ["alcn", *map(str, line)])
+        command.main()
+
+    return call
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_both_protocols(
+    protocol: int, main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main("--protocol", protocol, "--noise", "alcn,none", "--classes", "a,c", "--run-dir", tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "|  | a | c | mean |" in out
+    assert [line.split("|")[1].strip() for line in out.splitlines()[2:]] == [
+        "alcn",
+        "alcn, test noise",
+        "none",
+        "none, test noise",
+    ]
+    for noise in ("alcn", "none"):
+        for name in ("checkpoint.pt", "metrics.json", "pictures.png"):
+            assert (tmp_path / "run" / noise / "c" / name).stat().st_size > 0
+    state = checkpoint.load(tmp_path / "run" / "alcn" / "a" / "checkpoint.pt")
+    assert state["progress"]["epoch"] == 4
+
+
+def test_a_killed_command_goes_on(
+    main: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_bits: Callable[..., None]
+) -> None:
+    words = ("--classes", "a", "--noise", "alcn", "--run-dir")
+    main(*words, tmp_path / "whole")
+    original = ALCN.train_epoch
+
+    def killed(self: ALCN, images: torch.Tensor) -> dict[str, float]:
+        if self.epoch == 3:
+            raise KeyboardInterrupt
+        return original(self, images)
+
+    monkeypatch.setattr(ALCN, "train_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(*words, tmp_path / "killed")
+    monkeypatch.setattr(ALCN, "train_epoch", original)
+    main(*words, tmp_path / "killed", "--resume")
+    same_bits(*(checkpoint.load(tmp_path / n / "alcn" / "a" / "checkpoint.pt") for n in ("whole", "killed")))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--noise salt", "there is no noise 'salt'; choose from none, speckle, gaussian, alcn"),
+        ("--classes d", "there is no class 'd'; choose from a, b, c"),
+        ("--model.size 8", "image size is 8; the networks of ALCN take sizes from 16 up"),
+        ("--dataset mnist --model.size 28", "lacks train-images-idx3-ubyte.gz"),
+        ("--dataset mnist", "mnist is 28 pixels and grey"),
+    ],
+)
+def test_bad_input_ends_with_one_line(
+    words: str, message: str, main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main("--run-dir", tmp_path / "run", *words.split())
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
