@@ -77,7 +77,14 @@ class Args:
     """Keep the prior uniform, as in Table 5.6; give `--model.clusters` as many as there are manifolds."""
     model: DAnoGANConfig = field(
         default_factory=lambda: DAnoGANConfig(
-            size=64, clusters=12, batch_size=64, steps=2500, xzx_steps=500, entropy_decay=0.99
+            size=64,
+            clusters=12,
+            batch_size=32,
+            steps=1500,
+            xzx_steps=300,
+            entropy_decay=0.98,
+            prior_lr=5e-3,
+            bfloat16=torch.cpu._is_avx512_bf16_supported(),
         )
     )
     """The model and its training."""
