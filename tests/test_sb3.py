@@ -18,7 +18,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.base import AgentError
-from agents.sb3 import A2C, DQN, PPO, PPOOptions, SB3Agent
+from agents.sb3 import A2C, DQN, PPO, DQNOptions, PPOOptions, SB3Agent, SB3Options
 from agents.sb3_env import POLICY_KWARGS, SB3VecEnv
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -37,6 +37,12 @@ def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
     made = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
     made.reset(seed=0)
     return made
+
+
+def options(kind: type[SB3Agent], walkers: int = 1) -> SB3Options:
+    if kind is DQN:
+        return DQNOptions(walkers=walkers, replay_steps=64, gradient_steps=2)
+    return kind.Options(walkers=walkers)
 
 
 def weights(agent: SB3Agent) -> list[torch.Tensor]:
@@ -95,7 +101,7 @@ def test_used_as_they_document_it(env: PatchSamplingEnv, tmp_path: Path) -> None
 def test_every_update_is_reported_and_warm_ups_teach_nothing(
     kind: type[SB3Agent], env: PatchSamplingEnv
 ) -> None:
-    agent = kind(env, 0, kind.Options(walkers=2))
+    agent = kind(env, 0, options(kind, walkers=2))
     rows: list[dict[str, Any]] = []
     states: list[list[torch.Tensor]] = []
 
@@ -124,7 +130,7 @@ def test_resuming_gives_the_same_bits(
     def start() -> tuple[PatchSamplingEnv, SB3Agent]:
         env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
         env.reset(seed=1)
-        return env, kind(env, 1)
+        return env, kind(env, 1, options(kind))
 
     env, agent = start()
     saved = tmp_path / "state.pt"
