@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from baselines.alcn.networks import SizeError, sides
 from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, TrainingError
+from baselines.common import ERRORS, RunError, open_run, pick_device, read_classes
 from nbs_env import checkpoint
-from nbs_env.data import DataError
-from nbs_env.data.classes import ClassDataset, read_folder, read_mnist
+from nbs_env.data.classes import ClassDataset
 from nbs_env.metrics import image_auroc
 
 PUBLISHED = {
@@ -33,11 +33,7 @@ PUBLISHED = {
 """AUC of the paper's Table 1: MNIST, protocol 1, by anomalous class. Protocol 2 has a mean alone, 0.989."""
 
 
-class RunError(ValueError):
-    """A run that cannot start; the message names the file or value and the remedy."""
-
-
-ERRORS = (checkpoint.CheckpointError, DataError, OSError, RunError, SizeError, TrainingError)
+FAILURES = (*ERRORS, SizeError, TrainingError)
 
 
 @dataclass(frozen=True)
@@ -70,43 +66,20 @@ class Args:
     """The model and its training; `--noise` sets its noise."""
 
 
-def load(args: Args) -> ClassDataset:
-    """The data set, in the size and channels of the model."""
-    sides(args.model.size)
-    if args.data_root is None:
-        raise RunError(f"{args.dataset} is read from files; give its folder with --data-root")
-    if args.dataset == "folder":
-        return read_folder(args.data_root, args.model.size, args.model.channels)
-    if (args.model.size, args.model.channels) != (28, 1):
-        raise RunError(f"{args.dataset} is 28 pixels and grey; give --model.size 28 --model.channels 1")
-    inside = args.data_root / args.dataset
-    return read_mnist(inside if inside.is_dir() else args.data_root)
-
-
 def train_one(args: Args, data: ClassDataset, name: str, directory: Path) -> dict[str, float]:
     """Train one model, score it, and write everything into `directory`; AUC without and with test noise."""
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(args.device)
     rng = np.random.default_rng(args.seed)
     others = tuple(other for other in data.names if other != name)
     train, test = data.split((name,) if args.protocol == 1 else others, 0.8, rng)
     if args.limit:
         train = rng.permutation(train)[: args.limit]
     held_out, train = np.split(rng.permutation(train), [max(1, len(train) // 10)])
-    model = ALCN(args.model, args.seed, device)
-    file = directory / "checkpoint.pt"
     settings = json.dumps(_settings(args) | {"class": name})
-    if args.resume and file.exists():
-        state = checkpoint.load(file, device)
-        if state.pop("settings", "") != settings:
-            raise RunError(
-                f"{file} was made with other settings; resume with those, or choose another --run-dir"
-            )
+    state = open_run(directory, args.resume, settings, device)
+    model, file = ALCN(args.model, args.seed, device), directory / "checkpoint.pt"
+    if state is not None:
         model.load_state_dict(state)
-    elif directory.exists() and any(directory.iterdir()) and not args.resume:
-        raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
-    directory.mkdir(parents=True, exist_ok=True)
     images, kept = (torch.from_numpy(data.images[rows]).to(device) for rows in (train, held_out))
     model.fit_scale(images)
     with SummaryWriter(str(directory)) as writer:
@@ -173,7 +146,8 @@ def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
     for noise in noises:
         if noise not in NOISES:
             raise RunError(f"there is no noise {noise!r}; choose from {', '.join(NOISES)}")
-    data = load(args)
+    sides(args.model.size)
+    data = read_classes(args.dataset, args.data_root, args.model.size, args.model.channels)
     names = list(data.names) if args.classes == "all" else args.classes.split(",")
     for name in names:
         if name not in data.names:
@@ -193,7 +167,7 @@ def main() -> None:
     args = tyro.cli(Args, description=__doc__)
     try:
         run(args)
-    except ERRORS as error:
+    except FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -21,13 +21,13 @@ from sklearn.metrics import roc_curve
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from baselines.common import ERRORS, RunError, open_run, pick_device, read_classes
 from baselines.d_anogan import wheel
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.networks import SizeError, layer_channels
 from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig, TrainingError
 from nbs_env import checkpoint
-from nbs_env.data import DataError
-from nbs_env.data.classes import ClassDataset, read_folder, read_mnist
+from nbs_env.data.classes import ClassDataset
 from nbs_env.metrics import image_auroc
 
 ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "wheel": 1.0, "folder": 0.9}
@@ -40,11 +40,7 @@ PUBLISHED = {
 """AUC of the thesis's Tables 5.1 to 5.3, by anomalous class."""
 
 
-class RunError(ValueError):
-    """A run that cannot start; the message names the file or value and the remedy."""
-
-
-ERRORS = (checkpoint.CheckpointError, DataError, OSError, RunError, SizeError, TrainingError)
+FAILURES = (*ERRORS, SizeError, TrainingError)
 
 
 @dataclass(frozen=True)
@@ -97,22 +93,12 @@ def load(args: Args) -> ClassDataset:
     if args.dataset == "wheel":
         images, labels, _ = wheel.make(args.per_class, config.size, args.seed)
         return ClassDataset(images[:, None].repeat(config.channels, 1), labels, wheel.CLASSES)
-    if args.data_root is None:
-        raise RunError(f"{args.dataset} is read from files; give its folder with --data-root")
-    if args.dataset == "folder":
-        return read_folder(args.data_root, config.size, config.channels)
-    inside = args.data_root / args.dataset
-    data = read_mnist(inside if inside.is_dir() else args.data_root)
-    if (config.size, config.channels) != (28, 1):
-        raise RunError(f"{args.dataset} is 28 pixels and grey; give --model.size 28 --model.channels 1")
-    return data
+    return read_classes(args.dataset, args.data_root, config.size, config.channels)
 
 
 def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], directory: Path) -> dict[str, Any]:
     """Train without the classes `anomalous`, score, and write everything into `directory`."""
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(args.device)
     rng = np.random.default_rng(args.seed)
     train, test = data.split(anomalous, 0.8, rng)
     if args.limit:
@@ -123,18 +109,10 @@ def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], direct
             f"({args.model.batch_size}); lower it"
         )
     settings = json.dumps(_settings(args) | {"anomalous": anomalous})
-    file = directory / "checkpoint.pt"
-    model = DAnoGAN(args.model, args.seed, device)
-    if args.resume and file.exists():
-        state = checkpoint.load(file, device)
-        if state.pop("settings", "") != settings:
-            raise RunError(
-                f"{file} was made with other settings; resume with the same, or choose another --run-dir"
-            )
+    state = open_run(directory, args.resume, settings, device)
+    model, file = DAnoGAN(args.model, args.seed, device), directory / "checkpoint.pt"
+    if state is not None:
         model.load_state_dict(state)
-    elif directory.exists() and any(directory.iterdir()) and not args.resume:
-        raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
-    directory.mkdir(parents=True, exist_ok=True)
     images = torch.from_numpy(data.images[train]).to(device)
     start = time.perf_counter()
     with SummaryWriter(str(directory)) as writer:
@@ -322,7 +300,7 @@ def main() -> None:
     parsed = tyro.cli(Args, args=words, default=default, description=__doc__)
     try:
         run(parsed)
-    except ERRORS as error:
+    except FAILURES as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

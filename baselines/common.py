@@ -1,0 +1,73 @@
+"""What the image-level baselines share: devices, run directories, and images sorted into classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nbs_env import checkpoint
+from nbs_env.data import DataError
+from nbs_env.data.classes import ClassDataset, read_folder, read_mnist
+
+
+class RunError(ValueError):
+    """A run that cannot start; the message names the file or value and the remedy."""
+
+
+ERRORS = (checkpoint.CheckpointError, DataError, OSError, RunError)
+"""What a command reports as one line."""
+
+
+def pick_device(name: str) -> str:
+    """`name`, or for "auto" cuda where there is one and cpu elsewhere."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:
+    """Read `mnist`, `fashion_mnist` or `folder`.
+
+    Args:
+        dataset: one of the three.
+        root: its folder, or the one that holds it.
+        size: side of the square images; 28 for the first two.
+        channels: 1 (grey) or 3 (RGB); 1 for the first two.
+
+    Raises:
+        RunError: no root, or a size that the data do not have.
+        DataError: something in the data is wrong.
+    """
+    if root is None:
+        raise RunError(f"{dataset} is read from files; give its folder with --data-root")
+    if dataset == "folder":
+        return read_folder(root, size, channels)
+    if (size, channels) != (28, 1):
+        raise RunError(f"{dataset} is 28 pixels and grey; give --model.size 28 --model.channels 1")
+    return read_mnist(root / dataset if (root / dataset).is_dir() else root)
+
+
+def open_run(directory: Path, resume: bool, settings: str, device: str) -> dict[str, Any] | None:
+    """Make the run directory; the state in its checkpoint.pt if there is one to resume.
+
+    Args:
+        directory: must be new or empty unless `resume`.
+        resume: whether to go on.
+        settings: what the checkpoint has to have been made with; it has them as `settings`.
+        device: where its tensors go.
+
+    Raises:
+        RunError: it holds a run already, or one with other settings.
+    """
+    file = directory / "checkpoint.pt"
+    if resume and file.exists():
+        state = checkpoint.load(file, device)
+        if state.pop("settings", "") != settings:
+            raise RunError(
+                f"{file} was made with other settings; resume with those, or choose another --run-dir"
+            )
+        return state
+    if not resume and directory.exists() and any(directory.iterdir()):
+        raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
+    directory.mkdir(parents=True, exist_ok=True)
+    return None
