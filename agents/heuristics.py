@@ -10,13 +10,13 @@ import numpy as np
 from agents.base import Env, OnEpisode, play
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
-PATCH, MARGIN, SHIFT = 64, 32, 24
+PATCH, MARGIN = 64, 32
 
 
 class Random:
     """Uniformly random actions."""
 
-    def __init__(self, env: Env | None, seed: int, options: None = None) -> None:
+    def __init__(self, env: Env, seed: int, options: None = None) -> None:
         self.env, self.rng = env, np.random.default_rng(seed)
 
     def act(self, observation: np.ndarray) -> int:
@@ -83,10 +83,11 @@ class HighestLoss(Random):
     def act(self, observation: np.ndarray) -> int:
         """The best of the eight moves that stay inside the image."""
         loss, history = observation[3], observation[4]
+        shift = self.env.unwrapped.config.shift  # type: ignore[attr-defined]
         new = (loss > 0) & (history == 0)
         scores = np.full(8, -np.inf)
         for action, (rows, columns) in enumerate(DIRECTIONS):
-            top, left = MARGIN + SHIFT * rows, MARGIN + SHIFT * columns
+            top, left = MARGIN + shift * rows, MARGIN + shift * columns
             there = (slice(top, top + PATCH), slice(left, left + PATCH))
             if new[there].any() and (loss[there] > 0).mean() > 0.5:
                 scores[action] = self.sign * loss[there][new[there]].mean()
@@ -108,7 +109,6 @@ class NormalOnly(Random):
 
     def act(self, observation: np.ndarray) -> int:
         """A normal move, drawn uniformly."""
-        assert self.env is not None, "this agent has to see the environment's masks"
         walker = self.env.unwrapped.walker  # type: ignore[attr-defined]
         walk, mask = walker.walk, walker.mask_of.get(walker.walk.image)
         if mask is None:
@@ -116,8 +116,8 @@ class NormalOnly(Random):
         last = mask.shape[0] - PATCH
         normal = []
         for action, (rows, columns) in enumerate(DIRECTIONS):
-            top = min(max(walk.top + SHIFT * rows, 0), last)
-            left = min(max(walk.left + SHIFT * columns, 0), last)
+            top = min(max(walk.top + walk.shift * rows, 0), last)
+            left = min(max(walk.left + walk.shift * columns, 0), last)
             if not mask[top : top + PATCH, left : left + PATCH].any():
                 normal.append(action)
         return int(self.rng.choice(normal)) if normal else CHANGE_IMAGE
