@@ -107,6 +107,8 @@ class NormalOnly(Random):
     random. Where every move would hit an anomaly it goes to another image.
     """
 
+    wanted = False
+
     def act(self, observation: np.ndarray) -> int:
         """A normal move, drawn uniformly."""
         walker = self.env.unwrapped.walker  # type: ignore[attr-defined]
@@ -114,10 +116,10 @@ class NormalOnly(Random):
         if mask is None:
             return super().act(observation)
         last = mask.shape[0] - PATCH
-        normal = []
+        moves = []
         for action, (rows, columns) in enumerate(DIRECTIONS):
             top = min(max(walk.top + walk.shift * rows, 0), last)
             left = min(max(walk.left + walk.shift * columns, 0), last)
-            if not mask[top : top + PATCH, left : left + PATCH].any():
-                normal.append(action)
-        return int(self.rng.choice(normal)) if normal else CHANGE_IMAGE
+            if mask[top : top + PATCH, left : left + PATCH].any() == self.wanted:
+                moves.append(action)
+        return int(self.rng.choice(moves)) if moves else CHANGE_IMAGE

@@ -24,7 +24,7 @@ class ReinforceOptions:
     cloning_discount: float = 0.0
     """Gamma of the cloning segment, whose rewards are dense: what a patch earns depends on the last move."""
     entropy_weight: float = 0.1
-    """Weight of the policy's mean entropy (nats) in the objective."""
+    """Weight of the policy's mean entropy (nats) in the objective, times beta like what it balances."""
     rollouts: int = 1
     """Episodes whose gradients are averaged for one update of the policy."""
     symmetries: bool = True
@@ -120,11 +120,17 @@ class Reinforce:
                 segments.append(info.get("segment", ""))
             figures: dict[str, float] = {}
             if not info.get("warmup", False):
-                figures = self._learn_from(windows, actions, np.array(rewards), np.array(segments))
+                beta = float(info.get("beta", 1.0))
+                figures = self._learn_from(windows, actions, np.array(rewards), np.array(segments), beta)
             on_episode(info | figures)
 
     def _learn_from(
-        self, windows: list[np.ndarray], actions: list[int], rewards: np.ndarray, segments: np.ndarray
+        self,
+        windows: list[np.ndarray],
+        actions: list[int],
+        rewards: np.ndarray,
+        segments: np.ndarray,
+        beta: float = 1.0,
     ) -> dict[str, float]:
         """Put one rollout aside, and update the policy when there are enough of them."""
         advantages = np.zeros(len(rewards))
@@ -146,11 +152,13 @@ class Reinforce:
         self.pending.append((batch, torch.tensor(actions), torch.from_numpy(advantages).float()))
         if len(self.pending) == self.options.rollouts:
             windows_, actions_, advantages_ = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
-            figures["agent/entropy"] = self._update(windows_, actions_, advantages_)
+            figures["agent/entropy"] = self._update(windows_, actions_, advantages_, beta)
             self.pending = []
         return figures
 
-    def _update(self, windows: torch.Tensor, actions: torch.Tensor, advantages: torch.Tensor) -> float:
+    def _update(
+        self, windows: torch.Tensor, actions: torch.Tensor, advantages: torch.Tensor, beta: float
+    ) -> float:
         """One step of Eq. 3.4, then new statistics for BatchNorm; the policy's mean entropy before it."""
         self.optimizer.zero_grad(set_to_none=True)
         entropy = 0.0
@@ -159,7 +167,7 @@ class Reinforce:
         for part, chosen, advantage in parts:
             logits = self.policy(part)
             share = len(part) / len(windows)
-            loss = policy_gradient_loss(logits, chosen, advantage, self.options.entropy_weight)
+            loss = policy_gradient_loss(logits, chosen, advantage, beta * self.options.entropy_weight)
             (share * loss).backward()
             entropy += share * float(torch.distributions.Categorical(logits=logits.detach()).entropy().mean())
         self.optimizer.step()

@@ -148,11 +148,11 @@ def test_proof_of_the_supplement() -> None:
     torch.testing.assert_close(70 * gradient(0.1, normalise=False), gradient(7.0, normalise=False))
 
 
-def capture_updates(agent: Reinforce, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, ...]]:
-    """What each update is given, instead of updating: (windows, actions, advantages)."""
-    updates: list[tuple[torch.Tensor, ...]] = []
+def capture_updates(agent: Reinforce, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What each update is given, instead of updating: (windows, actions, advantages, beta)."""
+    updates: list[tuple[Any, ...]] = []
 
-    def update(*batch: torch.Tensor) -> float:
+    def update(*batch: Any) -> float:
         updates.append(batch)
         return 0.0
 
@@ -181,7 +181,7 @@ def test_returns_end_with_their_segment(monkeypatch: pytest.MonkeyPatch) -> None
     windows = [np.full((5, 128, 128), t, np.float32) for t in range(5)]
     segments = np.array(["cloning"] * 2 + ["training"] * 3)
     figures = agent._learn_from(windows, [4, 3, 2, 1, 0], np.array([1.0, 2, 0, 0, 8]), segments)
-    given, actions, advantages = updates[0]
+    given, actions, advantages, _ = updates[0]
     assert given[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert actions.tolist() == [4, 3, 2, 1, 0]
     assert advantages.tolist() == [1.5, 2, 2, 4, 8]
@@ -197,6 +197,18 @@ def test_baseline_is_of_earlier_episodes_only(monkeypatch: pytest.MonkeyPatch) -
     advantages = [batch[2].tolist() for batch in updates]
     # nothing to subtract at first; then 4; then 0.75 * 4 + 0.25 * 8 = 5
     assert advantages == [[4, 8], [4, 8], [-4, -8]]
+
+
+def test_entropy_bonus_falls_with_beta() -> None:
+    """Without rewards nothing but the bonus moves the policy."""
+    windows = [np.random.default_rng(t).random((5, 128, 128), dtype=np.float32) for t in range(4)]
+    moved = []
+    for beta in (0.0, 1.0):
+        agent = Reinforce(Toy(), 0)
+        before = agent.policy.head.weight.detach().clone()
+        agent._learn_from(windows, [0, 1, 2, 3], np.zeros(4), np.array(["training"] * 4), beta)
+        moved.append(not torch.equal(agent.policy.head.weight, before))
+    assert moved == [False, True]
 
 
 def test_rollouts_are_gathered_before_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
