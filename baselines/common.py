@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from nbs_env import checkpoint
 from nbs_env.data import DataError
 from nbs_env.data.classes import ClassDataset, read_folder, read_mnist
+
+T = TypeVar("T")
 
 
 class RunError(ValueError):
@@ -71,3 +77,19 @@ def open_run(directory: Path, resume: bool, settings: str, device: str) -> dict[
         raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
     directory.mkdir(parents=True, exist_ok=True)
     return None
+
+
+def train_all(train: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
+    """`train(*job)` of each job, in order, in so many processes at a time; 1: here, one after the other.
+
+    Raises:
+        RunError: fewer than one worker.
+    """
+    if workers < 1:
+        raise RunError(f"workers is {workers}; it must be at least 1")
+    if min(workers, len(jobs)) == 1:
+        return [train(*job) for job in jobs]
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (threads,)) as pool:
+        return [future.result() for future in [pool.submit(train, *job) for job in jobs]]

@@ -110,7 +110,7 @@ def test_folder_with_each_class_in_turn(
         for number in range(10):
             picture = Image.fromarray(rng.integers(256, size=(30, 40, 3), dtype=np.uint8))
             picture.save(tmp_path / "data" / name / f"{number}.png")
-    words = "--dataset folder --anomalous-class all --model.channels 3 --no-xzx --no-bandit"
+    words = "--dataset folder --anomalous-class all --model.channels 3 --no-xzx --no-bandit --workers 2"
     main(*words.split(), "--data-root", tmp_path / "data", "--run-dir", tmp_path / "run")
     assert "|  | bolts | nuts | screws | mean |" in capsys.readouterr().out
     state = checkpoint.load(tmp_path / "run" / "nuts" / "checkpoint.pt")
@@ -121,6 +121,7 @@ def test_folder_with_each_class_in_turn(
     ("words", "message"),
     [
         ("--model.size 30", "image size is 30; the networks of D-AnoGAN take multiples of 4 from 28 up"),
+        ("--workers 0", "workers is 0; it must be at least 1"),
         ("--model.batch-size 99", "40 normal images to train on are fewer than model.batch_size (99)"),
         ("--dataset mnist", "mnist is read from files; give its folder with --data-root"),
         ("--dataset mnist --data-root /nowhere", "lacks train-images-idx3-ubyte.gz"),

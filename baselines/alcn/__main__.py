@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from baselines.alcn.networks import SizeError, sides
 from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, TrainingError
-from baselines.common import ERRORS, RunError, open_run, pick_device, read_classes
+from baselines.common import ERRORS, RunError, open_run, pick_device, read_classes, train_all
 from nbs_env import checkpoint
 from nbs_env.data.classes import ClassDataset
 from nbs_env.metrics import image_auroc
@@ -60,6 +60,8 @@ class Args:
     """Go on from the last checkpoint; finished models are only scored again."""
     device: str = "auto"
     """cpu, cuda or auto."""
+    workers: int = 1
+    """Models that train at the same time."""
     checkpoint_every: int = 10
     """Epochs between checkpoints."""
     model: ALCNConfig = field(default_factory=ALCNConfig)
@@ -110,7 +112,7 @@ def train_one(args: Args, data: ClassDataset, name: str, directory: Path) -> dic
 
 
 def _settings(args: Args) -> dict[str, Any]:
-    left_out = ("run_dir", "resume", "device", "checkpoint_every", "classes", "noise")
+    left_out = ("run_dir", "resume", "device", "workers", "checkpoint_every", "classes", "noise")
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items() if k not in left_out}
 
 
@@ -152,10 +154,13 @@ def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
     for name in names:
         if name not in data.names:
             raise RunError(f"there is no class {name!r}; choose from {', '.join(data.names)}")
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for noise in noises:
-        each = replace(args, model=replace(args.model, noise=noise))  # type: ignore[arg-type]
-        results[noise] = {name: train_one(each, data, name, directory / noise / name) for name in names}
+    jobs = [
+        (replace(args, model=replace(args.model, noise=noise)), data, name, directory / noise / name)  # type: ignore[arg-type]
+        for noise in noises
+        for name in names
+    ]
+    figures = iter(train_all(train_one, jobs, args.workers))
+    results = {noise: {name: next(figures) for name in names} for noise in noises}
     text = table(args, results)
     checkpoint.replace_file(directory / "table.md", lambda part: part.write_text(text + "\n"))
     print(text)

@@ -21,7 +21,7 @@ from sklearn.metrics import roc_curve
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from baselines.common import ERRORS, RunError, open_run, pick_device, read_classes
+from baselines.common import ERRORS, RunError, open_run, pick_device, read_classes, train_all
 from baselines.d_anogan import wheel
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.networks import SizeError, layer_channels
@@ -65,6 +65,8 @@ class Args:
     """Go on from the last checkpoint."""
     device: str = "auto"
     """cpu, cuda or auto."""
+    workers: int = 1
+    """Models that train at the same time with `--anomalous-class all`, on one GPU all ten."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     no_xzx: bool = False
@@ -125,7 +127,7 @@ def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], direct
 
 
 def _settings(args: Args) -> dict[str, Any]:
-    left_out = ("run_dir", "resume", "device", "checkpoint_every", "anomalous_class")
+    left_out = ("run_dir", "resume", "device", "workers", "checkpoint_every", "anomalous_class")
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items() if k not in left_out}
 
 
@@ -280,10 +282,11 @@ def run(args: Args) -> dict[str, float]:
         groups = [
             (name,) for name in (data.names if args.anomalous_class == "all" else [args.anomalous_class])
         ]
+    places = [directory if len(groups) == 1 else directory / group[0] for group in groups]
+    jobs = [(args, data, group, place) for group, place in zip(groups, places, strict=True)]
     results: dict[str, float] = {}
-    for group in groups:
-        place = directory if len(groups) == 1 else directory / group[0]
-        results |= train_one(args, data, group, place)["auc"]
+    for figures in train_all(train_one, jobs, args.workers):
+        results |= figures["auc"]
     text = table(args, results)
     checkpoint.replace_file(directory / "table.md", lambda part: part.write_text(text + "\n"))
     print(text)
