@@ -13,7 +13,7 @@ import torch
 
 from nbs_env import checkpoint
 from nbs_env.data import DataError
-from nbs_env.data.classes import ClassDataset, read_folder, read_mnist
+from nbs_env.data.classes import ClassDataset, read_cifar10, read_folder, read_mnist
 
 T = TypeVar("T")
 
@@ -32,10 +32,10 @@ def pick_device(name: str) -> str:
 
 
 def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:
-    """Read `mnist`, `fashion_mnist` or `folder`.
+    """Read `mnist`, `fashion_mnist`, `cifar10` or `folder`.
 
     Args:
-        dataset: one of the three.
+        dataset: one of the four.
         root: its folder, or the one that holds it.
         size: side of the square images; 28 for the first two.
         channels: 1 (grey) or 3 (RGB); 1 for the first two.
@@ -44,13 +44,25 @@ def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> C
         RunError: no root, or a size that the data do not have.
         DataError: something in the data is wrong.
     """
-    if root is None:
-        raise RunError(f"{dataset} is read from files; give its folder with --data-root")
+    root = home(dataset, root)
     if dataset == "folder":
         return read_folder(root, size, channels)
+    if dataset == "cifar10":
+        return read_cifar10(root, size, channels)
     if (size, channels) != (28, 1):
         raise RunError(f"{dataset} is 28 pixels and grey; give --model.size 28 --model.channels 1")
-    return read_mnist(root / dataset if (root / dataset).is_dir() else root)
+    return read_mnist(root)
+
+
+def home(dataset: str, root: Path | None) -> Path:
+    """The folder of `dataset`: `root`, or the one in it that has the data set's name.
+
+    Raises:
+        RunError: no root.
+    """
+    if root is None:
+        raise RunError(f"{dataset} is read from files; give its folder with --data-root")
+    return root / dataset if (root / dataset).is_dir() else root
 
 
 def open_run(directory: Path, resume: bool, settings: str, device: str) -> dict[str, Any] | None:

@@ -77,12 +77,19 @@ class Denoiser(nn.Module):
 
 
 class NoiseGenerator(nn.Module):
-    """Gaussian vectors (B, 256) to noise (B, channels, size, size) in [0, 1]."""
+    """Gaussian vectors (B, 256) to noise (B, channels, size, size) in [0, 1].
 
-    def __init__(self, size: int, channels: int) -> None:
+    Args:
+        size: side of the square images.
+        channels: 1 or 3.
+        factor: on the widths of the layers.
+    """
+
+    def __init__(self, size: int, channels: int, factor: float = 1.0) -> None:
         super().__init__()
         side = sides(size)[::-1]
         width = [*_NOISE_WIDTHS, *[_NOISE_WIDTHS[-1]] * len(side)][: len(side)]
+        width = [max(1, round(factor * each)) for each in width]
         layers: list[nn.Module] = [
             nn.Linear(NOISE_LATENT, width[0] * side[0] ** 2),
             nn.Unflatten(1, (width[0], side[0], side[0])),

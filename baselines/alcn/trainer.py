@@ -45,6 +45,8 @@ class ALCNConfig:
     """Adam's learning rate for the denoiser."""
     noise_lr: float = 8e-3
     """Adam's learning rate for the noise generator."""
+    noise_width: float = 1.0
+    """Factor on the noise generator's channels: with 1 it costs six times the denoiser."""
     alpha_low: float = 0.2
     """Lowest share of the image in the blend."""
     alpha_high: float = 0.9
@@ -121,7 +123,9 @@ class ALCN:
             self.denoiser = Denoiser(config.size, config.channels).to(device)
             networks: dict[str, nn.Module] = {"denoiser": self.denoiser}
             if config.noise == "alcn":
-                networks["noise"] = NoiseGenerator(config.size, config.channels).to(device)
+                networks["noise"] = NoiseGenerator(config.size, config.channels, config.noise_width).to(
+                    device
+                )
         self.networks = networks
         simple: dict[str, Callable[[], Noise]] = {"none": NoNoise, "speckle": Speckle, "gaussian": Gaussian}
         noise = networks.get("noise")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nbs_env.data import mnist
-from nbs_env.data.dataset import DataError
+from nbs_env.data import cifar10, load, mnist, mvtec
+from nbs_env.data.dataset import GOOD, DataError
 from nbs_env.data.images import image_files, read_image, resize_image
 
 
@@ -60,6 +60,12 @@ def read_mnist(root: Path) -> ClassDataset:
     return ClassDataset(images[:, None], labels, tuple(map(str, range(10))))
 
 
+def read_cifar10(root: Path, size: int, channels: int) -> ClassDataset:
+    """CIFAR-10, see `nbs_env.data.cifar10`; resized to `size`, `channels` 1 (grey) or 3 (RGB)."""
+    images, labels = cifar10.read(root)
+    return ClassDataset(np.stack([_fit(image, size, channels) for image in images]), labels, cifar10.NAMES)
+
+
 def read_folder(root: Path, size: int, channels: int) -> ClassDataset:
     """`root/CLASS/*.png` (or any image format), resized to `size`; `channels` is 1 (grey) or 3 (RGB).
 
@@ -69,14 +75,60 @@ def read_folder(root: Path, size: int, channels: int) -> ClassDataset:
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
     if len(folders) < 2:
         raise DataError(f"{root} has no folders of classes; expected at least two, CLASS/image.png")
+    return _read_classes({folder.name: folder for folder in folders}, size, channels)
+
+
+def read_plant_village(root: Path, size: int, channels: int) -> dict[str, ClassDataset]:
+    """Plant Village (Hughes and Salathe 2015), folders `Species___condition`; by species, healthy is GOOD.
+
+    Raises:
+        DataError: no species with healthy and with diseased leaves, or a file that is no image.
+    """
+    species: dict[str, dict[str, Path]] = {}
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        name, separator, condition = folder.name.partition("___")
+        if separator and folder.is_dir():
+            species.setdefault(name, {})[GOOD if condition == "healthy" else condition] = folder
+    species = {name: folders for name, folders in species.items() if GOOD in folders and len(folders) > 1}
+    if not species:
+        raise DataError(f"{root} holds no Plant Village; expected Species___healthy and Species___DISEASE")
+    return {name: _read_classes(folders, size, channels) for name, folders in species.items()}
+
+
+def read_mvtec(root: Path, size: int, channels: int) -> dict[str, ClassDataset]:
+    """MVTec AD by category: all images without a defect are GOOD, those of `train` first.
+
+    Raises:
+        DataError: there is no category, or a file cannot be used.
+    """
+    homes = [folder for folder in sorted(root.iterdir()) if mvtec.is_layout(folder)] if root.is_dir() else []
+    if not homes:
+        raise DataError(
+            f"{root} holds no categories of MVTec AD; expected CATEGORY/train/good and CATEGORY/test"
+        )
+    found = {}
+    for home in homes:
+        train = mvtec.normal_training_images(home, None, image_size=size)
+        test = load("mvtec", home, image_size=size)
+        names = (GOOD, *sorted(set(test.kinds) - {GOOD}))
+        labels = np.array([0] * len(train) + [names.index(kind) for kind in test.kinds])
+        images = np.stack([_fit(image, size, channels) for image in (*train, *test.images)])
+        found[home.name] = ClassDataset(images, labels, names)
+    return found
+
+
+def _fit(image: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """RGB (h, w, 3) uint8 as (channels, size, size)."""
+    image = resize_image(image, size)
+    if channels == 3:
+        return image.transpose(2, 0, 1)
+    return (image @ np.array([0.299, 0.587, 0.114]))[None].round().astype(np.uint8)
+
+
+def _read_classes(folders: dict[str, Path], size: int, channels: int) -> ClassDataset:
     images, labels = [], []
-    for label, folder in enumerate(folders):
-        files = image_files(folder)
-        if not files:
-            raise DataError(f"{folder} holds no images; fill it or remove it")
-        for file in files:
-            image = resize_image(read_image(file), size)
-            grey = (image @ np.array([0.299, 0.587, 0.114]))[None].round()
-            images.append(image.transpose(2, 0, 1) if channels == 3 else grey.astype(np.uint8))
+    for label, folder in enumerate(folders.values()):
+        for file in image_files(folder):
+            images.append(_fit(read_image(file), size, channels))
             labels.append(label)
-    return ClassDataset(np.stack(images), np.array(labels), tuple(folder.name for folder in folders))
+    return ClassDataset(np.stack(images), np.array(labels), tuple(folders))
