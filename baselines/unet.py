@@ -1,0 +1,261 @@
+"""U-Net on the labelled images, the supervised rival of the thesis's tables: `python -m baselines.unet`.
+
+Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015, with padding and
+batch normalisation. How long to train, and the threshold, are chosen by leaving out one labelled image at a
+time; masks of other images serve for the figures alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import nn
+from tqdm import tqdm
+
+from baselines.common import ERRORS, RunError, pick_device
+from nbs_env import checkpoint
+from nbs_env.data import AnomalyDataset, load, split
+from nbs_env.detector import image_scores
+from nbs_env.metrics import best_threshold, evaluate
+from nbs_env.pictures import overlay_sheet
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The network and its training; the thesis gives neither."""
+
+    width: int = 16
+    """Channels at full resolution; each of four levels below has twice as many."""
+    crop: int = 128
+    """Side in pixels of the random crops that it trains on, a multiple of 16."""
+    batch_size: int = 8
+    """Crops of a step."""
+    learning_rate: float = 1e-3
+    """Adam's."""
+    steps: int = 400
+    """Steps at most."""
+    check_every: int = 25
+    """Steps between looks at the image that is left out."""
+
+
+def _convolutions(i: int, o: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before in (i, o):
+        layers += [nn.Conv2d(before, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(True)]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] to logits (B, H, W); H and W are multiples of 16."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        widths = [width * 2**level for level in range(5)]
+        self.down = nn.ModuleList(_convolutions(i, o) for i, o in pairwise([3, *widths]))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * w, w, 2, stride=2) for w in widths[-2::-1])
+        self.merge = nn.ModuleList(_convolutions(2 * w, w) for w in widths[-2::-1])
+        self.output = nn.Conv2d(width, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        x, skipped = images, []
+        for level, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            skipped.append(x)
+        for up, merge, skip in zip(self.up, self.merge, skipped[-2::-1], strict=True):
+            x = merge(torch.cat([up(x), skip], dim=1))
+        return self.output(x)[:, 0]
+
+
+class Trainer:
+    """A U-Net that learns from a few images.
+
+    Args:
+        images: (n, S, S, 3) uint8.
+        masks: (n, S, S) bool.
+        config: all settings.
+        seed: of weights, crops and augmentation.
+        device: where it computes.
+    """
+
+    def __init__(
+        self, images: np.ndarray, masks: np.ndarray, config: UNetConfig, seed: int, device: str
+    ) -> None:
+        self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
+        self.images, self.masks = images, masks
+        ratio = (masks.size - masks.sum()) / max(1, masks.sum())
+        self.weight = torch.tensor(float(ratio) ** 0.5, device=device)  # as `anomaly_weight = "sqrt"`
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = UNet(config.width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate, fused=True)
+        half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        self.autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half)
+
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random crops under random symmetries, brightness, contrast: (B, 3, c, c), and masks (B, c, c)."""
+        images, masks, side = [], [], self.config.crop
+        for _ in range(self.config.batch_size):
+            index = self.rng.integers(len(self.images))
+            top, left = self.rng.integers(self.images.shape[1] - side + 1, size=2)
+            image = self.images[index, top : top + side, left : left + side].astype(np.float32) / 255
+            mask = self.masks[index, top : top + side, left : left + side]
+            turns, mirrored = int(self.rng.integers(4)), self.rng.integers(2)
+            image, mask = np.rot90(image, turns), np.rot90(mask, turns)
+            if mirrored:
+                image, mask = image[:, ::-1], mask[:, ::-1]
+            contrast, brightness = self.rng.uniform(0.8, 1.25), self.rng.uniform(-0.1, 0.1)
+            images.append((image - 0.5) * contrast + 0.5 + brightness)
+            masks.append(mask)
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        return batch.to(self.device), torch.from_numpy(np.stack(masks)).float().to(self.device)
+
+    def steps(self, count: int) -> Iterator[int]:
+        """Train, yielding the number of steps done after each."""
+        for step in range(1, count + 1):
+            images, masks = self.batch()
+            self.network.train()
+            with self.autocast:
+                logits = self.network(images).float()
+            loss = F.binary_cross_entropy_with_logits(logits, masks, pos_weight=self.weight)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            yield step
+
+    @torch.no_grad()
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """(n, S, S) float32 of `images` (n, S, S, 3) uint8."""
+        self.network.eval()
+        parts = []
+        for part in torch.from_numpy(images).split(8):
+            batch = part.permute(0, 3, 1, 2).float().to(self.device) / 255
+            with self.autocast:
+                parts.append(torch.sigmoid(self.network(batch).float()).cpu())
+        return torch.cat(parts).numpy()
+
+
+def leave_one_out(
+    images: np.ndarray, masks: np.ndarray, config: UNetConfig, seed: int, device: str
+) -> tuple[int, float]:
+    """How many steps to train, and the threshold: the best average precision and F1 on images left out.
+
+    An image is left out only if another one holds an anomaly; where that leaves none, all steps and 0.5.
+    """
+    folds = [k for k in range(len(images)) if np.delete(masks, k, axis=0).any()]
+    checks = list(range(config.check_every, config.steps + 1, config.check_every)) or [config.steps]
+    kept: list[list[np.ndarray]] = []
+    for k in tqdm(folds, desc="leave one out", unit="fold"):
+        trainer = Trainer(np.delete(images, k, axis=0), np.delete(masks, k, axis=0), config, seed, device)
+        kept.append(
+            [trainer.probabilities(images[k : k + 1]) for s in trainer.steps(config.steps) if s in checks]
+        )
+    truth = masks[folds]
+    if not truth.any():
+        return config.steps, 0.5
+    scores = [np.concatenate(each) for each in zip(*kept, strict=True)]
+    best = int(np.argmax([best_f1(each, truth) for each in scores]))
+    return checks[best], best_threshold(scores[best], truth)
+
+
+def best_f1(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Pooled F1 of `scores` (n, S, S) at their best threshold."""
+    predicted = scores >= best_threshold(scores, truth)
+    return 2 * float((predicted & truth).sum() / (predicted.sum() + truth.sum()))
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to train on, and where to put it; the split is that of `train.py` with the same seed."""
+
+    dataset: str = "synthetic"
+    """Data set, as in train.py."""
+    data_root: Path | None = None
+    """Its folder; synthetic needs none."""
+    category: str | None = None
+    """Category, where the data set has some."""
+    labeled: int = 5
+    """How many labelled images to draw."""
+    seed: int = 0
+    """Of everything."""
+    run_dir: Path | None = None
+    """Folder for all results; default: runs/unet-DATASET-SEED."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+    model: UNetConfig = field(default_factory=UNetConfig)
+    """The network and its training."""
+
+
+def run(args: Args) -> dict[str, Any]:
+    """Train, score, and write metrics.json and overlays.png; the content of metrics.json."""
+    if args.model.crop % 16 or args.model.crop > 256:
+        raise RunError(f"model.crop is {args.model.crop}; choose a multiple of 16 up to 256")
+    name = args.dataset + (f"-{args.category}" if args.category else "")
+    directory = args.run_dir or Path("runs") / f"unet-{name}-{args.seed}"
+    if directory.exists() and any(directory.iterdir()):
+        raise RunError(f"{directory} already holds a run; choose another --run-dir")
+    data = load(args.dataset, args.data_root, category=args.category, seed=args.seed)
+    labeled, unlabeled = split(data, args.labeled, np.random.default_rng(args.seed))
+    device = pick_device(args.device)
+    metrics = fit_and_score(data, labeled, unlabeled, args.model, args.seed, device, directory)
+    values = metrics["methods"]["unet"]
+    print("  ".join(f"{k} {v:.3f}" for k, v in values.items() if v is not None))
+    return metrics
+
+
+def fit_and_score(
+    data: AnomalyDataset,
+    labeled: np.ndarray,
+    unlabeled: np.ndarray,
+    config: UNetConfig,
+    seed: int,
+    device: str,
+    directory: Path,
+) -> dict[str, Any]:
+    """Train on the labelled images, and score the others whose masks are known."""
+    images, masks = data.images[labeled], data.masks[labeled]
+    steps, threshold = leave_one_out(images, masks, config, seed, device)
+    trainer = Trainer(images, masks, config, seed, device)
+    for _ in tqdm(trainer.steps(steps), total=steps, desc="all labelled images", unit="step"):
+        pass
+    known = unlabeled[data.has_mask[unlabeled]]
+    probabilities = trainer.probabilities(data.images[known])
+    predicted = probabilities >= threshold
+    figures = evaluate(probabilities, predicted, image_scores(probabilities), data.masks[known])
+    shown = np.unique(np.linspace(0, len(known) - 1, 12).round().astype(int))
+    names = [data.names[i] for i in known[shown]]
+    rows = data.images[known[shown]], probabilities[shown], predicted[shown], data.masks[known[shown]]
+    checkpoint.save_picture(np.asarray(overlay_sheet(*rows, names)), directory / "overlays.png")
+    metrics = {
+        "dataset": data.name,
+        "labeled": [data.names[i] for i in labeled],
+        "scored_images": len(known),
+        "steps": steps,
+        "threshold": threshold,
+        "methods": {"unet": figures},
+    }
+    checkpoint.save_json(metrics, directory / "metrics.json")
+    return metrics
+
+
+def main() -> None:
+    """Run what the command line says; bad input is one line on standard error and exit code 2."""
+    args = tyro.cli(Args, description=__doc__)
+    try:
+        run(args)
+    except ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The U-Net baseline: shapes, learning a plain defect, no leak of test masks, and bad input."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from baselines import unet
+from nbs_env.data import AnomalyDataset
+
+TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=60, check_every=30, learning_rate=1e-2)
+
+
+@pytest.fixture
+def blobs() -> AnomalyDataset:
+    """Twelve noisy grey images of 64 pixels, each with a darker disc of varying place."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    centres = rng.integers(12, 52, size=(12, 2))
+    masks = np.stack([(y - a) ** 2 + (x - b) ** 2 < 64 for a, b in centres])
+    grey = np.where(masks, 90, 150)[..., None] + rng.integers(-20, 20, size=(12, 64, 64, 3))
+    return AnomalyDataset(
+        name="blobs",
+        images=grey.astype(np.uint8),
+        masks=masks,
+        has_mask=np.ones(12, bool),
+        names=tuple(map(str, range(12))),
+        kinds=("disc",) * 12,
+    )
+
+
+def fit(data: AnomalyDataset, out: Path) -> dict[str, object]:
+    return unet.fit_and_score(data, np.arange(3), np.arange(3, 12), TINY, 0, "cpu", out)
+
+
+def test_shapes_and_size() -> None:
+    network = unet.UNet(64)
+    assert network(torch.zeros(2, 3, 32, 48)).shape == (2, 32, 48)
+    # Ronneberger's 31 million for one input channel and two classes, with BatchNorm's 2 x 5888
+    assert sum(p.numel() for p in network.parameters()) == 31_043_521
+
+
+def test_learns_a_plain_defect_and_reads_no_test_mask(blobs: AnomalyDataset, tmp_path: Path) -> None:
+    honest = fit(blobs, tmp_path / "a")
+    assert honest["methods"]["unet"]["pixel_f1"] > 0.9  # type: ignore[index]
+    masks = blobs.masks.copy()
+    masks[3:] = np.random.default_rng(1).random((9, 64, 64)) < 0.5
+    garbage = fit(replace(blobs, masks=masks), tmp_path / "b")
+    assert (honest["steps"], honest["threshold"]) == (garbage["steps"], garbage["threshold"])
+    assert honest["methods"] != garbage["methods"]
+
+
+def test_an_image_with_the_only_anomaly_is_never_left_out(blobs: AnomalyDataset) -> None:
+    masks = np.zeros((2, 64, 64), bool)
+    masks[0, :8] = True
+    config = replace(TINY, steps=2, check_every=1)
+    assert unet.leave_one_out(blobs.images[:2], masks, config, 0, "cpu") == (2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--model.crop 100", "model.crop is 100; choose a multiple of 16 up to 256"),
+        ("--dataset crackforest", "crackforest is read from files"),
+        ("--labeled 99", "99"),
+    ],
+)
+def test_bad_input_ends_with_one_line(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["unet", "--run-dir", str(tmp_path / "run"), *words.split()])
+    with pytest.raises(SystemExit) as end:
+        unet.main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
