@@ -7,26 +7,20 @@ time; masks of other images serve for the figures alone.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import nn
 from tqdm import tqdm
 
-from baselines.common import ERRORS, RunError, pick_device
-from nbs_env import checkpoint
-from nbs_env.data import AnomalyDataset, load, split
-from nbs_env.detector import image_scores
-from nbs_env.metrics import best_threshold, evaluate
-from nbs_env.pictures import overlay_sheet
+from baselines.common import RunError
+from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
+from nbs_env.metrics import best_threshold
 
 
 @dataclass(frozen=True)
@@ -174,88 +168,33 @@ def best_f1(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Args:
+class Args(SegmentationArgs):
     """What to train on, and where to put it; the split is that of `train.py` with the same seed."""
 
-    dataset: str = "synthetic"
-    """Data set, as in train.py."""
-    data_root: Path | None = None
-    """Its folder; synthetic needs none."""
-    category: str | None = None
-    """Category, where the data set has some."""
-    labeled: int = 5
-    """How many labelled images to draw."""
-    seed: int = 0
-    """Of everything."""
-    run_dir: Path | None = None
-    """Folder for all results; default: runs/unet-DATASET-SEED."""
-    device: str = "auto"
-    """cpu, cuda or auto."""
     model: UNetConfig = field(default_factory=UNetConfig)
     """The network and its training."""
 
 
 def run(args: Args) -> dict[str, Any]:
-    """Train, score, and write metrics.json and overlays.png; the content of metrics.json."""
+    """Train, score, and write the results; the content of metrics.json.
+
+    Raises:
+        RunError, DataError: before any training.
+    """
     if args.model.crop % 16 or args.model.crop > 256:
         raise RunError(f"model.crop is {args.model.crop}; choose a multiple of 16 up to 256")
-    name = args.dataset + (f"-{args.category}" if args.category else "")
-    directory = args.run_dir or Path("runs") / f"unet-{name}-{args.seed}"
-    if directory.exists() and any(directory.iterdir()):
-        raise RunError(f"{directory} already holds a run; choose another --run-dir")
-    data = load(args.dataset, args.data_root, category=args.category, seed=args.seed)
-    labeled, unlabeled = split(data, args.labeled, np.random.default_rng(args.seed))
-    device = pick_device(args.device)
-    metrics = fit_and_score(data, labeled, unlabeled, args.model, args.seed, device, directory)
-    values = metrics["methods"]["unet"]
-    print("  ".join(f"{k} {v:.3f}" for k, v in values.items() if v is not None))
-    return metrics
+    return fit(prepare(args, "unet"), args.model, args.seed)
 
 
-def fit_and_score(
-    data: AnomalyDataset,
-    labeled: np.ndarray,
-    unlabeled: np.ndarray,
-    config: UNetConfig,
-    seed: int,
-    device: str,
-    directory: Path,
-) -> dict[str, Any]:
-    """Train on the labelled images, and score the others whose masks are known."""
-    images, masks = data.images[labeled], data.masks[labeled]
-    steps, threshold = leave_one_out(images, masks, config, seed, device)
-    trainer = Trainer(images, masks, config, seed, device)
+def fit(problem: Problem, config: UNetConfig, seed: int) -> dict[str, Any]:
+    """Train on the labelled images, and score the others."""
+    images, masks = problem.data.images[problem.labeled], problem.data.masks[problem.labeled]
+    steps, threshold = leave_one_out(images, masks, config, seed, problem.device)
+    trainer = Trainer(images, masks, config, seed, problem.device)
     for _ in tqdm(trainer.steps(steps), total=steps, desc="all labelled images", unit="step"):
         pass
-    known = unlabeled[data.has_mask[unlabeled]]
-    probabilities = trainer.probabilities(data.images[known])
-    predicted = probabilities >= threshold
-    figures = evaluate(probabilities, predicted, image_scores(probabilities), data.masks[known])
-    shown = np.unique(np.linspace(0, len(known) - 1, 12).round().astype(int))
-    names = [data.names[i] for i in known[shown]]
-    rows = data.images[known[shown]], probabilities[shown], predicted[shown], data.masks[known[shown]]
-    checkpoint.save_picture(np.asarray(overlay_sheet(*rows, names)), directory / "overlays.png")
-    metrics = {
-        "dataset": data.name,
-        "labeled": [data.names[i] for i in labeled],
-        "scored_images": len(known),
-        "steps": steps,
-        "threshold": threshold,
-        "methods": {"unet": figures},
-    }
-    checkpoint.save_json(metrics, directory / "metrics.json")
-    return metrics
-
-
-def main() -> None:
-    """Run what the command line says; bad input is one line on standard error and exit code 2."""
-    args = tyro.cli(Args, description=__doc__)
-    try:
-        run(args)
-    except ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return score(problem, "unet", trainer.probabilities, threshold, steps=steps)
 
 
 if __name__ == "__main__":
-    main()
+    command(Args, run, __doc__)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from baselines import unet
+from baselines.segmentation import Problem, command
 from nbs_env.data import AnomalyDataset
 
 TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=60, check_every=30, learning_rate=1e-2)
@@ -35,7 +36,7 @@ def blobs() -> AnomalyDataset:
 
 
 def fit(data: AnomalyDataset, out: Path) -> dict[str, object]:
-    return unet.fit_and_score(data, np.arange(3), np.arange(3, 12), TINY, 0, "cpu", out)
+    return unet.fit(Problem(data, np.arange(3), np.arange(3, 12), out, "cpu"), TINY, 0)
 
 
 def test_shapes_and_size() -> None:
@@ -79,6 +80,6 @@ def test_bad_input_ends_with_one_line(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["unet", "--run-dir", str(tmp_path / "run"), *words.split()])
     with pytest.raises(SystemExit) as end:
-        unet.main()
+        command(unet.Args, unet.run, None)
     assert end.value.code == 2
     assert message in capsys.readouterr().err

@@ -1,0 +1,195 @@
+"""Autoencoder on normal images alone, the unsupervised rival of the thesis's tables.
+
+    python -m baselines.reconstruction --dataset mvtec --data-root DATA --category grid
+
+The autoencoder with squared error of Bergmann et al., MVTec AD, 2019, as for its textures: patches of 128
+pixels, overlapping ones averaged. The threshold comes from normal images that were held out. Data sets
+without normal images of their own have no such figure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.ndimage
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm import tqdm
+
+from baselines.common import RunError
+from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
+from nbs_env.data import GOOD, image_files, load, read_image, resize_image
+from nbs_env.data.mvtec import normal_training_images
+
+PATCH = 128
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """The network and its training."""
+
+    latent: int = 100
+    """Length of the code."""
+    steps: int = 2000
+    """Steps of the optimiser; the paper's 200 epochs of 10 000 patches are 15 600 of 128."""
+    batch_size: int = 32
+    """Patches of a step."""
+    learning_rate: float = 2e-4
+    """Adam's; weight decay 1e-5."""
+    stride: int = 32
+    """Pixels between patches when measuring."""
+    smallest_region: int = 64
+    """Pixels that a region on a normal image may have at the threshold (the paper has one by category)."""
+
+
+class Autoencoder(nn.Module):
+    """Patches (B, 3, 128, 128) in [0, 1] to their reconstructions."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        half, same = (4, 2, 1), (3, 1, 1)  # kernel, stride, padding
+        plan = [
+            (3, 32, half), (32, 32, half), (32, 32, same), (32, 64, half), (64, 64, same),
+            (64, 128, half), (128, 64, same), (64, 32, same),
+        ]  # fmt: skip
+        layers: list[nn.Module] = []
+        for i, o, shape in plan:
+            layers += [nn.Conv2d(i, o, *shape), nn.LeakyReLU(0.2, True)]
+        layers += [nn.Conv2d(32, latent, 8), nn.ConvTranspose2d(latent, 32, 8)]
+        for i, o, shape in reversed(plan):
+            layers += [nn.LeakyReLU(0.2, True), nn.ConvTranspose2d(o, i, *shape)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Reconstruct."""
+        return self.layers(patches)
+
+
+class Reconstruction:
+    """An autoencoder that learns from normal images (n, S, S, 3) uint8, and its error on any."""
+
+    def __init__(self, config: ReconstructionConfig, seed: int, device: str) -> None:
+        self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = Autoencoder(config.latent).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), config.learning_rate, weight_decay=1e-5, fused=True
+        )
+
+    def train(self, images: np.ndarray) -> None:
+        """Train on random patches under random symmetries."""
+        for _ in tqdm(range(self.config.steps), desc="autoencoder", unit="step"):
+            patches = []
+            for _ in range(self.config.batch_size):
+                top, left = self.rng.integers(images.shape[1] - PATCH + 1, size=2)
+                patch = images[self.rng.integers(len(images)), top : top + PATCH, left : left + PATCH]
+                patch = np.rot90(patch, int(self.rng.integers(4)))
+                patches.append(patch[:, ::-1] if self.rng.integers(2) else patch)
+            batch = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float().to(self.device) / 255
+            loss = F.mse_loss(self.network(batch), batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+
+    @torch.no_grad()
+    def errors(self, images: np.ndarray) -> np.ndarray:
+        """Squared error (n, S, S) float32 of `images`: the mean over RGB and over all patches of a pixel."""
+        side = images.shape[1]
+        starts = [*range(0, side - PATCH, self.config.stride), side - PATCH]
+        places = [(top, left) for top in starts for left in starts]
+        result = np.zeros(images.shape[:3], np.float32)
+        count = np.zeros((side, side), np.float32)
+        for top, left in places:
+            count[top : top + PATCH, left : left + PATCH] += 1
+        for total, image in zip(result, torch.from_numpy(images), strict=True):
+            whole = image.permute(2, 0, 1).float().to(self.device) / 255
+            patches = torch.stack([whole[:, t : t + PATCH, x : x + PATCH] for t, x in places])
+            error = (self.network(patches) - patches).square().mean(dim=1).cpu().numpy()
+            for (top, left), part in zip(places, error, strict=True):
+                total[top : top + PATCH, left : left + PATCH] += part
+        return result / count
+
+
+def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
+    """The lowest threshold at which no region on normal images exceeds `smallest_region` pixels.
+
+    Args:
+        errors: (n, S, S) of normal images.
+        smallest_region: pixels, connected by sides or corners.
+    """
+
+    def too_low(threshold: float) -> bool:
+        for each in errors >= threshold:
+            regions, _ = scipy.ndimage.label(each, np.ones((3, 3)))
+            if np.bincount(regions[each], minlength=1).max(initial=0) > smallest_region:
+                return True
+        return False
+
+    values = np.unique(errors)
+    low, high = 0, len(values) - 1
+    if too_low(float(values[high])):
+        return float(np.nextafter(values[high], np.float32(np.inf)))
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if too_low(float(values[middle])) else (low, middle)
+    return float(values[high])
+
+
+def normal_images(args: SegmentationArgs) -> np.ndarray:
+    """Normal images (n, 256, 256, 3) uint8 that no method is scored on.
+
+    Raises:
+        RunError: the data set has none.
+    """
+    if args.dataset == "mvtec" and args.data_root is not None:
+        return normal_training_images(args.data_root, args.category)
+    if args.dataset == "nanotwice" and args.data_root is not None:
+        homes = [args.data_root / "Normal", args.data_root / "nanotwice" / "Normal"]
+        home: Path = homes[0] if homes[0].is_dir() else homes[1]
+        return np.stack([resize_image(read_image(file), 256) for file in image_files(home)])
+    if args.dataset == "synthetic":  # other images than those that are scored
+        made = load("synthetic", category=args.category, seed=args.seed + 1_000_003, count=160)
+        return made.images[np.array(made.kinds) == GOOD]
+    raise RunError(f"{args.dataset} has no normal images of its own; choose mvtec, nanotwice or synthetic")
+
+
+@dataclass(frozen=True)
+class Args(SegmentationArgs):
+    """What to train on, and where to put it; scored are the images that `train.py` leaves unlabelled."""
+
+    model: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    """The network and its training."""
+
+
+def run(args: Args) -> dict[str, Any]:
+    """Train, score, and write the results; the content of metrics.json.
+
+    Raises:
+        RunError, DataError: before any training.
+    """
+    problem = prepare(args, "reconstruction")
+    if args.dataset == "nanotwice":  # its normal images are trained on, so they cannot be scored
+        defective = np.array([problem.data.kinds[i] != GOOD for i in problem.unlabeled])
+        problem = replace(problem, unlabeled=problem.unlabeled[defective])
+    return fit(problem, normal_images(args), args.model, args.seed)
+
+
+def fit(problem: Problem, normal: np.ndarray, config: ReconstructionConfig, seed: int) -> dict[str, Any]:
+    """Train on nine tenths of the normal images, take the threshold from the others, and score."""
+    if len(normal) < 2:
+        raise RunError(f"{len(normal)} normal images are too few: one has to be held out; add some")
+    order = np.random.default_rng(seed).permutation(len(normal))
+    held_out, train = np.split(order, [max(1, len(normal) // 10)])
+    model = Reconstruction(config, seed, problem.device)
+    model.train(normal[train])
+    threshold = normal_threshold(model.errors(normal[held_out]), config.smallest_region)
+    return score(problem, "reconstruction", model.errors, threshold)
+
+
+if __name__ == "__main__":
+    command(Args, run, __doc__)

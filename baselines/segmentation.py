@@ -1,0 +1,125 @@
+"""What the pixel-level rivals of the thesis's tables share: the split, the scoring, the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import tyro
+
+from baselines.common import ERRORS, RunError, pick_device
+from nbs_env import checkpoint
+from nbs_env.data import AnomalyDataset, load, split
+from nbs_env.detector import image_scores
+from nbs_env.metrics import evaluate
+from nbs_env.pictures import overlay_sheet
+
+
+@dataclass(frozen=True)
+class SegmentationArgs:
+    """What to train on, and where to put it; the split is that of `train.py` with the same seed."""
+
+    dataset: str = "synthetic"
+    """Data set, as in train.py."""
+    data_root: Path | None = None
+    """Its folder; synthetic needs none."""
+    category: str | None = None
+    """Category, where the data set has some."""
+    labeled: int = 5
+    """How many labelled images to draw."""
+    seed: int = 0
+    """Of everything."""
+    run_dir: Path | None = None
+    """Folder for metrics.json and overlays.png; default: runs/METHOD-DATASET-SEED."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One split of one data set.
+
+    Attributes:
+        data: all images.
+        labeled: indices of those whose masks may be learnt from.
+        unlabeled: all others; their masks serve for the figures alone.
+        directory: where results go.
+        device: where to compute.
+    """
+
+    data: AnomalyDataset
+    labeled: np.ndarray
+    unlabeled: np.ndarray
+    directory: Path
+    device: str
+
+
+def prepare(args: SegmentationArgs, method: str) -> Problem:
+    """Read the data and draw the labelled images.
+
+    Raises:
+        RunError: the run directory is not empty.
+        DataError: something in the data is wrong.
+    """
+    name = args.dataset + (f"-{args.category}" if args.category else "")
+    directory = args.run_dir or Path("runs") / f"{method}-{name}-{args.seed}"
+    if directory.exists() and any(directory.iterdir()):
+        raise RunError(f"{directory} already holds a run; choose another --run-dir")
+    data = load(args.dataset, args.data_root, category=args.category, seed=args.seed)
+    labeled, unlabeled = split(data, args.labeled, np.random.default_rng(args.seed))
+    return Problem(data, labeled, unlabeled, directory, pick_device(args.device))
+
+
+def score(
+    problem: Problem, method: str, predict: Callable[[np.ndarray], np.ndarray], threshold: float, **more: Any
+) -> dict[str, Any]:
+    """Score a method on the unlabelled images whose masks are known; write metrics.json and overlays.png.
+
+    Args:
+        problem: the split.
+        method: its name in metrics.json.
+        predict: scores (n, S, S) of images (n, S, S, 3) uint8, higher is more anomalous.
+        threshold: the score from which a pixel is anomalous.
+        more: what else to write.
+
+    Returns:
+        The content of metrics.json.
+    """
+    data = problem.data
+    known = problem.unlabeled[data.has_mask[problem.unlabeled]]
+    scores = predict(data.images[known])
+    masks = scores >= threshold
+    shown = np.unique(np.linspace(0, len(known) - 1, 12).round().astype(int))
+    rows = known[shown]
+    heat = np.clip(scores[shown] / max(2 * threshold, 1e-12), 0, 1)  # the threshold is half-way up
+    names = [data.names[i] for i in rows]
+    sheet = overlay_sheet(data.images[rows], heat, masks[shown], data.masks[rows], names)
+    checkpoint.save_picture(np.asarray(sheet), problem.directory / "overlays.png")
+    figures = evaluate(scores, masks, image_scores(scores), data.masks[known])
+    metrics = {
+        "dataset": data.name,
+        "labeled": [data.names[i] for i in problem.labeled],
+        "scored_images": len(known),
+        "threshold": threshold,
+        "methods": {method: figures},
+    } | more
+    checkpoint.save_json(metrics, problem.directory / "metrics.json")
+    print("  ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))
+    return metrics
+
+
+A = TypeVar("A", bound=SegmentationArgs)
+
+
+def command(cls: type[A], run: Callable[[A], Any], description: str | None) -> None:
+    """Run what the command line says; bad input is one line on standard error and exit code 2."""
+    args = tyro.cli(cls, description=description)
+    try:
+        run(args)
+    except ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
