@@ -14,7 +14,7 @@ from nbs_env import checkpoint
 from nbs_env.data import AnomalyDataset
 from nbs_env.detector import Detector, image_scores, resize_map
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.metrics import best_threshold, evaluate
+from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
 from nbs_env.profiles import measure_profiles
 
@@ -65,6 +65,10 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
         else {}
         for name, (scores, predicted) in methods.items()
     }
+    data_kinds = [data.kinds[i] for i in unlabeled[known]]
+    kinds = {
+        name: counts_by_kind(predicted[known], truth, data_kinds) for name, (_, predicted) in methods.items()
+    }
     shown = np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))
     sheet = overlays(data, unlabeled[shown], probabilities[shown], masks[shown])
     checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
@@ -74,9 +78,11 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
     return {
         "dataset": data.name,
         "labeled": [data.names[i] for i in labeled],
+        "labeled_kinds": sorted({data.kinds[i] for i in labeled}),
         "scored_images": int(known.sum()),
         "threshold": detector.threshold,
         "methods": figures,
+        "kinds": kinds if known.any() else {},
         "history": history,
     }
 

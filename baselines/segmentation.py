@@ -15,7 +15,7 @@ from baselines.common import ERRORS, RunError, pick_device
 from nbs_env import checkpoint
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.detector import image_scores
-from nbs_env.metrics import evaluate
+from nbs_env.metrics import counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
 
 
@@ -103,9 +103,11 @@ def score(
     metrics = {
         "dataset": data.name,
         "labeled": [data.names[i] for i in problem.labeled],
+        "labeled_kinds": sorted({data.kinds[i] for i in problem.labeled}),
         "scored_images": len(known),
         "threshold": threshold,
         "methods": {method: figures},
+        "kinds": {method: counts_by_kind(masks, data.masks[known], [data.kinds[i] for i in known])},
     } | more
     checkpoint.save_json(metrics, problem.directory / "metrics.json")
     print("  ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None))

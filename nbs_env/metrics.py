@@ -5,6 +5,7 @@ scikit-learn. A ranking metric without both classes is undefined and `None`. Sco
 is more anomalous, and equal scores are taken together, never ordered by chance.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -181,6 +182,26 @@ def best_threshold(scores: np.ndarray, masks_true: np.ndarray) -> float:
         ValueError: No pixel is anomalous, or a shape, a type or a value is not as above.
     """
     return _Curve.of(scores, masks_true).best_threshold()
+
+
+def counts_by_kind(
+    masks_pred: np.ndarray, masks_true: np.ndarray, kinds: Sequence[str]
+) -> dict[str, tuple[int, int, int]]:
+    """True positives, false positives and false negatives in pixels, pooled over the images of each kind.
+
+    Args:
+        masks_pred: `(n, H, W)` bools.
+        masks_true: `(n, H, W)` bools.
+        kinds: of the n images.
+    """
+    _check_masks(masks_pred, masks_true)
+    counts = {}
+    for kind in sorted(set(kinds)):
+        rows = np.array([each == kind for each in kinds])
+        predicted, true = masks_pred[rows], masks_true[rows]
+        pairs = (predicted & true, predicted & ~true, ~predicted & true)
+        counts[kind] = (int(pairs[0].sum()), int(pairs[1].sum()), int(pairs[2].sum()))
+    return counts
 
 
 def evaluate(

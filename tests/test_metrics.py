@@ -304,3 +304,13 @@ def test_wrong_input_is_named() -> None:
         metrics.aupro(scores, true, 0.0)
     with pytest.raises(ValueError, match="must be equal"):
         metrics.image_auroc(np.zeros(2), np.zeros(3, bool))
+
+
+def test_counts_by_kind() -> None:
+    rng = np.random.default_rng(0)
+    pred, true = rng.random((4, 5, 6)) < 0.5, rng.random((4, 5, 6)) < 0.5
+    counts = metrics.counts_by_kind(pred, true, ["a", "b", "a", "c"])
+    assert list(counts) == ["a", "b", "c"]
+    for kind, images in (("a", (0, 2)), ("b", (1,)), ("c", (3,))):
+        pairs = [(p, t) for i in images for p, t in zip(pred[i].flat, true[i].flat, strict=True)]
+        assert counts[kind] == tuple(sum(map(pair.__eq__, pairs)) for pair in ((1, 1), (1, 0), (0, 1)))

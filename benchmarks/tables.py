@@ -1,0 +1,218 @@
+"""The tables of the thesis: batch sampling beside its rivals, on the same splits.
+
+    python -m benchmarks.tables --datasets crackforest,nanotwice,mvtec:grid,mvtec:screw --data-root DATA \\
+        --seeds 3 --out DIR
+
+Further options go to `train.py` (default: `--preset standard`). Methods: `reconstruction`, an autoencoder on
+normal images; `unet`, on the labelled images; `final_loss`, thresholding the last loss map; `nbs` and
+`nbs_crf`, loss profiles without and with the CRF. Results that DIR already holds are not computed again. DIR
+gets results.csv, table.md, and table.html with every method's pictures.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+import train
+from agents.run import run_once
+from baselines import reconstruction, unet
+from baselines.common import ERRORS, RunError
+from benchmarks.report import estimate, mean
+from nbs_env import checkpoint
+from nbs_env.data import GOOD
+
+METHODS = ("reconstruction", "unet", "final_loss", "nbs", "nbs_crf")
+FIGURES = ("precision", "recall", "f1", "ap", "auroc", "aupro")
+PUBLISHED: dict[str, tuple[tuple[float, ...], ...]] = {
+    "mvtec:grid": ((0.01, 0.82, 0.02), (0.07, 0.51, 0.12), (0.10, 0.62, 0.17)),
+    "mvtec:screw": ((0.03, 0.42, 0.06), (0.01, 0.07, 0.01), (0.05, 0.29, 0.08)),
+    "nanotwice": ((0.02, 0.65, 0.04), (0.37, 0.59, 0.45), (0.21, 0.80, 0.33)),
+    "crackforest": ((), (0.15, 0.34, 0.21), (0.26, 0.62, 0.36)),
+}
+"""Precision, recall and F1 of `reconstruction`, `unet` and `nbs_crf` in the thesis's Tables 4.4 and 4.5."""
+WORDS = {"nanotwice": ["--bottleneck-channels", "500"]}
+"""What the thesis sets otherwise on a data set (4.2.2)."""
+
+Key = tuple[str, int, str]  # data set, seed, method
+Results = dict[Key, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TablesArgs:
+    """What to compare, and where to put it."""
+
+    out: Path
+    """Folder for runs and tables."""
+    datasets: str = "crackforest"
+    """Data sets, separated by commas; a category follows a colon."""
+    data_root: Path | None = None
+    """Folder that holds the data sets."""
+    seeds: int = 3
+    """Splits of each data set, with the seeds 0, 1, ..."""
+    labeled: int = 5
+    """Labelled images of a split."""
+
+
+def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callable[[], Any], Path]]:
+    """Data set, seed, method, what runs it, and its directory; all methods of a split one after another."""
+    found: list[tuple[str, int, str, Callable[[], Any], Path]] = []
+    for seed in range(args.seeds):
+        for dataset in args.datasets.split(","):
+            name, _, category = dataset.partition(":")
+            root = None if name == "synthetic" else args.data_root
+            folder = args.out / "runs" / f"{name}{category}-{seed}"
+            line = ["--dataset", name, "--seed", str(seed), "--run-dir", str(folder / "nbs")]
+            line += ["--category", category] if category else []
+            line += ["--labeled", str(args.labeled)] + (["--data-root", str(root)] if root else [])
+            line += ["--preset", "standard"] if "--preset" not in words else []
+            job = train.parse([*line, *WORDS.get(name, []), *words])
+            found.append((dataset, seed, "nbs", partial(run_once, *job), folder / "nbs"))
+            for method, module in (("unet", unet), ("reconstruction", reconstruction)):
+                place = folder / method
+                options = module.Args(name, root, category or None, args.labeled, seed, place)
+                found.append((dataset, seed, method, partial(module.run, options), place))
+    return found
+
+
+def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
+    """Compute what is missing; the figures, and what failed."""
+    results: Results = {}
+    failed = []
+    for dataset, seed, method, run, place in jobs(args, words):
+        try:
+            if not (place / "metrics.json").is_file():
+                print(f"{dataset} {seed} {method}", flush=True)
+                run()
+        except (*ERRORS, *train.ERRORS, RuntimeError) as error:
+            failed.append(f"{dataset} {seed} {method}: {str(error).splitlines()[0]}")
+            continue
+        for name in ("checkpoint.pt", "detector.pt"):  # most of what a run takes on disc
+            (place / name).unlink(missing_ok=True)
+        metrics = json.loads((place / "metrics.json").read_text())
+        for name, figures in metrics["methods"].items():
+            results[dataset, seed, name] = {
+                **figures,
+                "kinds": metrics["kinds"][name],
+                "labeled_kinds": metrics["labeled_kinds"],
+                "picture": place / "overlays.png",
+            }
+    return results, failed
+
+
+def main_table(results: Results) -> list[list[str]]:
+    """Mean figures with the 95 % interval of F1 over the splits, beside the thesis's; the best F1 in bold."""
+    lines = [["data set", "method", "splits", *FIGURES, "thesis P", "thesis R", "thesis F1"]]
+    for dataset in dict.fromkeys(key[0] for key in results):
+        rows = {}
+        for method in METHODS:
+            runs = [figures for (d, _, m), figures in results.items() if (d, m) == (dataset, method)]
+            if runs:
+                rows[method] = {
+                    name: np.array([run[f"pixel_{name}"] for run in runs if run[f"pixel_{name}"] is not None])
+                    for name in FIGURES
+                }
+        best = max(rows, key=lambda method: rows[method]["f1"].mean())
+        for method, figures in rows.items():
+            cells = [f"{figures[name].mean():.3f}" if len(figures[name]) else "-" for name in FIGURES]
+            middle, low, high = estimate([figures["f1"]], mean)
+            interval = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+            cells[2] = (f"**{middle:.3f}**" if method == best else f"{middle:.3f}") + interval
+            known = dict(zip(("reconstruction", "unet", "nbs_crf"), PUBLISHED.get(dataset, ()), strict=False))
+            thesis = [f"{value:.2f}" for value in known.get(method, ())] or ["-"] * 3
+            lines.append([dataset, method, str(len(figures["f1"])), *cells, *thesis])
+    return lines
+
+
+def kinds_table(results: Results) -> list[list[str]]:
+    """Pooled F1 on kinds of defects that the labelled images showed and on others, and recall by kind."""
+    lines = [["data set", "method", "F1, kinds seen", "F1, kinds not seen", "recall by kind"]]
+    for dataset in dict.fromkeys(key[0] for key in results):
+        for method in METHODS:
+            pooled = {True: np.zeros(3), False: np.zeros(3)}
+            by_kind: dict[str, np.ndarray] = {}
+            for (d, _, m), figures in results.items():
+                if (d, m) == (dataset, method):
+                    for kind, counts in figures["kinds"].items():
+                        pooled[kind in figures["labeled_kinds"]] += counts if kind != GOOD else 0
+                        by_kind[kind] = by_kind.get(kind, np.zeros(3)) + counts
+            defects = {kind: counts for kind, counts in by_kind.items() if kind != GOOD}
+            if len(defects) > 1:
+                cells = [_f1(pooled[True]), _f1(pooled[False])]
+                recalls = [
+                    f"{kind} {tp / max(1, tp + fn):.2f}" for kind, (tp, _, fn) in sorted(defects.items())
+                ]
+                lines.append([dataset, method, *cells, ", ".join(recalls)])
+    return lines
+
+
+def _f1(counts: np.ndarray) -> str:
+    tp, fp, fn = counts
+    return f"{2 * tp / (2 * tp + fp + fn):.3f}" if tp + fp + fn else "-"
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table whose first line is its head."""
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([text[0], "|" + " --- |" * len(lines[0]), *text[1:]]) + "\n"
+
+
+def write(results: Results, failed: list[str], command: str, out: Path) -> str:
+    """Write results.csv, table.md and table.html; the text of table.md."""
+    rows = [
+        {"dataset": dataset, "seed": seed, "method": method}
+        | {name: value for name, value in figures.items() if not isinstance(value, dict | list | Path)}
+        for (dataset, seed, method), figures in results.items()
+    ]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoint.replace_file(out / "results.csv", lambda part: part.write_text(text.getvalue()))
+    tables = [main_table(results), kinds_table(results)]
+    body = "\n".join(markdown(table) for table in tables if len(table) > 1)
+    problems = f"\nNot computed: {'; '.join(failed)}\n" if failed else ""
+    page = f'<!doctype html><meta charset="utf-8"><title>Tables</title><pre>{html.escape(command)}</pre>'
+    for table in tables:
+        page += "<table border=1 cellpadding=4>"
+        for line in table:
+            cells = "".join(f"<td>{html.escape(cell.replace('**', ''))}</td>" for cell in line)
+            page += f"<tr>{cells}</tr>"
+        page += "</table><br>"
+    pictures = {figures["picture"]: key for key, figures in results.items()}  # once for all methods of a run
+    for picture, (dataset, seed, _) in pictures.items():
+        where = picture.relative_to(out).as_posix()
+        page += f"<h3>{html.escape(f'{dataset}, seed {seed}: {picture.parent.name}')}</h3>"
+        page += f'<img src="{html.escape(where)}" width=700>'
+    checkpoint.replace_file(out / "table.html", lambda part: part.write_text(page))
+    content = f"`{command}`\n\n{body}{problems}"
+    checkpoint.replace_file(out / "table.md", lambda part: part.write_text(content))
+    return content
+
+
+def main() -> None:
+    """Run what is missing, and write the tables."""
+    args, words = tyro.cli(TablesArgs, description=__doc__, return_unknown_args=True)
+    try:
+        results, failed = collect(args, words)
+        if not results:
+            raise RunError("nothing could be computed: " + "; ".join(failed))
+    except (*ERRORS, *train.ERRORS) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(write(results, failed, "python -m benchmarks.tables " + " ".join(sys.argv[1:]), args.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The tables of the thesis: what they are made of, and that nothing is computed twice."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import arguments
+
+from baselines import unet
+from benchmarks import tables
+
+
+def results() -> tables.Results:
+    """Two splits of one data set: the labels of the first showed holes, those of the second cracks."""
+    found: tables.Results = {}
+    for seed, seen in enumerate(("hole", "crack")):
+        for method, f1 in (("unet", 0.2 + 0.2 * seed), ("nbs_crf", 0.5)):
+            found["mvtec:grid", seed, method] = {
+                **{f"pixel_{name}": f1 for name in tables.FIGURES},
+                "pixel_aupro": None,
+                "kinds": {"hole": (4, 0, 4), "crack": (3, 3, 0), "good": (0, 9, 0)},
+                "labeled_kinds": [seen, "good"],
+            }
+    return found
+
+
+def test_best_in_bold_beside_the_thesis() -> None:
+    head, first, second = tables.main_table(results())
+    assert head[:3] == ["data set", "method", "splits"]
+    assert first[:3] == ["mvtec:grid", "unet", "2"]
+    assert first[3:9] == ["0.300", "0.300", "0.300 [0.200, 0.400]", "0.300", "0.300", "-"]
+    assert first[9:] == ["0.07", "0.51", "0.12"]
+    assert second[5].startswith("**0.500** [0.500")
+    assert second[9:] == ["0.10", "0.62", "0.17"]
+
+
+def test_kinds_seen_and_not_seen() -> None:
+    """Seen: holes of the first split and cracks of the second, 7 of 14 found, 3 false alarms beside."""
+    _, row, _ = tables.kinds_table(results())
+    seen = 2 * 7 / (2 * 7 + 3 + 4)
+    assert row == ["mvtec:grid", "unet", f"{seen:.3f}", f"{seen:.3f}", "crack 1.00, hole 0.50"]
+
+
+def test_the_command(
+    folder: Path,
+    tmp_path: Path,
+    thin_autoencoder: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    line = ["--out", out, "--data-root", folder, "--datasets", "folder", "--seeds", "1", "--labeled", "2"]
+    monkeypatch.setattr(
+        sys, "argv", ["tables", *map(str, line), *arguments(dataset=None, labeled=None, updates=6)]
+    )
+    monkeypatch.setattr(unet, "leave_one_out", lambda *_: (2, 0.5))
+    tables.main()
+    text = capsys.readouterr().out
+    for method in ("unet", "final_loss", "nbs", "nbs_crf"):
+        assert f"| folder | {method} | 1 |" in text
+    assert "Not computed: folder 0 reconstruction: folder has no normal images of its own" in text
+    with (out / "results.csv").open() as file:
+        assert {row["method"] for row in csv.DictReader(file)} == {"unet", "final_loss", "nbs", "nbs_crf"}
+    page = (out / "table.html").read_text()
+    assert page.count("<img") == 2
+    assert not list(out.rglob("*.pt"))
+
+    monkeypatch.setattr(unet, "run", lambda _: pytest.fail("computed twice"))
+    monkeypatch.setattr(tables, "run_once", lambda *_: pytest.fail("computed twice"))
+    tables.main()
+    assert "| folder | nbs_crf | 1 |" in capsys.readouterr().out
