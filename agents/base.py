@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import gymnasium
 import numpy as np
+import torch
 
 BUILT_IN = {
     "reinforce": "agents.reinforce:Reinforce",
@@ -67,6 +69,24 @@ def check_spaces(env: Env) -> None:
             f"this agent reads observations (5, 128, 128) and takes 9 actions; the environment has "
             f"{shape} and {actions}. Give it PatchSamplingEnv, without wrappers that change its spaces"
         )
+
+
+def check_state(agent: Agent) -> None:
+    """See that what `agent.state_dict` gives can be loaded back without unpickling.
+
+    Raises:
+        AgentError: it cannot, so that its checkpoints would be of no use.
+    """
+    file = io.BytesIO()
+    try:
+        torch.save(agent.state_dict(), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception as error:  # torch raises many kinds, none of them documented
+        raise AgentError(
+            f"a checkpoint of {type(agent).__name__} could not be read again: its state_dict may hold "
+            "tensors, numbers, strings, lists and dictionaries, no NumPy arrays or other objects"
+        ) from error
 
 
 def play(env: Env, act: Callable[[np.ndarray], int]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from agents.base import agent_class
+from agents.base import agent_class, check_state
 from agents.scoring import finish, overlays, table
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
@@ -115,6 +115,7 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
     env = PatchSamplingEnv(dataset, [dataset.names[i] for i in labeled], config, device=str(device))
     env.reset(seed=args.seed)
     agent = make_agent(env, seed=args.seed, options=options)
+    check_state(agent)
     if not args.resume:
         directory.mkdir(parents=True, exist_ok=True)
         checkpoint.save_json(settings(args, config, options), directory / "config.json")

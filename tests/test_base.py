@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
+import numpy as np
 import pytest
 
-from agents.base import BUILT_IN, Agent, AgentError, agent_class
+from agents.base import BUILT_IN, Agent, AgentError, agent_class, check_state
 from agents.heuristics import Random
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
@@ -25,6 +26,7 @@ def test_built_in_agents_follow_the_protocol(
     options = getattr(cls, "Options", None)
     agent = cls(env, seed=3, options=options and options())
     assert isinstance(agent, Agent)
+    check_state(agent)
     other = cls(env, seed=4, options=options and options())
     other.load_state_dict(agent.state_dict())
     same_bits(other.state_dict(), agent.state_dict())
@@ -66,3 +68,12 @@ def test_missing_methods_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(AgentError, match="'half_agent:Half' lacks state_dict, load_state_dict; see"):
         agent_class("half_agent:Half")
     sys.modules.pop("half_agent")
+
+
+def test_a_state_that_could_not_be_loaded_back_is_named(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = Random(PatchSamplingEnv(dataset, ["0", "1"], config, "cpu"), seed=0)
+    monkeypatch.setattr(agent, "state_dict", lambda: {"weights": np.zeros(2)})
+    with pytest.raises(AgentError, match=r"a checkpoint of Random could not be read again.* no NumPy arrays"):
+        check_state(agent)
