@@ -74,6 +74,11 @@ def prepare(args: SegmentationArgs, method: str) -> Problem:
     return Problem(data, labeled, unlabeled, directory, pick_device(args.device))
 
 
+def folds(masks: np.ndarray) -> list[int]:
+    """Which of the labelled images can be left out: those beside which another one holds an anomaly."""
+    return [k for k in range(len(masks)) if np.delete(masks, k, axis=0).any()]
+
+
 def score(
     problem: Problem, method: str, predict: Callable[[np.ndarray], np.ndarray], threshold: float, **more: Any
 ) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from baselines.common import RunError
-from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
+from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
 from nbs_env.metrics import best_threshold
 
 
@@ -143,17 +143,17 @@ def leave_one_out(
 ) -> tuple[int, float]:
     """How many steps to train, and the threshold: the best average precision and F1 on images left out.
 
-    An image is left out only if another one holds an anomaly; where that leaves none, all steps and 0.5.
+    Where no image can be left out, all steps and 0.5.
     """
-    folds = [k for k in range(len(images)) if np.delete(masks, k, axis=0).any()]
+    left_out = folds(masks)
     checks = list(range(config.check_every, config.steps + 1, config.check_every)) or [config.steps]
     kept: list[list[np.ndarray]] = []
-    for k in tqdm(folds, desc="leave one out", unit="fold"):
+    for k in tqdm(left_out, desc="leave one out", unit="fold"):
         trainer = Trainer(np.delete(images, k, axis=0), np.delete(masks, k, axis=0), config, seed, device)
         kept.append(
             [trainer.probabilities(images[k : k + 1]) for s in trainer.steps(config.steps) if s in checks]
         )
-    truth = masks[folds]
+    truth = masks[left_out]
     if not truth.any():
         return config.steps, 0.5
     scores = [np.concatenate(each) for each in zip(*kept, strict=True)]

@@ -4,9 +4,9 @@
         --seeds 3 --out DIR
 
 Further options go to `train.py` (default: `--preset standard`). Methods: `reconstruction`, an autoencoder on
-normal images; `unet`, on the labelled images; `final_loss`, thresholding the last loss map; `nbs` and
-`nbs_crf`, loss profiles without and with the CRF. Results that DIR already holds are not computed again. DIR
-gets results.csv, table.md, and table.html with every method's pictures.
+normal images; `unet` and `forest`, on the labelled images; `final_loss`, thresholding the last loss map;
+`nbs` and `nbs_crf`, loss profiles without and with the CRF. Results that DIR already holds are not computed
+again. DIR gets results.csv, table.md, and table.html with every method's pictures.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ import tyro
 
 import train
 from agents.run import run_once
-from baselines import reconstruction, unet
+from baselines import forest, reconstruction, unet
 from baselines.common import ERRORS, RunError
 from benchmarks.report import estimate, mean
 from nbs_env import checkpoint
 from nbs_env.data import GOOD
 
-METHODS = ("reconstruction", "unet", "final_loss", "nbs", "nbs_crf")
+METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf")
 FIGURES = ("precision", "recall", "f1", "ap", "auroc", "aupro")
 PUBLISHED: dict[str, tuple[tuple[float, ...], ...]] = {
     "mvtec:grid": ((0.01, 0.82, 0.02), (0.07, 0.51, 0.12), (0.10, 0.62, 0.17)),
@@ -44,6 +44,7 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], ...]] = {
 """Precision, recall and F1 of `reconstruction`, `unet` and `nbs_crf` in the thesis's Tables 4.4 and 4.5."""
 WORDS = {"nanotwice": ["--bottleneck-channels", "500"]}
 """What the thesis sets otherwise on a data set (4.2.2)."""
+RIVALS: tuple[tuple[str, Any], ...] = (("unet", unet), ("forest", forest), ("reconstruction", reconstruction))
 
 Key = tuple[str, int, str]  # data set, seed, method
 Results = dict[Key, dict[str, Any]]
@@ -79,7 +80,7 @@ def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callab
             line += ["--preset", "standard"] if "--preset" not in words else []
             job = train.parse([*line, *WORDS.get(name, []), *words])
             found.append((dataset, seed, "nbs", partial(run_once, *job), folder / "nbs"))
-            for method, module in (("unet", unet), ("reconstruction", reconstruction)):
+            for method, module in RIVALS:
                 place = folder / method
                 options = module.Args(name, root, category or None, args.labeled, seed, place)
                 found.append((dataset, seed, method, partial(module.run, options), place))

@@ -188,3 +188,21 @@ def same_bits() -> SameBits:
         return value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
 
     return check
+
+
+@pytest.fixture
+def blobs() -> AnomalyDataset:
+    """Twelve noisy grey images of 64 pixels, each with a darker disc of varying place."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    centres = rng.integers(12, 52, size=(12, 2))
+    masks = np.stack([(y - a) ** 2 + (x - b) ** 2 < 64 for a, b in centres])
+    grey = np.where(masks, 90, 150)[..., None] + rng.integers(-20, 20, size=(12, 64, 64, 3))
+    return AnomalyDataset(
+        name="blobs",
+        images=grey.astype(np.uint8),
+        masks=masks,
+        has_mask=np.ones(12, bool),
+        names=tuple(map(str, range(12))),
+        kinds=("disc",) * 12,
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import arguments
 
-from baselines import unet
+from baselines import forest, unet
 from benchmarks import tables
 
 
@@ -57,15 +57,18 @@ def test_the_command(
         sys, "argv", ["tables", *map(str, line), *arguments(dataset=None, labeled=None, updates=6)]
     )
     monkeypatch.setattr(unet, "leave_one_out", lambda *_: (2, 0.5))
+    fit, few = forest.fit, forest.ForestConfig(trees=2)
+    monkeypatch.setattr(forest, "fit", lambda problem, _, seed: fit(problem, few, seed))
     tables.main()
     text = capsys.readouterr().out
-    for method in ("unet", "final_loss", "nbs", "nbs_crf"):
+    for method in ("unet", "forest", "final_loss", "nbs", "nbs_crf"):
         assert f"| folder | {method} | 1 |" in text
     assert "Not computed: folder 0 reconstruction: folder has no normal images of its own" in text
     with (out / "results.csv").open() as file:
-        assert {row["method"] for row in csv.DictReader(file)} == {"unet", "final_loss", "nbs", "nbs_crf"}
+        methods = {row["method"] for row in csv.DictReader(file)}
+    assert methods == {"unet", "forest", "final_loss", "nbs", "nbs_crf"}
     page = (out / "table.html").read_text()
-    assert page.count("<img") == 2
+    assert page.count("<img") == 3
     assert not list(out.rglob("*.pt"))
 
     monkeypatch.setattr(unet, "run", lambda _: pytest.fail("computed twice"))

@@ -17,24 +17,6 @@ from nbs_env.data import AnomalyDataset
 TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=60, check_every=30, learning_rate=1e-2)
 
 
-@pytest.fixture
-def blobs() -> AnomalyDataset:
-    """Twelve noisy grey images of 64 pixels, each with a darker disc of varying place."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:64, :64]
-    centres = rng.integers(12, 52, size=(12, 2))
-    masks = np.stack([(y - a) ** 2 + (x - b) ** 2 < 64 for a, b in centres])
-    grey = np.where(masks, 90, 150)[..., None] + rng.integers(-20, 20, size=(12, 64, 64, 3))
-    return AnomalyDataset(
-        name="blobs",
-        images=grey.astype(np.uint8),
-        masks=masks,
-        has_mask=np.ones(12, bool),
-        names=tuple(map(str, range(12))),
-        kinds=("disc",) * 12,
-    )
-
-
 def fit(data: AnomalyDataset, out: Path) -> dict[str, object]:
     return unet.fit(Problem(data, np.arange(3), np.arange(3, 12), out, "cpu"), TINY, 0)
 

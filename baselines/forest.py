@@ -1,0 +1,126 @@
+"""Random forest on the labelled pixels, the strong reference beside the thesis's rivals.
+
+    python -m baselines.forest --dataset crackforest --data-root DATA
+
+The trainable segmentation of scikit-image: its multi-scale features, scikit-learn's forest. Neither needs
+weights from elsewhere, as the pre-trained detectors of today's libraries do. Its threshold is chosen by
+leaving out one labelled image at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from tqdm import tqdm
+
+from baselines.common import RunError
+from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
+from nbs_env.metrics import best_threshold
+
+
+@dataclass(frozen=True)
+class ForestConfig:
+    """Features and forest; what is not scikit-image's own default is its gallery example's."""
+
+    largest_scale: float = 16.0
+    """Largest standard deviation in pixels of the features' Gaussians; the smallest is 0.5."""
+    trees: int = 100
+    """Trees."""
+    depth: int = 15
+    """Depth of a tree at most."""
+    sampled_share: float = 0.1
+    """Share of the labelled pixels that a tree sees."""
+
+
+class Forest:
+    """A forest that learns from a few images.
+
+    Args:
+        config: all settings.
+        seed: of the forest.
+
+    Raises:
+        RunError: scikit-image is not installed.
+    """
+
+    def __init__(self, config: ForestConfig, seed: int) -> None:
+        try:
+            from skimage.feature import multiscale_basic_features
+        except ImportError as error:
+            raise RunError("the forest needs scikit-image; python -m pip install -e '.[forest]'") from error
+        self._extract = multiscale_basic_features
+        self.config = config
+        self.model = RandomForestClassifier(
+            config.trees,
+            max_depth=config.depth,
+            max_samples=config.sampled_share,
+            class_weight="balanced_subsample",
+            n_jobs=torch.get_num_threads(),
+            random_state=seed,
+        )
+
+    def features(self, image: np.ndarray) -> np.ndarray:
+        """Intensity, edges and texture at several scales (S, S, F) of an image (S, S, 3) uint8."""
+        return self._extract(image, sigma_max=self.config.largest_scale, channel_axis=-1)
+
+    def train(self, features: list[np.ndarray], masks: np.ndarray) -> None:
+        """Learn from `features` (S, S, F) of images and their masks (n, S, S)."""
+        self.model.fit(np.concatenate([each.reshape(-1, each.shape[2]) for each in features]), masks.ravel())
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """(S, S) float32 of an image's features (S, S, F)."""
+        flat = self.model.predict_proba(features.reshape(-1, features.shape[2]))[:, 1]
+        return flat.reshape(features.shape[:2]).astype(np.float32)
+
+
+def left_out_threshold(
+    features: list[np.ndarray], masks: np.ndarray, config: ForestConfig, seed: int
+) -> float:
+    """The threshold of the best F1 on images that were left out; 0.5 where none can be."""
+    scores, truth = [], []
+    for k in tqdm(folds(masks), desc="leave one out", unit="fold"):
+        forest = Forest(config, seed)
+        forest.train(features[:k] + features[k + 1 :], np.delete(masks, k, axis=0))
+        scores.append(forest.probabilities(features[k]))
+        truth.append(masks[k])
+    return best_threshold(np.stack(scores), np.stack(truth)) if np.any(truth) else 0.5
+
+
+@dataclass(frozen=True)
+class Args(SegmentationArgs):
+    """What to train on, and where to put it; the split is that of `train.py` with the same seed."""
+
+    model: ForestConfig = field(default_factory=ForestConfig)
+    """Features and forest."""
+
+
+def run(args: Args) -> dict[str, Any]:
+    """Train, score, and write the results; the content of metrics.json.
+
+    Raises:
+        RunError, DataError: before any training.
+    """
+    Forest(args.model, args.seed)  # is everything installed?
+    return fit(prepare(args, "forest"), args.model, args.seed)
+
+
+def fit(problem: Problem, config: ForestConfig, seed: int) -> dict[str, Any]:
+    """Train on the labelled images, and score the others."""
+    forest = Forest(config, seed)
+    features = [forest.features(image) for image in problem.data.images[problem.labeled]]
+    masks = problem.data.masks[problem.labeled]
+    threshold = left_out_threshold(features, masks, config, seed)
+    forest.train(features, masks)
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        return np.stack([forest.probabilities(forest.features(image)) for image in images])
+
+    return score(problem, "forest", predict, threshold)
+
+
+if __name__ == "__main__":
+    command(Args, run, __doc__)
