@@ -19,14 +19,16 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 
 import train
 from agents.run import RunArgs, run_once
+from benchmarks.engine import EngineArgs, execute
 from benchmarks.report import write_report
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -34,8 +36,8 @@ from nbs_env.config import Config
 Job = tuple[RunArgs, Config, Any]
 
 
-@dataclass(frozen=True)
-class PoliciesArgs:
+@dataclass(frozen=True, kw_only=True)
+class PoliciesArgs(EngineArgs):
     """What to compare, and where to put it."""
 
     out: Path
@@ -50,12 +52,6 @@ class PoliciesArgs:
     """Runs of each agent on each data set, with the seeds 0, 1, ..."""
     metric: str = "nbs_crf.pixel_f1"
     """Figure that the table compares."""
-    engine: Literal["local", "ray"] = "local"
-    """Run one after the other here, or on a Ray cluster (extra `cluster`)."""
-    cpus: float = 1
-    """Cores of a run on Ray; as many threads."""
-    gpus: float = 0
-    """GPUs of a run on Ray; several share one with a fraction."""
 
 
 def jobs(args: PoliciesArgs, words: list[str]) -> Iterator[Job]:
@@ -92,33 +88,6 @@ def row(job: Job, error: str = "") -> dict[str, Any]:
     return values
 
 
-def execute(args: PoliciesArgs, todo: list[Job]) -> Iterator[tuple[Job, str]]:
-    """Run all jobs; each with what went wrong, or an empty string."""
-    if args.engine == "local":
-        for job in todo:
-            try:
-                run_once(*job)
-                yield job, ""
-            except Exception as error:
-                yield job, f"{type(error).__name__}: {error}"
-        return
-    import ray
-
-    ray.init(log_to_driver=False, ignore_reinit_error=True)
-    # A worker or a machine that dies costs a retry, which goes on from the last checkpoint.
-    remote = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=3)(run_once)
-    waiting = {remote.remote(*job): job for job in todo}
-    while waiting:
-        (done,), _ = ray.wait(list(waiting), num_returns=1)
-        job = waiting.pop(done)
-        try:
-            ray.get(done)
-            yield job, ""
-        except Exception as error:
-            cause = getattr(error, "cause", None) or error
-            yield job, f"{type(cause).__name__}: {cause}"
-
-
 def write_rows(rows: list[dict[str, Any]], file: Path) -> None:
     """Write the tidy table."""
     names = list(dict.fromkeys(name for values in rows for name in values))
@@ -139,10 +108,10 @@ def main() -> None:
         sys.exit(2)
     args.out.mkdir(parents=True, exist_ok=True)
     errors: dict[Path, str] = {}
-    for job, problem in execute(args, todo):
-        directory = job[0].directory()
-        errors[directory] = problem.splitlines()[0] if problem else ""
-        print(f"{len(errors)} of {len(todo)}: {directory.name} {errors[directory] or 'done'}", flush=True)
+    for index, problem in execute([partial(run_once, *job) for job in todo], args):
+        directory = todo[index][0].directory()
+        errors[directory] = problem
+        print(f"{len(errors)} of {len(todo)}: {directory.name} {problem or 'done'}", flush=True)
         if not problem:  # what a finished run no longer needs is most of what it takes on disc
             for name in ("checkpoint.pt", "detector.pt"):
                 (directory / name).unlink(missing_ok=True)

@@ -29,6 +29,7 @@ import train
 from agents.run import run_once
 from baselines import forest, reconstruction, unet
 from baselines.common import ERRORS, RunError
+from benchmarks.engine import EngineArgs, execute
 from benchmarks.report import estimate, mean
 from nbs_env import checkpoint
 from nbs_env.data import GOOD
@@ -50,8 +51,8 @@ Key = tuple[str, int, str]  # data set, seed, method
 Results = dict[Key, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class TablesArgs:
+@dataclass(frozen=True, kw_only=True)
+class TablesArgs(EngineArgs):
     """What to compare, and where to put it."""
 
     out: Path
@@ -90,17 +91,21 @@ def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callab
 def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
     """Compute what is missing; the figures, and what failed."""
     results: Results = {}
-    failed = []
-    for dataset, seed, method, run, place in jobs(args, words):
-        try:
-            if not (place / "metrics.json").is_file():
-                print(f"{dataset} {seed} {method}", flush=True)
-                run()
-        except (*ERRORS, *train.ERRORS, RuntimeError) as error:
-            failed.append(f"{dataset} {seed} {method}: {str(error).splitlines()[0]}")
+    failed = {}
+    todo = jobs(args, words)
+    # `run_once` itself looks a finished run up, and refuses one with other settings
+    missing = [job for job in todo if job[2] == "nbs" or not (job[-1] / "metrics.json").is_file()]
+    for index, problem in execute([job[3] for job in missing], args):
+        place = missing[index][-1]
+        failed[place] = problem
+        name = f"{place.parent.name} {place.name}"
+        print(f"{len(failed)} of {len(missing)}: {name} {problem or 'done'}", flush=True)
+        if not problem:  # most of what a run takes on disc
+            for file in ("checkpoint.pt", "detector.pt"):
+                (place / file).unlink(missing_ok=True)
+    for dataset, seed, _, _, place in todo:
+        if failed.get(place):
             continue
-        for name in ("checkpoint.pt", "detector.pt"):  # most of what a run takes on disc
-            (place / name).unlink(missing_ok=True)
         metrics = json.loads((place / "metrics.json").read_text())
         for name, figures in metrics["methods"].items():
             results[dataset, seed, name] = {
@@ -109,7 +114,8 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
                 "labeled_kinds": metrics["labeled_kinds"],
                 "picture": place / "overlays.png",
             }
-    return results, failed
+    problems = [f"{place.parent.name} {place.name}: {each}" for place, each in failed.items() if each]
+    return results, problems
 
 
 def main_table(results: Results) -> list[list[str]]:

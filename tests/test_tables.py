@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import arguments
 
+from agents import run
 from baselines import forest, unet
 from benchmarks import tables
 
@@ -63,7 +64,7 @@ def test_the_command(
     text = capsys.readouterr().out
     for method in ("unet", "forest", "final_loss", "nbs", "nbs_crf"):
         assert f"| folder | {method} | 1 |" in text
-    assert "Not computed: folder 0 reconstruction: folder has no normal images of its own" in text
+    assert "Not computed: folder-0 reconstruction: RunError: folder has no normal images of its own" in text
     with (out / "results.csv").open() as file:
         methods = {row["method"] for row in csv.DictReader(file)}
     assert methods == {"unet", "forest", "final_loss", "nbs", "nbs_crf"}
@@ -72,6 +73,6 @@ def test_the_command(
     assert not list(out.rglob("*.pt"))
 
     monkeypatch.setattr(unet, "run", lambda _: pytest.fail("computed twice"))
-    monkeypatch.setattr(tables, "run_once", lambda *_: pytest.fail("computed twice"))
+    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("computed twice"))
     tables.main()
     assert "| folder | nbs_crf | 1 |" in capsys.readouterr().out
