@@ -24,15 +24,15 @@ from nbs_env.metrics import best_threshold
 
 @dataclass(frozen=True)
 class ForestConfig:
-    """Features and forest; what is not scikit-image's own default is its gallery example's."""
+    """Features and forest, as in scikit-image's gallery."""
 
     largest_scale: float = 16.0
     """Largest standard deviation in pixels of the features' Gaussians; the smallest is 0.5."""
-    trees: int = 100
+    trees: int = 50
     """Trees."""
-    depth: int = 15
+    depth: int = 10
     """Depth of a tree at most."""
-    sampled_share: float = 0.1
+    sampled_share: float = 0.05
     """Share of the labelled pixels that a tree sees."""
 
 
