@@ -163,7 +163,7 @@ def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: P
             }
             for (name, title), panel in zip(panels.items(), axes.flat, strict=True):
                 smoothed = np.array([smooth(run) for run in values[name]])
-                panel.set(title=title, xlabel="update")
+                panel.set(title=title, xlabel="update", yscale="log" if name.endswith("loss") else "linear")
                 low, high = smoothed.min(0), smoothed.max(0)
                 _band(panel, np.arange(1, length + 1), smoothed.mean(0), low, high, agent)
             best = np.fmin.accumulate(values["prediction_loss"], axis=1)
