@@ -1,7 +1,7 @@
 """Train and score ALCN and the noises it is compared with: `python -m baselines.alcn`.
 
 A model for each class and each noise; `table.md` has their AUC beside the paper's. Without arguments: wheels
-of 32 pixels, made on the fly, in a few minutes on two CPU cores.
+of 32 pixels, made on the fly.
 """
 
 from __future__ import annotations
