@@ -178,6 +178,32 @@ def test_early_stopping_counts_epochs_without_progress(
     assert [model.should_stop(data) for _ in range(6)] == [False] * 5 + [True]
 
 
+def blobs(count: int, images: int, seed: int) -> torch.Tensor:
+    """Pictures (images, 1, 16, 16) uint8 of so many soft blobs at random places."""
+    places = torch.rand((count, images, 2), generator=torch.Generator().manual_seed(seed)) * 12 + 2
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    away = (y - places[..., :1, None]) ** 2 + (x - places[..., 1:, None]) ** 2
+    return (torch.exp(-away / 6).amax(dim=0)[:, None] * 255).to(torch.uint8)
+
+
+def test_learnt_noise_makes_less_of_an_identity_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained on single blobs and fed four, the plain autoencoder copies most of them; ALCN's does not."""
+    monkeypatch.setattr(networks, "_WIDTHS", (16, 32, 64))
+    monkeypatch.setattr(networks, "_NOISE_WIDTHS", (32, 16, 8))
+    monkeypatch.setattr(networks, "_BOTTLENECK", 128)
+    normal, other, copied = blobs(1, 512, seed=0), blobs(4, 64, seed=1), {}
+    for noise in ("none", "alcn"):
+        model = ALCN(replace(SMALL, noise=noise, batch_size=32), 0)
+        model.fit_scale(normal)
+        for _ in range(20):
+            model.train_epoch(normal)
+        assert model.scores(blobs(1, 64, seed=2).numpy()).mean() < 0.6  # of 1: both have learnt their class
+        power = float(model.standardize(other).square().mean())
+        copied[noise] = 1 - model.scores(other.numpy()).mean() / power
+    assert copied["none"] > 0.5
+    assert copied["alcn"] < 0.25
+
+
 def test_figures_that_are_not_finite_end_the_training(data: torch.Tensor) -> None:
     model = ALCN(replace(SMALL, noise="none", denoiser_lr=1e30), 0)
     with pytest.raises(TrainingError, match=r"error became (nan|inf) in epoch \d; lower the learning rates"):
@@ -252,6 +278,7 @@ def test_a_killed_command_goes_on(
         ("--classes d", "there is no class 'd'; choose from a, b, c"),
         ("--model.size 8", "image size is 8; the networks of ALCN take sizes from 16 up"),
         ("--dataset mnist --model.size 28", "lacks train-images-idx3-ubyte.gz"),
+        ("--classes a --test-limit 1", "test_limit is 1: all images drawn are of one kind; raise it"),
         ("--dataset mnist", "mnist is 28 pixels and grey"),
     ],
 )

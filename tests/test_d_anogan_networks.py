@@ -21,13 +21,17 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize(("size", "clusters", "expected"), [(28, 15, 7_831_312), (256, 12, 57_454_413)])
-def test_golden_parameter_count(size: int, clusters: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "clusters", "width", "expected"),
+    [(28, 15, 1.0, 7_831_312), (28, 15, 0.5, 2_441_344), (28, 15, 0.25, 852_280), (256, 12, 1.0, 57_454_413)],
+)
+def test_golden_parameter_count(size: int, clusters: int, width: float, expected: int) -> None:
+    """Tables 5.4 and 5.5."""
     networks = [
-        MultiGenerator(size, 1, clusters, 30, seeded()),
-        MultiEncoder(size, 1, clusters, 30, seeded()),
-        Critic(size, 1, seeded()),
-        Classifier(size, clusters, seeded()),
+        MultiGenerator(size, 1, clusters, 30, seeded(), width),
+        MultiEncoder(size, 1, clusters, 30, seeded(), width),
+        Critic(size, 1, seeded(), width),
+        Classifier(size, clusters, seeded(), width),
     ]
     prior = clusters
     assert sum(p.numel() for network in networks for p in network.parameters()) + prior == expected

@@ -80,6 +80,8 @@ class Args:
     """Noises (alcn, none, gaussian, speckle), separated by commas."""
     limit: int = 0
     """Normal images to train on, drawn at random; 0: all."""
+    test_limit: int = 0
+    """Images to test on, drawn at random; 0: all."""
     seed: int = 0
     """Of everything."""
     run_dir: Path | None = None
@@ -134,6 +136,11 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
     train, test = data.split(anomalous, share, rng)
     if args.limit:
         train = rng.permutation(train)[: args.limit]
+    if args.test_limit:
+        test = np.sort(rng.permutation(test)[: args.test_limit])
+    truth = np.isin(data.labels[test], [data.names.index(each) for each in anomalous])
+    if truth.all() or not truth.any():
+        raise RunError(f"test_limit is {args.test_limit}: all images drawn are of one kind; raise it")
     held_out, train = np.split(rng.permutation(train), [max(1, len(train) // 10)])
     settings = json.dumps(_settings(args) | {"class": name})
     state = open_run(directory, args.resume, settings, device)
@@ -158,7 +165,6 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
             if last:
                 break
     checkpoint.save_picture(pictures(model, data.images[test[:8]]), directory / "pictures.png")
-    truth = np.isin(data.labels[test], [data.names.index(each) for each in anomalous])
     figures = {}
     for key, test_noise in (("auc", False), ("auc_test_noise", True)):
         auc = image_auroc(model.scores(data.images[test], test_noise), truth)

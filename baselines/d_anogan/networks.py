@@ -18,11 +18,12 @@ class SizeError(ValueError):
     """An image size that the networks cannot be built for."""
 
 
-def layer_channels(size: int) -> tuple[int, ...]:
+def layer_channels(size: int, width: float = 1.0) -> tuple[int, ...]:
     """Channels of the strided layers that bring `size` down to four pixels or fewer.
 
     The thesis gives (32, 64, 128) for 28 pixels and (32, 64, 64, 128, 256, 256) for 256; sizes in between
-    take the beginning of the second, larger ones repeat its end.
+    take the beginning of the second, larger ones repeat its end. `width` is a factor on all; 0.5 and 0.25
+    give the smaller models of Table 5.4.
 
     Raises:
         SizeError: not a multiple of 4 from 28 up.
@@ -30,10 +31,8 @@ def layer_channels(size: int) -> tuple[int, ...]:
     if size < 28 or size % 4:
         raise SizeError(f"image size is {size}; the networks of D-AnoGAN take multiples of 4 from 28 up")
     layers = math.ceil(math.log2(size / 4))
-    if layers == 3:
-        return 32, 64, 128
-    channels = (32, 64, 64, 128, 256, 256)
-    return (channels + (256,) * layers)[:layers]
+    channels = (32, 64, 128) if layers == 3 else (32, 64, 64, 128, 256, 256)
+    return tuple(max(1, round(width * each)) for each in (channels + (256,) * layers)[:layers])
 
 
 def _xavier(*shape: int, generator: torch.Generator, stacked: bool = False) -> nn.Parameter:
@@ -124,12 +123,19 @@ class MultiGenerator(_Stack):
         clusters: generators.
         latent: length of a latent vector.
         generator: draws the weights.
+        width: factor on the channels of the layers.
     """
 
     def __init__(
-        self, size: int, channels: int, clusters: int, latent: int, generator: torch.Generator
+        self,
+        size: int,
+        channels: int,
+        clusters: int,
+        latent: int,
+        generator: torch.Generator,
+        width: float = 1.0,
     ) -> None:
-        widths = layer_channels(size)[::-1]
+        widths = layer_channels(size, width)[::-1]
         self.start = math.ceil(size / 2 ** len(widths))
         self.crop = (self.start * 2 ** len(widths) - size) // 4  # before the last doubling
         kernels = [(i, o, 5) for i, o in zip(widths, (*widths[1:], channels), strict=True)]
@@ -157,9 +163,15 @@ class MultiEncoder(_Stack):
     """An encoder for each cluster: images in [-1, 1] to latent vectors in [-1, 1]; arguments as above."""
 
     def __init__(
-        self, size: int, channels: int, clusters: int, latent: int, generator: torch.Generator
+        self,
+        size: int,
+        channels: int,
+        clusters: int,
+        latent: int,
+        generator: torch.Generator,
+        width: float = 1.0,
     ) -> None:
-        widths = layer_channels(size)
+        widths = layer_channels(size, width)
         sides = [4] * (len(widths) - 1) + [3]
         for side in sides:
             size = size // 2 if side == 4 else math.ceil(size / 2)
@@ -180,9 +192,9 @@ class MultiEncoder(_Stack):
 class Critic(nn.Module):
     """The discriminator, without a sigmoid: images (B, channels, size, size) to scores (B,)."""
 
-    def __init__(self, size: int, channels: int, generator: torch.Generator) -> None:
+    def __init__(self, size: int, channels: int, generator: torch.Generator, width: float = 1.0) -> None:
         super().__init__()
-        widths = layer_channels(size)
+        widths = layer_channels(size, width)
         pairs = zip((channels, *widths), widths, strict=False)
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 5, stride=2, padding=2) for i, o in pairs)
         self.head = nn.Linear(widths[-1] * math.ceil(size / 2 ** len(widths)) ** 2, 1)
@@ -193,16 +205,18 @@ class Critic(nn.Module):
         x = images
         for layer in self.layers[:-1]:
             x = F.leaky_relu(layer(x), 0.2)
-        last = F.leaky_relu(self.layers[-1](x), 0.2)
-        return self.head(last.flatten(1))[:, 0], x
+        last = F.leaky_relu(self.layers[-1](x), 0.2).flatten(1)
+        # Scores may drift together far from 0, where bfloat16 would round away the differences that teach.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(last.float())[:, 0], x
 
 
 class Classifier(nn.Module):
     """One convolution on the critic's intermediate features, to cluster logits (B, clusters)."""
 
-    def __init__(self, size: int, clusters: int, generator: torch.Generator) -> None:
+    def __init__(self, size: int, clusters: int, generator: torch.Generator, width: float = 1.0) -> None:
         super().__init__()
-        widths = layer_channels(size)
+        widths = layer_channels(size, width)
         self.layer = nn.Conv2d(widths[-2], widths[-1], 5, stride=2, padding=2)
         self.norm = nn.BatchNorm2d(widths[-1])
         self.head = nn.Linear(widths[-1] * math.ceil(size / 2 ** len(widths)) ** 2, clusters)

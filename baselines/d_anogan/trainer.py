@@ -28,6 +28,8 @@ class DAnoGANConfig:
     """1 (grey) or 3 (RGB)."""
     clusters: int = 15
     """Generators to begin with: more than there are manifolds."""
+    width: float = 1.0
+    """Factor on the channels of all layers; half of them reach the same AUC on MNIST (Table 5.4)."""
     latent: int = 30
     """Length of a latent vector."""
     batch_size: int = 128
@@ -123,11 +125,11 @@ class DAnoGAN:
     def __init__(self, config: DAnoGANConfig, seed: int, device: torch.device | str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
         weights = torch.Generator().manual_seed(seed)
-        shape = (config.size, config.channels)
-        self.generators = MultiGenerator(*shape, config.clusters, config.latent, weights).to(device)
-        self.encoders = MultiEncoder(*shape, config.clusters, config.latent, weights).to(device)
-        self.critic = Critic(*shape, weights).to(device)
-        self.classifier = Classifier(config.size, config.clusters, weights).to(device)
+        shape, drawn = (config.size, config.channels), (weights, config.width)
+        self.generators = MultiGenerator(*shape, config.clusters, config.latent, *drawn).to(device)
+        self.encoders = MultiEncoder(*shape, config.clusters, config.latent, *drawn).to(device)
+        self.critic = Critic(*shape, *drawn).to(device)
+        self.classifier = Classifier(config.size, config.clusters, *drawn).to(device)
         self.prior = Prior(config.clusters, config.entropy_weight, config.entropy_decay).to(device)
         self.networks = {
             name: getattr(self, name) for name in ("generators", "encoders", "critic", "classifier", "prior")

@@ -40,14 +40,14 @@ class Wheel:
     """Bolt patterns: each a number of holes, spread evenly on one circle."""
     rim: float = 0.76
     """Inner radius of the rim; the outer one is 0.95."""
-    hub: float = 0.3
+    hub: float = 0.36
     """Radius of the hub."""
     fork_shade: float = 0.0
     """Shade inside the forks; that of the spokes is `METAL`."""
 
 
 METAL = 0.85
-OUTER, AXLE, BOLT = 0.95, 0.07, 0.045
+OUTER, AXLE, BOLT = 0.95, 0.08, 0.06
 SPOKE, FORK = 0.13, 0.085
 """Half the width of a spoke, and of its fork at the rim."""
 
@@ -88,7 +88,7 @@ def draw(wheel: Wheel, size: int) -> np.ndarray:
 def sample(label: int, rng: np.random.Generator) -> Wheel:
     """A wheel of class `CLASSES[label]` with random diameters; anomalous ones are of any normal kind else."""
     kind = CLASSES[label]
-    rim, hub = rng.uniform(0.7, 0.82), rng.uniform(0.25, 0.34)
+    rim, hub = rng.uniform(0.72, 0.8), rng.uniform(0.33, 0.4)
     spokes, shape, bolts = (kind if label < len(NORMAL) else NORMAL[rng.integers(len(NORMAL))]).split("-")
     forked, shade = shape == "forked", 0.0
     patterns: tuple[int, ...] = (int(bolts),)

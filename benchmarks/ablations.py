@@ -1,0 +1,118 @@
+"""What each part of batch sampling is worth: the same runs with one thing changed at a time.
+
+    python -m benchmarks.ablations --dataset crackforest --data-root DATA --seeds 3 --out DIR
+
+Further options go to `train.py` and hold for all runs (`--preset standard`, `--agent ppo`). Results that DIR
+already holds are not computed again. DIR gets ablations.csv and table.md; the CRF is left out by reading
+another figure of the same run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+import train
+from agents.run import run_once
+from benchmarks.engine import EngineArgs, execute
+from benchmarks.policies import row, write_rows
+from benchmarks.report import estimate, mean
+from benchmarks.tables import markdown
+from nbs_env import checkpoint
+from nbs_env.config import Config
+
+ALL = "all parts"
+NO_CRF = "no CRF"
+VARIANTS: dict[str, Callable[[Config], list[str]]] = {
+    ALL: lambda config: [],
+    "profiles of one loss": lambda config: ["--profile-length", "1"],
+    "no re-initialisation": lambda config: ["--reinit-period", str(config.updates)],
+    "masks of one cycle": lambda config: ["--snapshot-cycles", "1"],
+    "anomaly_weight balanced": lambda config: ["--anomaly-weight", "balanced"],
+    "anomaly_weight as_printed": lambda config: ["--anomaly-weight", "as_printed"],
+    "reward_profiles buffer": lambda config: ["--reward-profiles", "buffer"],
+}
+"""Options of `train.py` that take a part away, by what the table calls that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationArgs(EngineArgs):
+    """What to run, and where to put it."""
+
+    out: Path
+    """Folder for runs and table."""
+    seeds: int = 3
+    """Splits, with the seeds 0, 1, ..."""
+
+
+def jobs(args: AblationArgs, words: list[str]) -> list[tuple[str, Any]]:
+    """Each variant with the arguments of `agents.run.run_once`; all variants of a seed one after another."""
+    found = []
+    for seed in range(args.seeds):
+        for number, (variant, change) in enumerate(VARIANTS.items()):
+            line = [*words, "--seed", str(seed), "--run-dir", str(args.out / "runs" / f"{seed}-{number}")]
+            _, config, _ = train.parse(line)
+            found.append((variant, train.parse([*line, *change(config)])))
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Mean F1 of each variant, and its difference from all parts in pairs of the same split."""
+    f1: dict[str, dict[int, float]] = {}
+    for each in rows:
+        if not each["error"] and "nbs_crf.pixel_f1" in each:
+            f1.setdefault(each["variant"], {})[each["seed"]] = each["nbs_crf.pixel_f1"]
+            if each["variant"] == ALL:
+                f1.setdefault(NO_CRF, {})[each["seed"]] = each["nbs.pixel_f1"]
+    lines = [["", "splits", "F1", f"difference from {ALL} [95 %]"]]
+    for variant in (ALL, NO_CRF, *list(VARIANTS)[1:]):
+        values, cell = f1.get(variant, {}), "-"
+        pairs = [values[seed] - f1[ALL][seed] for seed in values if seed in f1.get(ALL, {})]
+        if pairs and variant != ALL:
+            middle, low, high = estimate([np.array(pairs)], mean)
+            cell = f"{middle:+.3f}" + ("" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
+        middle_cell = f"{np.mean(list(values.values())):.3f}" if values else "-"
+        lines.append([variant, str(len(values)), middle_cell, cell])
+    return lines
+
+
+def main() -> None:
+    """Run what is missing, and write the table."""
+    args, words = tyro.cli(AblationArgs, description=__doc__, return_unknown_args=True)
+    try:
+        todo = jobs(args, words)
+    except train.ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    args.out.mkdir(parents=True, exist_ok=True)
+    errors: dict[int, str] = {}
+    for index, problem in execute([partial(run_once, *job) for _, job in todo], args):
+        errors[index] = problem
+        variant, (run, _, _) = todo[index]
+        print(f"{len(errors)} of {len(todo)}: {variant}, seed {run.seed}: {problem or 'done'}", flush=True)
+        if not problem:  # most of what a run takes on disc
+            for name in ("checkpoint.pt", "detector.pt"):
+                (run.directory() / name).unlink(missing_ok=True)
+        rows = [
+            {"variant": variant} | row(job, errors.get(number, ""))
+            for number, (variant, job) in enumerate(todo)
+        ]
+        write_rows(rows, args.out / "ablations.csv")
+    failed = [f"\n{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
+    command = "python -m benchmarks.ablations " + " ".join(sys.argv[1:])
+    text = f"`{command}`\n\n{markdown(table(rows))}{''.join(failed)}"
+    checkpoint.replace_file(args.out / "table.md", lambda part: part.write_text(text))
+    print(text)
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
