@@ -1,28 +1,79 @@
-"""What a step and an iteration cost: `python -m benchmarks.speed`.
+"""What everything costs, each against its simple reference: `python -m benchmarks.speed --out DIR`.
 
-One thread, random actions with a fixed seed, images of random noise. Three questions:
+Things that are compared are in one process and take turns, so that what else the machine does falls on all
+alike; the first round warms up and does not count. DIR gets speed.json and speed.md. Images are noise,
+actions random. `--threads 1` gives figures that others on the machine disturb least.
 
-- a non-terminal `env.step` of the default configuration (goal: below 150 microseconds at the median);
-- a whole iteration with 20 and with 1000 unlabelled images (goal: a ratio of at most 1.15);
-- an iteration with `evaluation="lazy"` and `"full"` at CrackForest's 113 unlabelled images.
-
-The iterations that are compared take turns, so that what else the machine does falls on both alike.
+The share of the limit is: operations counted by PyTorch, over seconds, over what a matrix product of 2048 by
+2048 does per second here in the same arithmetic.
 """
 
 from __future__ import annotations
 
-import argparse
+import platform
+import resource
+import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import tyro
+from torch.utils.flop_counter import FlopCounterMode
 
-from nbs_env.config import PAPER, Config
+from agents.reinforce import Reinforce
+from baselines.alcn.trainer import ALCN, ALCNConfig
+from baselines.common import RunError, pick_device
+from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
+from benchmarks.d_anogan import LoopedDAnoGAN
+from nbs_env import checkpoint
+from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.config import PAPER, PRESETS, Config
 from nbs_env.data import AnomalyDataset
+from nbs_env.detector import Detector
 from nbs_env.env import PatchSamplingEnv
+from nbs_env.learner import Learner
+from nbs_env.networks import compute_dtype, initialize
+from nbs_env.predictor import Predictor
+from nbs_env.profiles import copy_weights
 
 LABELED = 5
+Task = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to time."""
+
+    out: Path | None = None
+    """Folder for speed.json and speed.md; default: only print."""
+    groups: str = "step,learner,iteration,episode,detector,d_anogan,alcn"
+    """What to time, separated by commas."""
+    rounds: int = 5
+    """Rounds that count; the slowest things get fewer."""
+    threads: int = 0
+    """CPU threads; 0: as many as PyTorch takes."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to time: what the table calls it, the work, and how often it counts."""
+
+    name: str
+    task: Task
+    reference: str = ""
+    """Name of the case of the same group that it is held against."""
+    dtype: torch.dtype | None = None
+    """Arithmetic of its limit; None: none is given."""
+    share: float = 1.0
+    """Factor on the rounds."""
 
 
 def noise(unlabeled: int, size: int) -> AnomalyDataset:
@@ -40,80 +91,244 @@ def noise(unlabeled: int, size: int) -> AnomalyDataset:
     )
 
 
-def make(unlabeled: int, config: Config) -> PatchSamplingEnv:
+def make(unlabeled: int, config: Config, device: str) -> PatchSamplingEnv:
     """An environment on noise, after its first reset."""
-    env = PatchSamplingEnv(noise(unlabeled, config.image_size), LABELED, config, device="cpu")
+    env = PatchSamplingEnv(noise(unlabeled, config.image_size), LABELED, config, device=device)
     env.reset(seed=0)
     return env
 
 
-def time_steps(env: PatchSamplingEnv, count: int) -> np.ndarray:
-    """Seconds of `count` non-terminal steps, after an episode for warming up.
-
-    Nothing trains in between, so an image's loss map is measured on its first visit alone; those few steps
-    are slower by far, and they are in the sample.
-    """
-    rng = np.random.default_rng(0)
-    time_iteration(env, rng)
-    length = env.config.cloning_length + env.config.episode_length
-    seconds: list[float] = []
-    while len(seconds) < count:
-        env.reset()
-        for _ in range(length - 1):
-            action = rng.integers(9)
-            start = time.perf_counter()
-            env.step(action)
-            seconds.append(time.perf_counter() - start)
-    return np.array(seconds[:count])
-
-
-def time_iteration(env: PatchSamplingEnv, rng: np.random.Generator) -> float:
-    """Seconds of one episode, its reset and its training included."""
-    start = time.perf_counter()
+def play(env: PatchSamplingEnv, rng: np.random.Generator) -> None:
+    """One episode of random actions, its training included."""
     env.reset()
     terminated = False
     while not terminated:
         terminated = env.step(rng.integers(9))[2]
+
+
+def step_cases(device: str) -> Iterator[Case]:
+    """Steps that are not terminal, a reset now and then among them; so are an image's first visits."""
+    env, rng = make(20, PAPER, device), np.random.default_rng(0)
+    play(env, rng)
+    length = PAPER.cloning_length + PAPER.episode_length
+    left = 0
+
+    def step() -> None:
+        nonlocal left
+        if not left:
+            env.reset()
+            left = length - 1
+        left -= 1
+        env.step(rng.integers(9))
+
+    yield Case("step, not terminal", step, share=400)
+
+
+def learner_cases(device: str) -> Iterator[Case]:
+    """An update and its parts, against float32 with channels first."""
+    patches = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
+    data = noise(20, 256)
+    ways = {"float32, channels first": "float32", "as shipped": "auto"}
+    learners = {}
+    for way, precision in ways.items():
+        config = replace(PRESETS["quick"], precision=precision)  # type: ignore[arg-type]
+        labeled = np.arange(LABELED)
+        learner = Learner(data.images, labeled, data.masks[:LABELED], config, torch.device(device), 0)
+        if way != "as shipped":
+            learner.trainer.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            learner.predictor.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for _ in range(config.profile_length):
+            learner.update(patches)
+        learners[way] = learner
+    parts: dict[str, Callable[[Learner], Task]] = {
+        "update": lambda learner: partial(learner.update, patches),
+        "autoencoder": lambda learner: partial(
+            learner.trainer.train, torch.from_numpy(patches).permute(0, 3, 1, 2), 8
+        ),
+        "loss maps of the labelled": lambda learner: partial(learner._measure, learner.labeled),
+        "predictor step": lambda learner: learner._train_predictor,
+    }
+    for part, task in parts.items():
+        slow, fast = (f"{part}, {way}" for way in ways)
+        yield Case(slow, task(learners["float32, channels first"]), dtype=torch.float32)
+        yield Case(fast, task(learners["as shipped"]), slow, learners["as shipped"].dtype)
+
+
+def iteration_cases(device: str) -> Iterator[Case]:
+    """Whole iterations by the number of unlabelled images, and with all of them measured at every update."""
+    rng = np.random.default_rng(1)
+    first = "iteration, 20 unlabelled"
+    for count in (20, 200, 1000):
+        name = f"iteration, {count} unlabelled"
+        yield Case(name, partial(play, make(count, PAPER, device), rng), first if name != first else "")
+    full = "iteration, 113 unlabelled, full"
+    yield Case(full, partial(play, make(113, replace(PAPER, evaluation="full"), device), rng), share=0.4)
+    yield Case(
+        "iteration, 113 unlabelled, lazy", partial(play, make(113, PAPER, device), rng), full, None, 0.4
+    )
+
+
+def episode_cases(device: str) -> Iterator[Case]:
+    """An episode that REINFORCE plays and learns from."""
+    config = replace(PRESETS["quick"], warmup_updates=9)
+    env = make(20, config, device)
+    agent = Reinforce(env, 0)
+    agent.learn(env, config.warmup_updates, lambda *_: None)
+    yield Case("episode with REINFORCE", partial(agent.learn, env, 1, lambda *_: None))
+
+
+def detector_cases(device: str) -> Iterator[Case]:
+    """Masks of one image, one snapshot."""
+    where = torch.device(device)
+    dtype = compute_dtype("auto", where)
+    trainer = AutoencoderTrainer(200, 1e-4, where, dtype)
+    trainer.reinitialize(torch.Generator().manual_seed(0))
+    predictor = Predictor(PAPER.profile_length, 2)
+    initialize(predictor, torch.Generator().manual_seed(0))
+    ring = [copy_weights(trainer.network, dtype)] * PAPER.profile_length
+    detector = Detector([ring], predictor.state_dict(), 256, "auto", where)
+    for size in (256, 1024):
+        image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        yield Case(f"Detector.predict, {size} pixels", partial(_predict, detector, image), "", dtype)
+
+
+def _predict(detector: Detector, image: np.ndarray) -> None:
+    list(detector.predict([image]))
+
+
+def d_anogan_cases(device: str) -> Iterator[Case]:
+    """Five critic steps and one of all others, 15 clusters, batch 128, against a loop over the clusters."""
+    plain = DAnoGANConfig()
+    data = torch.randint(256, (1000, 1, 28, 28), dtype=torch.uint8, device=device)
+    fast = compute_dtype("auto", torch.device(device))
+    loop = "D-AnoGAN, loop over clusters, float32"
+    models = {
+        loop: LoopedDAnoGAN(plain, 0, device),
+        "D-AnoGAN, at once, float32": DAnoGAN(plain, 0, device),
+        "D-AnoGAN, at once, as fast as it goes": DAnoGAN(
+            replace(plain, bfloat16=fast == torch.bfloat16), 0, device
+        ),
+    }
+    for name, model in models.items():  # PyTorch cannot count the operations of the gradient penalty
+        yield Case(name, partial(_rounds, model, data, plain.critic_steps), loop if name != loop else "")
+
+
+def _rounds(model: DAnoGAN, data: torch.Tensor, count: int) -> None:
+    for _ in range(count):
+        model.step(data)
+
+
+def alcn_cases(device: str) -> Iterator[Case]:
+    """Algorithm 1 on a batch of 64, the paper's sizes."""
+    fast = compute_dtype("auto", torch.device(device))
+    images = torch.randn((64, 1, 28, 28), device=device)
+    slow = "ALCN step, float32"
+    yield Case(slow, partial(ALCN(ALCNConfig(), 0, device).step, images), dtype=torch.float32)
+    model = ALCN(ALCNConfig(bfloat16=fast == torch.bfloat16), 0, device)
+    yield Case("ALCN step, as fast as it goes", partial(model.step, images), slow, fast)
+
+
+GROUPS: dict[str, Callable[[str], Iterator[Case]]] = {
+    "step": step_cases,
+    "learner": learner_cases,
+    "iteration": iteration_cases,
+    "episode": episode_cases,
+    "detector": detector_cases,
+    "d_anogan": d_anogan_cases,
+    "alcn": alcn_cases,
+}
+
+
+def timed(task: Task, device: str) -> float:
+    """Seconds of one call, the device's work included."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    task()
+    if device != "cpu":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def compare(first: PatchSamplingEnv, second: PatchSamplingEnv, iterations: int) -> np.ndarray:
-    """Seconds (iterations, 2) of iterations in turns, after one of each for warming up."""
-    rngs = np.random.default_rng(1), np.random.default_rng(1)
-    pairs = [
-        [time_iteration(env, rng) for env, rng in zip((first, second), rngs, strict=True)]
-        for _ in range(iterations + 1)
+def limit(dtype: torch.dtype, device: str) -> float:
+    """Operations a second of a matrix product."""
+    a, b = torch.randn((2, 2048, 2048), device=device).to(dtype)
+    return 2 * 2048**3 / min(timed(lambda: a @ b, device) for _ in range(5))
+
+
+def measure(
+    cases: list[Case], rounds: int, device: str, limits: dict[torch.dtype, float]
+) -> list[dict[str, Any]]:
+    """Time `cases` in turns; a row for each."""
+    for case in cases:
+        case.task()
+    seconds: dict[str, list[float]] = {case.name: [] for case in cases}
+    for turn in range(rounds):
+        for case in cases:
+            if turn < max(1, round(case.share * rounds)):
+                seconds[case.name].append(timed(case.task, device))
+    rows = []
+    for case in cases:
+        low, middle, high = np.quantile(seconds[case.name], (0.25, 0.5, 0.75)).tolist()
+        row: dict[str, Any] = {"name": case.name, "seconds": middle, "low": low, "high": high}
+        row["reference"] = case.reference
+        row["times_faster"] = float(np.median(seconds[case.reference])) / middle if case.reference else None
+        row["limit"] = None
+        if case.dtype is not None:
+            with FlopCounterMode(display=False) as counter:
+                case.task()
+            row["limit"] = counter.get_total_flops() / middle / limits[case.dtype]
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table."""
+    lines = [
+        "| | median | quartiles | times faster | share of the limit |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    return np.array(pairs[1:])
-
-
-def row(name: str, seconds: np.ndarray, scale: float, unit: str) -> str:
-    """A line of the table: median and quartiles."""
-    low, middle, high = np.quantile(seconds * scale, (0.25, 0.5, 0.75))
-    return f"{name:44}{middle:10.1f}{low:10.1f}{high:10.1f}  {unit}"
+    for row in rows:
+        ratio = f"{row['times_faster']:.2f}" if row["times_faster"] else ""
+        share = f"{row['limit']:.0%}" if row["limit"] else ""
+        scale, unit = (1e6, "us") if row["seconds"] < 1e-3 else (1e3, "ms")
+        middle, low, high = (f"{scale * row[name]:.3g}" for name in ("seconds", "low", "high"))
+        lines.append(f"| {row['name']} | {middle} {unit} | {low} - {high} | {ratio} | {share} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000, help="steps to time")
-    parser.add_argument("--iterations", type=int, default=5, help="iterations to time with 20 and with 1000")
-    parser.add_argument("--full", type=int, default=1, help="iterations to time of lazy and full; 0: none")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    print(f"{'one thread':44}{'median':>10}{'25 %':>10}{'75 %':>10}")
-    few = make(20, PAPER)
-    steps = time_steps(few, args.steps)
-    print(row("step, not terminal", steps, 1e6, "us   (goal: below 150)"), flush=True)
-    pairs = compare(few, make(1000, PAPER), args.iterations)
-    for column, count in enumerate((20, 1000)):
-        print(row(f"iteration, {count} unlabelled images", pairs[:, column], 1, "s"))
-    ratio = np.median(pairs[:, 1]) / np.median(pairs[:, 0])
-    print(f"{'ratio of the medians':44}{ratio:10.2f}{'':22}(goal: at most 1.15)", flush=True)
-    if args.full:
-        pairs = compare(make(113, PAPER), make(113, replace(PAPER, evaluation="full")), args.full)
-        for column, kind in enumerate(("lazy", "full")):
-            print(row(f"iteration, 113 unlabelled images, {kind}", pairs[:, column], 1, "s"))
+    args = tyro.cli(Args, description=__doc__)
+    device = pick_device(args.device)
+    names = args.groups.split(",")
+    try:
+        for name in names:
+            if name not in GROUPS:
+                raise RunError(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    limits = {dtype: limit(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
+    where = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
+    head = f"{where}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}. "
+    head += "Matrix products: " + ", ".join(
+        f"{value / 1e9:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}" for dtype, value in limits.items()
+    )
+    rows = []
+    for name in names:
+        rows += measure(list(GROUPS[name](device)), args.rounds, device, limits)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        text = f"{head}.\n\n{markdown(rows)}\nPeak resident memory of it all: {peak:.0f} MiB.\n"
+        if args.out:
+            args.out.mkdir(parents=True, exist_ok=True)
+            state = {"machine": head, "peak_mib": peak, "rows": rows}
+            checkpoint.save_json(state, args.out / "speed.json")
+            checkpoint.replace_file(args.out / "speed.md", partial(Path.write_text, data=text))
+        print(f"{name} done", flush=True)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -226,18 +226,19 @@ def test_the_prior_finds_three_manifolds() -> None:
     images = (patterns[labels] * brightness * 255).to(torch.uint8)[:, None]
     config = DAnoGANConfig(
         clusters=6,
-        latent=4,
-        batch_size=48,
-        prior_lr=0.01,
-        entropy_weight=1.0,
-        entropy_decay=0.98,
+        width=0.25,
+        latent=1,
+        batch_size=24,
+        critic_steps=2,
+        prior_lr=3e-3,
+        entropy_weight=50.0,
+        entropy_decay=0.997,
         critic_lr=5e-4,
         generator_lr=5e-4,
         classifier_lr=5e-4,
-        bfloat16=torch.cpu._is_avx512_bf16_supported(),
     )
     model = DAnoGAN(config, 0)
-    for step in range(4000):
+    for step in range(8000):
         figures = model.step(images)
         if step % 100 == 0:
             model.check(figures)
@@ -264,3 +265,22 @@ def test_the_loop_of_the_benchmark_computes_the_same() -> None:
         torch.testing.assert_close(images[row], expected[0], rtol=0, atol=1e-5)
         expected = model.encoders(images[row][None, None], k[None])[0]
         torch.testing.assert_close(again[row], expected[0], rtol=0, atol=1e-5)
+
+
+def test_critic_is_ahead_during_its_warmup(data: torch.Tensor) -> None:
+    model = DAnoGAN(replace(SMALL, critic_steps=1, critic_warmup=6), 0)
+    assert ["generator_loss" in model.step(data) for _ in range(9)] == [
+        *(True, False, False, False, False, True),
+        *(True, True, True),
+    ]
+
+
+def test_bfloat16_keeps_differences_of_scores_far_from_zero(data: torch.Tensor) -> None:
+    critic = Critic(28, 1, torch.Generator().manual_seed(0))
+    images = data.float() / 127.5 - 1
+    expected = critic(images)[0]
+    with torch.no_grad():
+        critic.head.bias.fill_(5000.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = critic(images)[0]
+    torch.testing.assert_close(scores - 5000.0, expected, rtol=0, atol=0.05)

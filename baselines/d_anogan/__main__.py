@@ -76,12 +76,19 @@ class Args:
     model: DAnoGANConfig = field(
         default_factory=lambda: DAnoGANConfig(
             size=64,
-            clusters=12,
-            batch_size=32,
-            steps=1500,
+            width=0.5,
+            clusters=8,
+            latent=2,
+            batch_size=16,
+            critic_steps=1,
+            critic_warmup=500,
+            steps=5500,
             xzx_steps=300,
-            entropy_decay=0.98,
-            prior_lr=5e-3,
+            generator_lr=6e-4,
+            critic_lr=6e-4,
+            classifier_lr=6e-4,
+            encoder_lr=2e-4,
+            entropy_decay=0.9985,
             bfloat16=torch.cpu._is_avx512_bf16_supported(),
         )
     )

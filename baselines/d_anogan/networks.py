@@ -155,7 +155,8 @@ class MultiGenerator(_Stack):
             if last and self.crop:
                 x = x[:, :, self.crop : -self.crop, self.crop : -self.crop]
             x = upsample_conv(x, *self._kernel(layer, active), groups=clusters)
-            x = torch.tanh(x) if last else F.selu(x)
+            # Near -1 bfloat16 rounds to -1, where tanh has no gradient: black images would stay black.
+            x = torch.tanh(x.float()) if last else F.selu(x)
         return x.unflatten(1, (clusters, -1)).transpose(0, 1)
 
 

@@ -36,6 +36,9 @@ class DAnoGANConfig:
     """Real images of a step."""
     critic_steps: int = 5
     """Critic steps to one step of everything else."""
+    critic_warmup: int = 0
+    """Steps at the start in which it is five to one whatever `critic_steps` says: against a critic that knows
+    nothing yet some generators turn black, where tanh has no gradient, and stay so."""
     steps: int = 20_000
     """Critic steps in all."""
     xzx_steps: int = 4_000
@@ -177,7 +180,7 @@ class DAnoGAN:
         """A critic step, and every `critic_steps`-th time one of all others; figures on the device."""
         config, real = self.config, self.batch(data)
         latents, clusters, weights = self.draw()
-        others = self.steps % config.critic_steps == 0
+        others = self.steps % (5 if self.steps < config.critic_warmup else config.critic_steps) == 0
         with self.autocast(), torch.set_grad_enabled(others):
             fake = self.generators(latents, self.active).flatten(0, 1)
         figures = self._step_critic(real, fake.detach().float(), weights)
