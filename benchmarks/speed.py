@@ -291,7 +291,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         ratio = f"{row['times_faster']:.2f}" if row["times_faster"] else ""
         share = f"{row['limit']:.0%}" if row["limit"] else ""
-        scale, unit = (1e6, "us") if row["seconds"] < 1e-3 else (1e3, "ms")
+        units = ((1e6, "us"), (1e3, "ms"))
+        scale, unit = next((each for each in units if row["seconds"] * each[0] < 1000), (1, "s"))
         middle, low, high = (f"{scale * row[name]:.3g}" for name in ("seconds", "low", "high"))
         lines.append(f"| {row['name']} | {middle} {unit} | {low} - {high} | {ratio} | {share} |")
     return "\n".join(lines) + "\n"
