@@ -55,6 +55,11 @@ def test_other_sizes_are_named(size: int) -> None:
         layer_channels(size)
 
 
+def test_width_is_positive() -> None:
+    with pytest.raises(SizeError, match=r"width is 0.0; choose a factor above 0"):
+        layer_channels(28, 0.0)
+
+
 def test_doubled_convolution_against_the_definition() -> None:
     x = torch.randn(2, 3 * 4, 5, 7, generator=seeded())
     weight, bias = torch.randn(3 * 2, 4, 5, 5, generator=seeded()), torch.randn(6, generator=seeded())

@@ -98,7 +98,7 @@ class Args:
 def load(args: Args) -> ClassDataset:
     """The data set, in the size and channels of the model."""
     config = args.model
-    layer_channels(config.size)
+    layer_channels(config.size, config.width)
     if args.dataset == "wheel":
         images, labels, _ = wheel.make(args.per_class, config.size, args.seed)
         return ClassDataset(images[:, None].repeat(config.channels, 1), labels, wheel.CLASSES)

@@ -15,7 +15,7 @@ from torch import nn
 
 
 class SizeError(ValueError):
-    """An image size that the networks cannot be built for."""
+    """An image size or a width that the networks cannot be built for."""
 
 
 def layer_channels(size: int, width: float = 1.0) -> tuple[int, ...]:
@@ -26,8 +26,10 @@ def layer_channels(size: int, width: float = 1.0) -> tuple[int, ...]:
     give the smaller models of Table 5.4.
 
     Raises:
-        SizeError: not a multiple of 4 from 28 up.
+        SizeError: not a multiple of 4 from 28 up, or a width that is not positive.
     """
+    if not 0 < width < math.inf:
+        raise SizeError(f"width is {width}; choose a factor above 0, such as 0.5")
     if size < 28 or size % 4:
         raise SizeError(f"image size is {size}; the networks of D-AnoGAN take multiples of 4 from 28 up")
     layers = math.ceil(math.log2(size / 4))
