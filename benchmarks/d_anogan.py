@@ -1,4 +1,4 @@
-"""D-AnoGAN's training step, all clusters at once against a loop over them: `python -m benchmarks.d_anogan`.
+"""D-AnoGAN's training step as a loop over clusters, for `python -m benchmarks.speed --groups d_anogan`.
 
 The loop does what the thesis describes: clusters are drawn one by one for each fake, and each generator and
 encoder runs on its share of the batch, in float32, the doubled convolutions as they are defined. All start
@@ -7,13 +7,8 @@ from the same weights and take turns.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import nn
 
 from baselines.d_anogan.networks import MultiEncoder, MultiGenerator
@@ -105,52 +100,3 @@ class LoopedDAnoGAN(DAnoGAN):
         self._descend("prior", self.prior.loss(estimate))
         self.prior.advance()
         return {"cross_entropy": cross_entropy.detach()}
-
-
-@dataclass(frozen=True)
-class SpeedArgs:
-    """What to time."""
-
-    size: int = 28
-    """Side of the images in pixels."""
-    clusters: int = 15
-    """Generators."""
-    batch_size: int = 128
-    """Images of a step."""
-    rounds: int = 5
-    """Rounds of five critic steps and one of all others, after one for warming up."""
-    device: str = "cpu"
-    """cpu or cuda."""
-
-
-def main() -> None:
-    """Measure and print."""
-    args = tyro.cli(SpeedArgs, description=__doc__)
-    plain = DAnoGANConfig(size=args.size, clusters=args.clusters, batch_size=args.batch_size)
-    data = torch.randint(256, (1000, 1, args.size, args.size), dtype=torch.uint8, device=args.device)
-    models = {
-        "loop over clusters, float32": LoopedDAnoGAN(plain, 0, args.device),
-        "at once, float32": DAnoGAN(plain, 0, args.device),
-        "at once, bfloat16": DAnoGAN(replace(plain, bfloat16=True), 0, args.device),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for turn in range(args.rounds + 1):
-        for name, model in models.items():
-            if args.device != "cpu":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(plain.critic_steps):
-                model.step(data)
-            if args.device != "cpu":
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    base = np.median(seconds["loop over clusters, float32"])
-    print(f"{'milliseconds a round':32}{'median':>10}{'25 %':>10}{'75 %':>10}{'times faster':>14}")
-    for name, values in seconds.items():
-        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75)) * 1000
-        print(f"{name:32}{middle:10.0f}{low:10.0f}{high:10.0f}{base / middle * 1000:14.2f}")
-
-
-if __name__ == "__main__":
-    main()

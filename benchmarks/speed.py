@@ -5,13 +5,17 @@ alike; the first round warms up and does not count. DIR gets speed.json and spee
 actions random. `--threads 1` gives figures that others on the machine disturb least.
 
 The share of the limit is: operations counted by PyTorch, over seconds, over what a matrix product of 2048 by
-2048 does per second here in the same arithmetic.
+2048 does per second here in the same arithmetic. Memory is what the first call needs beyond what is held
+before it, where the system tells (Linux, CUDA).
+
+`python -m benchmarks.speed --memory-updates 2000 --out DIR` plays that many updates instead, and plots how
+much memory the process holds to DIR/memory.png.
 """
 
 from __future__ import annotations
 
+import math
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +25,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
 
 from agents.reinforce import Reinforce
 from baselines.alcn.trainer import ALCN, ALCNConfig
@@ -60,6 +66,8 @@ class Args:
     """CPU threads; 0: as many as PyTorch takes."""
     device: str = "auto"
     """cpu, cuda or auto."""
+    memory_updates: int = 0
+    """Plot the memory held over this many updates, and time nothing."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,32 @@ def timed(task: Task, device: str) -> float:
     return time.perf_counter() - start
 
 
+def status(field: str) -> float:
+    """A size of this process in MiB by its name in proc(5), VmRSS or VmHWM; NaN where there is no such."""
+    file = Path("/proc/self/status")
+    if not file.is_file():
+        return math.nan
+    lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
+    return int(lines[field].split()[0]) / 1024
+
+
+def peak(task: Task, device: str) -> float | None:
+    """MiB that a call needs at most beyond what is held before it; None where the system does not tell."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        timed(task, device)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    except OSError:
+        task()
+        return None
+    held = status("VmRSS")
+    task()
+    return status("VmHWM") - held
+
+
 def limit(dtype: torch.dtype, device: str) -> float:
     """Operations a second of a matrix product."""
     a, b = torch.randn((2, 2048, 2048), device=device).to(dtype)
@@ -260,8 +294,7 @@ def measure(
     cases: list[Case], rounds: int, device: str, limits: dict[torch.dtype, float]
 ) -> list[dict[str, Any]]:
     """Time `cases` in turns; a row for each."""
-    for case in cases:
-        case.task()
+    memory = {case.name: peak(case.task, device) for case in cases}
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     for turn in range(rounds):
         for case in cases:
@@ -273,7 +306,7 @@ def measure(
         row: dict[str, Any] = {"name": case.name, "seconds": middle, "low": low, "high": high}
         row["reference"] = case.reference
         row["times_faster"] = float(np.median(seconds[case.reference])) / middle if case.reference else None
-        row["limit"] = None
+        row["peak_mib"], row["limit"] = memory[case.name], None
         if case.dtype is not None:
             with FlopCounterMode(display=False) as counter:
                 case.task()
@@ -285,23 +318,46 @@ def measure(
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table."""
     lines = [
-        "| | median | quartiles | times faster | share of the limit |",
-        "| --- | --- | --- | --- | --- |",
+        "| | median | quartiles | times faster | share of the limit | MiB |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         ratio = f"{row['times_faster']:.2f}" if row["times_faster"] else ""
         share = f"{row['limit']:.0%}" if row["limit"] else ""
+        held = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         units = ((1e6, "us"), (1e3, "ms"))
         scale, unit = next((each for each in units if row["seconds"] * each[0] < 1000), (1, "s"))
         middle, low, high = (f"{scale * row[name]:.3g}" for name in ("seconds", "low", "high"))
-        lines.append(f"| {row['name']} | {middle} {unit} | {low} - {high} | {ratio} | {share} |")
+        lines.append(f"| {row['name']} | {middle} {unit} | {low} - {high} | {ratio} | {share} | {held} |")
     return "\n".join(lines) + "\n"
+
+
+def memory(updates: int, device: str, out: Path) -> None:
+    """Play episodes of random actions, short ones on small images, and plot the memory held after each."""
+    config = replace(PAPER, image_size=128, cloning_length=0, episode_length=16, updates=updates)
+    env, rng = make(50, config, device), np.random.default_rng(0)
+    held = []
+    for _ in tqdm(range(updates), unit="update"):
+        play(env, rng)
+        held.append(torch.cuda.memory_allocated() / 2**20 if device != "cpu" else status("VmRSS"))
+    figure, axes = plt.subplots(figsize=(8, 4), constrained_layout=True)
+    axes.plot(held)
+    axes.set(xlabel="update", ylabel="memory held, MiB", ylim=(0, None))
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.replace_file(out / "memory.png", partial(figure.savefig, format="png", dpi=80))
+    checkpoint.save_json({"mib": held}, out / "memory.json")
+    plt.close(figure)
 
 
 def main() -> None:
     """Measure and print the table."""
     args = tyro.cli(Args, description=__doc__)
     device = pick_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.memory_updates:
+        memory(args.memory_updates, device, args.out or Path())
+        return
     names = args.groups.split(",")
     try:
         for name in names:
@@ -310,8 +366,6 @@ def main() -> None:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     limits = {dtype: limit(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
     where = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
     head = f"{where}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}. "
@@ -321,11 +375,10 @@ def main() -> None:
     rows = []
     for name in names:
         rows += measure(list(GROUPS[name](device)), args.rounds, device, limits)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        text = f"{head}.\n\n{markdown(rows)}\nPeak resident memory of it all: {peak:.0f} MiB.\n"
+        text = f"{head}.\n\n{markdown(rows)}"
         if args.out:
             args.out.mkdir(parents=True, exist_ok=True)
-            state = {"machine": head, "peak_mib": peak, "rows": rows}
+            state = {"machine": head, "rows": rows}
             checkpoint.save_json(state, args.out / "speed.json")
             checkpoint.replace_file(args.out / "speed.md", partial(Path.write_text, data=text))
         print(f"{name} done", flush=True)

@@ -36,6 +36,24 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert all(row["seconds"] > 0 for row in rows)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_of_a_call() -> None:
+    held = []
+    assert speed.peak(lambda: None, "cpu") == pytest.approx(0, abs=4)
+    assert speed.peak(lambda: held.append(torch.ones(100 * 2**18)), "cpu") == pytest.approx(100, abs=4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_over_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["speed", "--memory-updates", "2", "--out", str(tmp_path), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", words)
+    speed.main()
+    held = json.loads((tmp_path / "memory.json").read_text())["mib"]
+    assert len(held) == 2
+    assert all(100 < each < 20_000 for each in held)
+    assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_unknown_group_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["speed", "--groups", "steps"])
     with pytest.raises(SystemExit) as end:
