@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +50,7 @@ class Problem:
         unlabeled: all others; their masks serve for the figures alone.
         directory: where results go.
         device: where to compute.
+        start: when all of it began.
     """
 
     data: AnomalyDataset
@@ -56,6 +58,7 @@ class Problem:
     unlabeled: np.ndarray
     directory: Path
     device: str
+    start: float = field(default_factory=time.perf_counter)
 
 
 def prepare(args: SegmentationArgs, method: str) -> Problem:
@@ -111,6 +114,7 @@ def score(
         "labeled_kinds": sorted({data.kinds[i] for i in problem.labeled}),
         "scored_images": len(known),
         "threshold": threshold,
+        "seconds": time.perf_counter() - problem.start,
         "methods": {method: figures},
         "kinds": {method: counts_by_kind(masks, data.masks[known], [data.kinds[i] for i in known])},
     } | more

@@ -23,7 +23,7 @@ import train
 from agents.run import run_once
 from benchmarks.engine import EngineArgs, execute
 from benchmarks.policies import row, write_rows
-from benchmarks.report import estimate, mean
+from benchmarks.report import estimate, machine, mean
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -107,7 +107,7 @@ def main() -> None:
         write_rows(rows, args.out / "ablations.csv")
     failed = [f"\n{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
     command = "python -m benchmarks.ablations " + " ".join(sys.argv[1:])
-    text = f"`{command}`\n\n{markdown(table(rows))}{''.join(failed)}"
+    text = f"`{command}`\n\n{machine()}.\n\n{markdown(table(rows))}{''.join(failed)}"
     checkpoint.replace_file(args.out / "table.md", lambda part: part.write_text(text))
     print(text)
     if failed:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import math
+import platform
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy.stats
+import torch
 
 from nbs_env import checkpoint
 
@@ -49,6 +52,12 @@ def estimate(
         rng=np.random.default_rng(0),
     ).confidence_interval
     return middle, float(interval.low), float(interval.high)
+
+
+def machine(device: str = "cpu") -> str:
+    """What figures were measured on, in one line with versions and date."""
+    where = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
+    return f"{where}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
 
 
 def interquartile_mean(*samples: np.ndarray) -> np.ndarray:

@@ -15,12 +15,10 @@ much memory the process holds to DIR/memory.png.
 from __future__ import annotations
 
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.common import RunError, pick_device
 from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
 from benchmarks.d_anogan import LoopedDAnoGAN
+from benchmarks.report import machine
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.config import PAPER, PRESETS, Config
@@ -367,10 +366,13 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     limits = {dtype: limit(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
-    where = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
-    head = f"{where}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}. "
-    head += "Matrix products: " + ", ".join(
-        f"{value / 1e9:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}" for dtype, value in limits.items()
+    head = (
+        machine(device)
+        + ". Matrix products: "
+        + ", ".join(
+            f"{value / 1e9:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}"
+            for dtype, value in limits.items()
+        )
     )
     rows = []
     for name in names:

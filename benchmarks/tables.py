@@ -30,7 +30,7 @@ from agents.run import run_once
 from baselines import forest, reconstruction, unet
 from baselines.common import ERRORS, RunError
 from benchmarks.engine import EngineArgs, execute
-from benchmarks.report import estimate, mean
+from benchmarks.report import estimate, machine, mean
 from nbs_env import checkpoint
 from nbs_env.data import GOOD
 
@@ -107,11 +107,14 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
         if failed.get(place):
             continue
         metrics = json.loads((place / "metrics.json").read_text())
+        timing = place / "timing.json"
+        seconds = sum(json.loads(timing.read_text()).values()) if timing.is_file() else metrics["seconds"]
         for name, figures in metrics["methods"].items():
             results[dataset, seed, name] = {
                 **figures,
                 "kinds": metrics["kinds"][name],
                 "labeled_kinds": metrics["labeled_kinds"],
+                "minutes": seconds / 60,
                 "picture": place / "overlays.png",
             }
     problems = [f"{place.parent.name} {place.name}: {each}" for place, each in failed.items() if each]
@@ -119,8 +122,8 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
 
 
 def main_table(results: Results) -> list[list[str]]:
-    """Mean figures with the 95 % interval of F1 over the splits, beside the thesis's; the best F1 in bold."""
-    lines = [["data set", "method", "splits", *FIGURES, "thesis P", "thesis R", "thesis F1"]]
+    """Mean figures and minutes, with the 95 % interval of F1, beside the thesis; the best F1 in bold."""
+    lines = [["data set", "method", "splits", *FIGURES, "minutes", "thesis P", "thesis R", "thesis F1"]]
     for dataset in dict.fromkeys(key[0] for key in results):
         rows = {}
         for method in METHODS:
@@ -129,7 +132,7 @@ def main_table(results: Results) -> list[list[str]]:
                 rows[method] = {
                     name: np.array([run[f"pixel_{name}"] for run in runs if run[f"pixel_{name}"] is not None])
                     for name in FIGURES
-                }
+                } | {"minutes": np.array([run["minutes"] for run in runs])}
         best = max(rows, key=lambda method: rows[method]["f1"].mean())
         for method, figures in rows.items():
             cells = [f"{figures[name].mean():.3f}" if len(figures[name]) else "-" for name in FIGURES]
@@ -138,6 +141,7 @@ def main_table(results: Results) -> list[list[str]]:
             cells[2] = (f"**{middle:.3f}**" if method == best else f"{middle:.3f}") + interval
             known = dict(zip(("reconstruction", "unet", "nbs_crf"), PUBLISHED.get(dataset, ()), strict=False))
             thesis = [f"{value:.2f}" for value in known.get(method, ())] or ["-"] * 3
+            cells.append(f"{figures['minutes'].mean():.1f}")
             lines.append([dataset, method, str(len(figures["f1"])), *cells, *thesis])
     return lines
 
@@ -203,7 +207,7 @@ def write(results: Results, failed: list[str], command: str, out: Path) -> str:
         page += f"<h3>{html.escape(f'{dataset}, seed {seed}: {picture.parent.name}')}</h3>"
         page += f'<img src="{html.escape(where)}" width=700>'
     checkpoint.replace_file(out / "table.html", lambda part: part.write_text(page))
-    content = f"`{command}`\n\n{body}{problems}"
+    content = f"`{command}`\n\n{machine()}.\n\n{body}{problems}"
     checkpoint.replace_file(out / "table.md", lambda part: part.write_text(content))
     return content
 

@@ -24,6 +24,7 @@ def results() -> tables.Results:
                 "pixel_aupro": None,
                 "kinds": {"hole": (4, 0, 4), "crack": (3, 3, 0), "good": (0, 9, 0)},
                 "labeled_kinds": [seen, "good"],
+                "minutes": 2.0 + 2 * seed,
             }
     return found
 
@@ -33,9 +34,9 @@ def test_best_in_bold_beside_the_thesis() -> None:
     assert head[:3] == ["data set", "method", "splits"]
     assert first[:3] == ["mvtec:grid", "unet", "2"]
     assert first[3:9] == ["0.300", "0.300", "0.300 [0.200, 0.400]", "0.300", "0.300", "-"]
-    assert first[9:] == ["0.07", "0.51", "0.12"]
+    assert first[9:] == ["3.0", "0.07", "0.51", "0.12"]
     assert second[5].startswith("**0.500** [0.500")
-    assert second[9:] == ["0.10", "0.62", "0.17"]
+    assert second[10:] == ["0.10", "0.62", "0.17"]
 
 
 def test_kinds_seen_and_not_seen() -> None:
