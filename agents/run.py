@@ -260,7 +260,7 @@ class _Session:
             (config.minibatch_size, 3, config.patch_size, config.patch_size), dtype=torch.uint8
         )
         step = _seconds(lambda: trainer.train(patches, config.minibatch_size))
-        one_map = _seconds(lambda: loss_maps(trainer.network, self.learner.images[:1], dtype))
+        one_map = _seconds(lambda: loss_maps(trainer.network, self.learner.pick(np.array([0])), dtype))
         crop = config.predictor_crop or config.image_size
         profiles = torch.zeros((config.minibatch_size, config.profile_length, crop, crop), device=device)
         predictor = Predictor(config.profile_length, config.predictor_width).to(device)

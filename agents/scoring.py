@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,43 +47,47 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
     profiles = None
     if env.config.evaluation == "full":
         profiles = [s.unlabeled for s in learner.snapshots if s.unlabeled is not None]
-    probabilities, last_losses = _measure(env, detector, labeled)
+    probabilities, last_losses = map(np.concatenate, zip(*_measure(env, detector, labeled), strict=True))
     detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
     loss_threshold = best_threshold(last_losses, data.masks[labeled])
     detector.save(directory / "detector.pt")
-    probabilities, last_losses = _measure(env, detector, unlabeled, profiles)
-    masks = detector.masks(probabilities, data.images[unlabeled])
-    known = data.has_mask[unlabeled]
-    truth = data.masks[unlabeled][known]
+    shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
+    pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
+    start = 0
+    for probabilities, last_losses in _measure(env, detector, unlabeled, profiles):
+        indices = unlabeled[start : start + len(probabilities)]
+        start += len(indices)
+        masks = detector.masks(probabilities, data.images[indices])
+        for index, mask in zip(indices, masks, strict=True):
+            mask = resize_map(mask.astype(np.float32), *data.sizes[index]) >= 0.5
+            checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
+        here = np.isin(indices, shown)
+        pictured.append((probabilities[here], masks[here]))
+        here = data.has_mask[indices]
+        scored.append((probabilities[here], masks[here], last_losses[here]))
+    sheet = overlays(data, shown, *map(np.concatenate, zip(*pictured, strict=True)))
+    checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
+    probabilities, masks, last_losses = map(np.concatenate, zip(*scored, strict=True))
+    known = unlabeled[data.has_mask[unlabeled]]
+    truth, data_kinds = data.masks[known], [data.kinds[i] for i in known]
     methods = {
         "nbs": (probabilities, probabilities >= detector.threshold),
         "nbs_crf": (probabilities, masks),
         "final_loss": (last_losses, last_losses >= loss_threshold),
     }
-    figures = {
-        name: evaluate(scores[known], predicted[known], image_scores(scores[known]), truth)
-        if known.any()
-        else {}
-        for name, (scores, predicted) in methods.items()
-    }
-    data_kinds = [data.kinds[i] for i in unlabeled[known]]
-    kinds = {
-        name: counts_by_kind(predicted[known], truth, data_kinds) for name, (_, predicted) in methods.items()
-    }
-    shown = np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))
-    sheet = overlays(data, unlabeled[shown], probabilities[shown], masks[shown])
-    checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
-    for index, mask in zip(unlabeled, masks, strict=True):
-        mask = resize_map(mask.astype(np.float32), *data.sizes[index]) >= 0.5
-        checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
+    figures: dict[str, dict[str, float | None]] = {name: {} for name in methods}
+    kinds = {}
+    for name, (scores, predicted) in methods.items() if len(known) else ():
+        figures[name] = evaluate(scores, predicted, image_scores(scores), truth)
+        kinds[name] = counts_by_kind(predicted, truth, data_kinds)
     return {
         "dataset": data.name,
         "labeled": [data.names[i] for i in labeled],
         "labeled_kinds": sorted({data.kinds[i] for i in labeled}),
-        "scored_images": int(known.sum()),
+        "scored_images": len(known),
         "threshold": detector.threshold,
         "methods": figures,
-        "kinds": kinds if known.any() else {},
+        "kinds": kinds,
         "history": history,
     }
 
@@ -92,21 +97,18 @@ def _measure(
     detector: Detector,
     indices: np.ndarray,
     profiles: list[torch.Tensor] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and last losses (n, H, W) of some images; the losses are the best snapshot's."""
-    probabilities, last_losses = [], []
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Probabilities and last losses (n, H, W), a few images at a time; the losses are the best snapshot's."""
     with tqdm(total=len(indices), desc="masks", unit="image") as bar:
         for start in range(0, len(indices), 8):
             rows = slice(start, start + 8)
-            images = env.learner.images[torch.from_numpy(indices[rows])]
             if profiles is None:
+                images = env.learner.pick(indices[rows])
                 parts = [measure_profiles(ring, images, detector.dtype) for ring in detector.rings]
             else:
                 parts = [p[rows] for p in profiles]
-            probabilities.append(detector.from_profiles(parts))
-            last_losses.append(parts[0][:, -1].cpu().numpy())
-            bar.update(len(images))
-    return np.concatenate(probabilities), np.concatenate(last_losses)
+            yield detector.from_profiles(parts), parts[0][:, -1].cpu().numpy()
+            bar.update(len(indices[rows]))
 
 
 def overlays(

@@ -73,7 +73,9 @@ class Learner:
         self.config, self.device, self.labeled = config, device, labeled
         self.unlabeled = np.setdiff1d(np.arange(len(images)), labeled)
         self.dtype = compute_dtype(config.precision, device)
-        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
+        if not isinstance(images, np.memmap):
+            self.images = self.images.to(device)
         self.masks = torch.from_numpy(labeled_masks).to(device)
         self.weights = class_weights(self.masks, config.anomaly_weight)
         self.trainer = AutoencoderTrainer(
@@ -117,6 +119,10 @@ class Learner:
             self._maps[image] = self._measure(np.array([image]))[0].cpu().numpy()
         return self._maps[image]
 
+    def pick(self, indices: np.ndarray) -> torch.Tensor:
+        """Some of the images (n, 3, H, W) uint8, on the device."""
+        return self.images[torch.from_numpy(indices)].to(self.device)
+
     @torch.enable_grad()  # whoever steps the environment may have switched gradients off
     def update(self, patches: np.ndarray) -> Update:
         """One iteration of Algorithm 1 after the patches (N, P, P, 3) uint8 are chosen.
@@ -157,7 +163,7 @@ class Learner:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
         if len(self.ring) < self.config.profile_length:
             return None
-        profile = measure_profiles(self.ring, self.images[image : image + 1], self.dtype)
+        profile = measure_profiles(self.ring, self.pick(np.array([image])), self.dtype)
         return torch.sigmoid(predict(self.predictor, profile, self.dtype))[0].cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,8 +196,8 @@ class Learner:
         self._maps = {}
         self._unlabeled = []
         if self.config.evaluation == "full" and self.ring:
-            images = self.images[torch.from_numpy(self.unlabeled)]
-            self._unlabeled = list(measure_profiles(self.ring, images, self.dtype).unbind(1))
+            profiles = measure_profiles(self.ring, self.pick(self.unlabeled), self.dtype)
+            self._unlabeled = list(profiles.unbind(1))
 
     def _augment(self, patches: np.ndarray) -> torch.Tensor:
         """Each patch under a random symmetry of the square: (N, P, P, 3) to (N, 3, P, P), uint8."""
@@ -200,7 +206,7 @@ class Learner:
         return torch.stack([dihedral(p, int(k)) for p, k in zip(tensor, symmetries, strict=True)])
 
     def _measure(self, indices: np.ndarray) -> torch.Tensor:
-        return loss_maps(self.trainer.network, self.images[torch.from_numpy(indices)], self.dtype)
+        return loss_maps(self.trainer.network, self.pick(indices), self.dtype)
 
     def _remember(self) -> None:
         """Measure what has to be measured after an autoencoder update."""

@@ -25,6 +25,7 @@ import train
 from agents.heuristics import Random
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.data import reading
 from nbs_env.learner import Learner
 
 Main = Callable[..., None]
@@ -340,6 +341,15 @@ def test_a_killed_run_ends_with_the_same_bits(
     assert not (tmp_path / "killed" / "metrics.json").exists()
     main(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "killed", same_bits)
+
+
+def test_images_on_disc_give_the_same_run(
+    main: Main, tmp_path: Path, same_bits: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(run_dir=tmp_path / "memory")
+    monkeypatch.setattr(reading, "ON_DISC", 0)
+    main(run_dir=tmp_path / "disc")
+    assert_same_run(tmp_path / "memory", tmp_path / "disc", same_bits)
 
 
 def test_a_finished_run_is_scored_again(

@@ -63,7 +63,7 @@ class AnomalyDataset:
         if len(set(self.names)) != n:
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise DataError(f"{self.name}: two images are named {twice!r}; make the names unique")
-        if self.masks[~self.has_mask].any():
+        if any(self.masks[i].any() for i in np.flatnonzero(~self.has_mask)):
             raise DataError(f"{self.name}: an image of unknown truth has anomalous pixels; clear its mask")
 
     def __len__(self) -> int:

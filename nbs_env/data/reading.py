@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +62,35 @@ class Request:
         raise DataError(f"{root}: no {self.name} here or in {self.name}/ inside; expected {expected}")
 
 
+ON_DISC = 2**30
+"""Bytes past which a data set's images, or its masks, lie in a temporary file that is mapped into memory."""
+
+
+class _Stack:
+    """Arrays of one shape and type, appended one by one."""
+
+    def __init__(self) -> None:
+        self.parts: list[NDArray[Any]] = []
+        self.count = 0
+        self.file: Any = None
+
+    def append(self, array: NDArray[Any]) -> None:
+        self.parts.append(array)
+        self.count += 1
+        if self.file is None and self.count * array.nbytes > ON_DISC:
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the map
+        if self.file is not None:
+            self.file.writelines(np.ascontiguousarray(part).data for part in self.parts)
+            self.parts.clear()
+
+    def whole(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """All of them, each of `shape` and `dtype`."""
+        if self.file is None:
+            return np.stack(self.parts)
+        self.file.flush()
+        return np.memmap(self.file, dtype, "r+", shape=(self.count, *shape))
+
+
 @dataclass
 class Collection:
     """Reads, checks and resizes the images of a data set one after the other."""
@@ -67,8 +98,8 @@ class Collection:
     name: str
     image_size: int
     min_side: int
-    _images: list[NDArray[np.uint8]] = field(default_factory=list)
-    _masks: list[NDArray[np.bool_]] = field(default_factory=list)
+    _images: _Stack = field(default_factory=_Stack)
+    _masks: _Stack = field(default_factory=_Stack)
     _has_mask: list[bool] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _kinds: list[str] = field(default_factory=list)
@@ -104,11 +135,12 @@ class Collection:
         self._sizes.append((height, width))
 
     def dataset(self) -> AnomalyDataset:
-        """All images added so far."""
+        """All images added; past `ON_DISC` bytes on disc."""
+        side = self.image_size
         return AnomalyDataset(
             name=self.name,
-            images=np.stack(self._images),
-            masks=np.stack(self._masks),
+            images=self._images.whole((side, side, 3), np.uint8),
+            masks=self._masks.whole((side, side), np.bool_),
             has_mask=np.array(self._has_mask),
             names=tuple(self._names),
             kinds=tuple(self._kinds),

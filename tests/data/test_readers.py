@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from nbs_env.data import DataError, load, resize_image, resize_mask
+from nbs_env.data import DataError, load, reading, resize_image, resize_mask
 from nbs_env.data.mvtec import normal_training_images
 
 SHAPE = (80, 100)
@@ -115,6 +115,17 @@ def test_folder_of_the_right_size_is_read_pixel_for_pixel(tmp_path: Path) -> Non
     assert (data.images == made.images).all()
     assert (data.masks == made.masks).all()
     assert data.names == made.names
+
+
+def test_images_past_a_size_lie_on_disc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_folder(tmp_path / "mine")
+    in_memory = load("folder", root, image_size=64)
+    monkeypatch.setattr(reading, "ON_DISC", 2 * 64 * 64 * 3)  # two of three images, all masks
+    on_disc = load("folder", root, image_size=64)
+    assert isinstance(on_disc.images, np.memmap)
+    assert not isinstance(on_disc.masks, np.memmap)
+    assert np.array_equal(in_memory.images, on_disc.images)
+    assert np.array_equal(in_memory.masks, on_disc.masks)
 
 
 def test_folder_in_mvtec_layout(tmp_path: Path) -> None:
