@@ -63,7 +63,7 @@ class Request:
 
 
 ON_DISC = 2**30
-"""Bytes past which a data set's images, or its masks, lie in a temporary file that is mapped into memory."""
+"""Bytes past which images, or masks, lie in a temporary file (in `TMPDIR`) that is mapped into memory."""
 
 
 class _Stack:
