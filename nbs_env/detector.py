@@ -16,7 +16,7 @@ from nbs_env.crf import CRFParams, dense_crf, shift_threshold
 from nbs_env.data import resize_image
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import compute_dtype, place
-from nbs_env.predictor import Predictor, predict
+from nbs_env.predictor import Predictor, symmetric_probabilities
 from nbs_env.profiles import Weights, measure_profiles
 
 CRF_CANDIDATES = tuple(
@@ -80,7 +80,7 @@ class Detector:
 
     def from_profiles(self, profiles: Sequence[torch.Tensor]) -> np.ndarray:
         """Probabilities (N, S, S) from each snapshot's raw profiles (N, T, S, S): the snapshots' mean."""
-        parts = [torch.sigmoid(predict(self.predictor, p, self.dtype)) for p in profiles]
+        parts = [symmetric_probabilities(self.predictor, p, self.dtype) for p in profiles]
         return torch.stack(parts).mean(dim=0).cpu().numpy()
 
     def calibrate(self, probabilities: np.ndarray, images: np.ndarray, masks: np.ndarray) -> None:

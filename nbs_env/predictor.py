@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nbs_env.profiles import dihedral, inverse
+
 
 class Predictor(nn.Module):
     """Thesis Table 4.3: normalised profiles (B, T, H, W) to logits (B, H, W), float32.
@@ -50,6 +52,15 @@ def predict(predictor: Predictor, profiles: torch.Tensor, dtype: torch.dtype) ->
     """Logits (B, H, W) of raw `profiles` (B, T, H, W), one image at a time, with the running statistics."""
     predictor.eval()
     return torch.cat([logits(predictor, normalize(profile[None]), dtype) for profile in profiles])
+
+
+def symmetric_probabilities(predictor: Predictor, profiles: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Probabilities (B, H, W) of raw `profiles` (B, T, H, W): the mean over the symmetries of the square.
+
+    The predictor has learnt under all eight of them, and errs differently under each.
+    """
+    turned = [predict(predictor, dihedral(profiles, k), dtype) for k in range(8)]
+    return torch.stack([dihedral(torch.sigmoid(x), inverse(k)) for k, x in enumerate(turned)]).mean(dim=0)
 
 
 def class_weights(masks: torch.Tensor, kind: str) -> tuple[float, float]:

@@ -21,6 +21,11 @@ def dihedral(x: torch.Tensor, k: int) -> torch.Tensor:
     return x.flip(-1) if k >= 4 else x
 
 
+def inverse(k: int) -> int:
+    """The symmetry that `dihedral` takes `k` back with."""
+    return k if k >= 4 else -k % 4
+
+
 class ProfileBuffer:
     """FIFO buffer of loss profiles, kept as loss maps: neighbouring profiles share all but one of theirs.
 

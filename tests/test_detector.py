@@ -16,7 +16,7 @@ from nbs_env.data import AnomalyDataset
 from nbs_env.detector import CRF_CANDIDATES, Detector, Prediction, image_scores
 from nbs_env.metrics import pixel_prf
 from nbs_env.networks import initialize
-from nbs_env.predictor import Predictor, predict
+from nbs_env.predictor import Predictor, symmetric_probabilities
 from nbs_env.profiles import Weights, measure_profiles
 
 CPU = torch.device("cpu")
@@ -109,7 +109,7 @@ def test_probability_is_the_mean_over_snapshots(
 ) -> None:
     tensor = torch.from_numpy(dataset.images[2:]).permute(0, 3, 1, 2)
     profiles = [measure_profiles(ring, tensor, torch.float32) for ring in rings]
-    parts = [1 / (1 + np.exp(-predict(detector.predictor, p, torch.float32).numpy())) for p in profiles]
+    parts = [symmetric_probabilities(detector.predictor, p, torch.float32).numpy() for p in profiles]
     assert not np.allclose(parts[0], parts[1])
     expected = (parts[0] + parts[1]) / 2
     np.testing.assert_allclose(detector.from_profiles(profiles), expected, rtol=1e-5)

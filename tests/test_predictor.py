@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from nbs_env.networks import initialize
-from nbs_env.predictor import Predictor, class_weights, logits, normalize, predict, prediction_loss
+from nbs_env.predictor import (
+    Predictor,
+    class_weights,
+    logits,
+    normalize,
+    predict,
+    prediction_loss,
+    symmetric_probabilities,
+)
+from nbs_env.profiles import dihedral
 
 
 @pytest.fixture
@@ -118,6 +127,16 @@ def test_prediction_depends_on_the_course_of_the_loss(predictor: Predictor) -> N
 def test_profiles_of_zero_are_guarded(predictor: Predictor) -> None:
     assert normalize(torch.zeros(1, 4, 8, 8)).eq(0).all()
     assert predict(predictor, torch.zeros(1, 4, 8, 8), torch.float32).isfinite().all()
+
+
+def test_probabilities_turn_and_mirror_with_the_image(predictor: Predictor) -> None:
+    profiles = profiles_of(2)
+    plain = torch.sigmoid(predict(predictor, profiles, torch.float32))
+    expected = symmetric_probabilities(predictor, profiles, torch.float32)
+    assert (plain - expected).abs().max() > 0.01 * expected.std()
+    for k in range(8):
+        turned = symmetric_probabilities(predictor, dihedral(profiles, k), torch.float32)
+        torch.testing.assert_close(turned, dihedral(expected, k))
 
 
 def test_prediction_of_an_image_does_not_depend_on_the_others(predictor: Predictor) -> None:

@@ -12,7 +12,7 @@ import torch
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
 from nbs_env.predictor import normalize
-from nbs_env.profiles import ProfileBuffer, copy_weights, dihedral, measure_profiles
+from nbs_env.profiles import ProfileBuffer, copy_weights, dihedral, inverse, measure_profiles
 
 CPU = torch.device("cpu")
 
@@ -116,6 +116,8 @@ def test_eight_symmetries_of_the_square() -> None:
         assert {*image[0, ::2, ::2].flatten().tolist()} == {*square[0, ::2, ::2].flatten().tolist()}
         for k in range(8):  # closed: one after another is again one of them
             assert sum(torch.equal(dihedral(image, k), other) for other in images) == 1
+    for k in range(8):
+        assert torch.equal(dihedral(dihedral(square, k), inverse(k)), square)
 
 
 def test_masks_turn_with_their_profiles() -> None:
