@@ -91,7 +91,8 @@ def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callab
 def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
     """Compute what is missing; the figures, and what failed."""
     results: Results = {}
-    failed = {}
+    failed: dict[Path, str] = {}
+    reasons: dict[str, list[str]] = {}  # one line for all splits that fail alike
     todo = jobs(args, words)
     # `run_once` itself looks a finished run up, and refuses one with other settings
     missing = [job for job in todo if job[2] == "nbs" or not (job[-1] / "metrics.json").is_file()]
@@ -103,8 +104,9 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
         if not problem:  # most of what a run takes on disc
             for file in ("checkpoint.pt", "detector.pt"):
                 (place / file).unlink(missing_ok=True)
-    for dataset, seed, _, _, place in todo:
-        if failed.get(place):
+    for dataset, seed, method, _, place in todo:
+        if problem := failed.get(place, ""):
+            reasons.setdefault(f"{dataset} {method}: {problem}", []).append(str(seed))
             continue
         metrics = json.loads((place / "metrics.json").read_text())
         timing = place / "timing.json"
@@ -117,8 +119,7 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
                 "minutes": seconds / 60,
                 "picture": place / "overlays.png",
             }
-    problems = [f"{place.parent.name} {place.name}: {each}" for place, each in failed.items() if each]
-    return results, problems
+    return results, [f"{reason} (seed {', '.join(seeds)})" for reason, seeds in reasons.items()]
 
 
 def main_table(results: Results) -> list[list[str]]:

@@ -65,7 +65,7 @@ def test_the_command(
     text = capsys.readouterr().out
     for method in ("unet", "forest", "final_loss", "nbs", "nbs_crf"):
         assert f"| folder | {method} | 1 |" in text
-    assert "Not computed: folder-0 reconstruction: RunError: folder has no normal images of its own" in text
+    assert "Not computed: folder reconstruction: RunError: folder has no normal images of its own" in text
     with (out / "results.csv").open() as file:
         methods = {row["method"] for row in csv.DictReader(file)}
     assert methods == {"unet", "forest", "final_loss", "nbs", "nbs_crf"}
