@@ -21,6 +21,7 @@ from tqdm import tqdm
 from baselines.common import RunError
 from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
 from nbs_env.metrics import best_threshold
+from nbs_env.profiles import dihedral, inverse
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,17 @@ class Trainer:
 
     @torch.no_grad()
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """(n, S, S) float32 of `images` (n, S, S, 3) uint8."""
+        """(n, S, S) float32 of `images` (n, S, S, 3) uint8: the mean over the symmetries of the square."""
         self.network.eval()
         parts = []
         for part in torch.from_numpy(images).split(8):
             batch = part.permute(0, 3, 1, 2).float().to(self.device) / 255
-            with self.autocast:
-                parts.append(torch.sigmoid(self.network(batch).float()).cpu())
+            turned = []
+            for k in range(8):
+                with self.autocast:
+                    logits = self.network(dihedral(batch, k)).float()
+                turned.append(dihedral(torch.sigmoid(logits), inverse(k)))
+            parts.append(torch.stack(turned).mean(dim=0).cpu())
         return torch.cat(parts).numpy()
 
 

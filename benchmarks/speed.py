@@ -176,12 +176,12 @@ def iteration_cases(device: str) -> Iterator[Case]:
 
 
 def episode_cases(device: str) -> Iterator[Case]:
-    """An episode that REINFORCE plays and learns from."""
-    config = replace(PRESETS["quick"], warmup_updates=9)
+    """An iteration that REINFORCE plays and learns from; its reciprocal is updates per second."""
+    config = replace(PAPER, warmup_updates=9)
     env = make(20, config, device)
     agent = Reinforce(env, 0)
     agent.learn(env, config.warmup_updates, lambda *_: None)
-    yield Case("episode with REINFORCE", partial(agent.learn, env, 1, lambda *_: None))
+    yield Case("iteration with REINFORCE", partial(agent.learn, env, 1, lambda *_: None))
 
 
 def detector_cases(device: str) -> Iterator[Case]:
