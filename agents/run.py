@@ -272,14 +272,18 @@ class _Session:
         visited = config.episode_length / 9 if config.training_images == "all" else 0
         measured = count if config.evaluation == "full" else len(self.env.labeled) + visited
         steps = config.cloning_length + config.episode_length
+        predictor_seconds = _seconds(predictor_step)
+        images_a_step = config.minibatch_size * (crop / config.image_size) ** 2
+        symmetries = 8 * predictor_seconds / 3 / images_a_step  # forward alone, an image
         update = (
             step * config.episode_length / config.minibatch_size
             + 1.25 * one_map * measured  # shifted grids have more tiles
-            + _seconds(predictor_step) * config.predictor_updates
+            + predictor_seconds * config.predictor_updates
             + 0.006 * steps  # acting and learning of the agent, on two cores
         )
         snapshots = min(config.snapshot_cycles, -(-config.updates // config.reinit_period))
-        return updates * update + count * (snapshots * config.profile_length * 1.25 * one_map + 0.3)
+        mask = snapshots * (config.profile_length * 1.25 * one_map + symmetries) + 0.3
+        return updates * update + count * mask
 
     def train(self) -> None:
         """Let the agent learn over the updates that are left."""
