@@ -57,6 +57,19 @@ class Agent(Protocol):
         """Take over what `state_dict` gave."""
 
 
+def check_options(options: Any, *counts: str) -> None:
+    """See that `learning_rate` lies between 0 and 1, and each of `counts` is at least 1.
+
+    Raises:
+        AgentError: naming the option.
+    """
+    if not 0 < options.learning_rate < 1:
+        raise AgentError(f"learning_rate is {options.learning_rate}; choose a value between 0 and 1")
+    for name in counts:
+        if getattr(options, name) < 1:
+            raise AgentError(f"{name} is {getattr(options, name)}; it must be at least 1")
+
+
 def check_spaces(env: Env) -> None:
     """See that `env` shows windows (5, 128, 128) and takes nine actions.
 

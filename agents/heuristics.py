@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import Env, OnEpisode, play
+from agents.base import AgentError, Env, OnEpisode, play
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
 PATCH, MARGIN = 64, 32
@@ -80,14 +80,19 @@ class HighestLoss(Random):
 
     sign = 1.0
 
+    def __init__(self, env: Env, seed: int, options: None = None) -> None:
+        super().__init__(env, seed)
+        self.shift: int = env.unwrapped.config.shift  # type: ignore[attr-defined]
+        if self.shift > MARGIN:
+            raise AgentError(f"shift is {self.shift}; this agent sees no further than {MARGIN} pixels")
+
     def act(self, observation: np.ndarray) -> int:
         """The best of the eight moves that stay inside the image."""
         loss, history = observation[3], observation[4]
-        shift = self.env.unwrapped.config.shift  # type: ignore[attr-defined]
         new = (loss > 0) & (history == 0)
         scores = np.full(8, -np.inf)
         for action, (rows, columns) in enumerate(DIRECTIONS):
-            top, left = MARGIN + shift * rows, MARGIN + shift * columns
+            top, left = MARGIN + self.shift * rows, MARGIN + self.shift * columns
             there = (slice(top, top + PATCH), slice(left, left + PATCH))
             if new[there].any() and (loss[there] > 0).mean() > 0.5:
                 scores[action] = self.sign * loss[there][new[there]].mean()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import Env, OnEpisode, check_spaces
+from agents.base import Env, OnEpisode, check_options, check_spaces
 from agents.policy import Policy
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
@@ -31,6 +31,9 @@ class ReinforceOptions:
     """See each episode under a random symmetry of the square, so that few images teach more."""
     baseline_decay: float = 0.9
     """Decay of the running mean of earlier episodes' returns that is subtracted; 1 subtracts nothing."""
+
+    def __post_init__(self) -> None:
+        check_options(self, "rollouts")
 
 
 def turn(window: np.ndarray, symmetry: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from agents.base import agent_class, check_state
+from agents.base import AgentError, agent_class, check_state
 from agents.scoring import finish, overlays, table
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
@@ -43,11 +44,11 @@ class RunArgs:
     difficulty: float = 0.5
     """How hard the defects of synthetic are to find, from 0 to 1."""
     labeled: tuple[str, ...] = ("5",)
-    """How many labelled images to draw, or their names."""
+    """How many labelled images to draw, or their names; one number without leading zeros is how many."""
     seed: int = 0
     """Of the draw of labelled images, the weights and the agent."""
     preset: Literal["quick", "standard", "paper"] = "quick"
-    """Settings to start from: about six minutes on two CPU cores, about eighteen, or the papers' own."""
+    """Settings to start from: about six minutes on two CPU cores, about half an hour, or the papers' own."""
     run_dir: Path | None = None
     """Folder for all results; default: runs/<dataset>-<agent>-<preset>-<seed>."""
     resume: bool = False
@@ -88,6 +89,9 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
         TrainingError: a loss is no longer finite.
     """
     directory = args.directory()
+    for name, least in (("seed", 0), ("checkpoint_every", 1)):
+        if getattr(args, name) < least:
+            raise RunError(f"{name} is {getattr(args, name)}; it must be at least {least}")
     make_agent = agent_class(args.agent)
     device = pick_device(args.device)
     if config.updates < config.profile_length:
@@ -104,8 +108,9 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
         seed=args.seed,
         difficulty=args.difficulty,
     )
-    counted = len(args.labeled) == 1 and args.labeled[0].isdecimal()
-    wanted = int(args.labeled[0]) if counted else args.labeled
+    (first, *others) = args.labeled or ("",)
+    counted = not others and first.isdecimal() and first == str(int(first))  # 001 is a name
+    wanted = int(first) if counted else args.labeled
     labeled, unlabeled = split(dataset, wanted, np.random.default_rng(args.seed))
     if not len(unlabeled):
         raise RunError(
@@ -124,6 +129,11 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
         session.load_state_dict(stored)
     session.announce()
     session.train()
+    if env.learner.updates < config.updates:
+        raise AgentError(
+            f"agent {args.agent!r} stopped after {env.learner.updates} of {config.updates} updates; its "
+            "learn has to play all episodes that it is asked for"
+        )
     start = time.perf_counter()
     metrics = finish(env, directory, session.history)
     seconds = {"training_seconds": session.seconds, "masks_seconds": time.perf_counter() - start}
@@ -208,6 +218,12 @@ class _Session:
         self.settings = json.dumps(run_settings)
         self.history: list[dict[str, float]] = []
         self.seconds = 0.0
+        data = env.dataset
+        digest = hashlib.sha256(json.dumps([data.names, env.labeled.tolist()]).encode())
+        for array in (data.images, data.masks):
+            digest.update(array[env.labeled].tobytes())
+        self.images = digest.hexdigest()
+        self.arithmetic = f"{self.learner.device.type}, {str(self.learner.dtype).removeprefix('torch.')}"
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
@@ -215,7 +231,8 @@ class _Session:
             "settings": self.settings,
             "learner": self.learner.state_dict(),
             "agent": self.agent.state_dict(),
-            "images": list(self.env.dataset.names),
+            "images": self.images,
+            "arithmetic": self.arithmetic,
             "env_rng": json.dumps(self.env.np_random.bit_generator.state),
             "history": json.dumps(self.history),
             "seconds": self.seconds,
@@ -225,13 +242,15 @@ class _Session:
         """Go on where `state` was taken.
 
         Raises:
-            RunError: the images are no longer the same.
+            RunError: the images or the labelled masks are no longer the same.
         """
-        if state["images"] != list(self.env.dataset.names):
+        if state["images"] != self.images:
             raise RunError(
-                f"{self.env.dataset.name} no longer holds the images that {self.directory} was begun with; "
-                "restore them, or choose another --run-dir"
+                f"{self.env.dataset.name} no longer holds the images and labelled masks that "
+                f"{self.directory} was begun with; restore them, or choose another --run-dir"
             )
+        if state["arithmetic"] != self.arithmetic:
+            print(f"note: begun on {state['arithmetic']}, so the run will not end with the same bits")
         self.learner.load_state_dict(state["learner"])
         self.agent.load_state_dict(state["agent"])
         self.env.np_random.bit_generator.state = json.loads(state["env_rng"])
@@ -241,17 +260,18 @@ class _Session:
     def announce(self) -> None:
         """Say what runs, on what, and for about how long."""
         data, config, device = self.env.dataset, self.config, self.learner.device
-        where = f"{device.type} ({torch.get_num_threads()} threads)" if device.type == "cpu" else device.type
+        threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
         left = config.updates - self.learner.updates
         print(
             f"{self.args.agent} on {data.name}: {len(data)} images, {len(self.env.labeled)} labelled "
             f"({', '.join(data.names[i] for i in self.env.labeled)}); preset {self.args.preset}, "
             f"{left} of {config.updates} updates to go\n"
-            f"on {where}, {str(self.learner.dtype).removeprefix('torch.')}, about "
+            f"on {self.arithmetic}{threads}, about "
             f"{max(1, round(self._estimate(left) / 60))} minutes; everything goes to {self.directory}",
             flush=True,
         )
 
+    @torch.random.fork_rng(devices=[])  # new networks draw from the generator that some agents draw from
     def _estimate(self, updates: int) -> float:
         """Seconds that `updates` updates and the final masks will take, from timing each part once."""
         config, device, dtype = self.config, self.learner.device, self.learner.dtype

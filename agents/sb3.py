@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.base import AgentError, Env, OnEpisode, check_spaces
+from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
 from agents.policy import PolicyFeatures
 from agents.sb3_env import POLICY_KWARGS, SB3VecEnv
 from nbs_env.env import PatchSamplingEnv
@@ -71,6 +71,10 @@ class SB3Options:
     walkers: int = 1
     """Patches that walk at once; all train the same autoencoder, which costs time accordingly."""
 
+    def __post_init__(self) -> None:
+        counts = ("walkers", "epochs", "batch_size", "gradient_steps", "replay_steps")
+        check_options(self, *(name for name in counts if hasattr(self, name)))
+
 
 @dataclass(frozen=True)
 class A2COptions(SB3Options):
@@ -120,8 +124,6 @@ class SB3Agent:
     def __init__(self, env: Env, seed: int, options: SB3Options | None = None) -> None:
         check_spaces(env)
         self.options = options or self.Options()
-        if self.options.walkers < 1:
-            raise AgentError(f"walkers is {self.options.walkers}; it must be at least 1")
         try:
             self.model = self._make(self._vectorize(env), seed)
         except (ValueError, AssertionError) as error:

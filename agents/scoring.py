@@ -106,7 +106,7 @@ def _measure(
                 images = env.learner.pick(indices[rows])
                 parts = [measure_profiles(ring, images, detector.dtype) for ring in detector.rings]
             else:
-                parts = [p[rows] for p in profiles]
+                parts = [p[rows].to(env.learner.device) for p in profiles]
             yield detector.from_profiles(parts), parts[0][:, -1].cpu().numpy()
             bar.update(len(indices[rows]))
 

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from nbs_env import checkpoint
+from nbs_env import checkpoint, env
+from nbs_env.config import ConfigError
 from nbs_env.data import DataError
 from nbs_env.data.classes import ClassDataset, read_cifar10, read_folder, read_mnist
 
@@ -22,13 +23,28 @@ class RunError(ValueError):
     """A run that cannot start; the message names the file or value and the remedy."""
 
 
-ERRORS = (checkpoint.CheckpointError, DataError, OSError, RunError)
+ERRORS = (checkpoint.CheckpointError, ConfigError, DataError, OSError, RunError)
 """What a command reports as one line."""
 
 
 def pick_device(name: str) -> str:
-    """`name`, or for "auto" cuda where there is one and cpu elsewhere."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    """The device called `name`, as `nbs_env.env.pick_device` has it.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    return str(env.pick_device(name))
+
+
+def at_least(least: int, **values: int) -> None:
+    """Refuse whatever is smaller than `least`.
+
+    Raises:
+        RunError: naming the value.
+    """
+    for name, value in values.items():
+        if value < least:
+            raise RunError(f"{name} is {value}; it must be at least {least}")
 
 
 def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:
@@ -69,7 +85,7 @@ def open_run(directory: Path, resume: bool, settings: str, device: str) -> dict[
     """Make the run directory; the state in its checkpoint.pt if there is one to resume.
 
     Args:
-        directory: must be new or empty unless `resume`.
+        directory: must be new or empty unless `resume`, but for files that were never completed.
         resume: whether to go on.
         settings: what the checkpoint has to have been made with; it has them as `settings`.
         device: where its tensors go.
@@ -85,10 +101,16 @@ def open_run(directory: Path, resume: bool, settings: str, device: str) -> dict[
                 f"{file} was made with other settings; resume with those, or choose another --run-dir"
             )
         return state
-    if not resume and directory.exists() and any(directory.iterdir()):
+    if not resume and directory.exists() and any(f.suffix != ".part" for f in directory.iterdir()):
         raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
     directory.mkdir(parents=True, exist_ok=True)
     return None
+
+
+def set_generator(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Take over the state of a generator, unless that ran on another kind of device and has another form."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state.cpu())
 
 
 def train_all(train: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
@@ -97,8 +119,7 @@ def train_all(train: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers:
     Raises:
         RunError: fewer than one worker.
     """
-    if workers < 1:
-        raise RunError(f"workers is {workers}; it must be at least 1")
+    at_least(1, workers=workers)
     if min(workers, len(jobs)) == 1:
         return [train(*job) for job in jobs]
     threads = max(1, (os.cpu_count() or 1) // workers)

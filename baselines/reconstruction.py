@@ -141,19 +141,26 @@ def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
 
 
 def normal_images(args: SegmentationArgs) -> np.ndarray:
-    """Normal images (n, 256, 256, 3) uint8 that no method is scored on.
+    """Normal images (n, S, S, 3) uint8 that no method is scored on.
 
     Raises:
         RunError: the data set has none.
     """
     if args.dataset == "mvtec" and args.data_root is not None:
-        return normal_training_images(args.data_root, args.category)
+        return normal_training_images(args.data_root, args.category, args.image_size)
     if args.dataset == "nanotwice" and args.data_root is not None:
         homes = [args.data_root / "Normal", args.data_root / "nanotwice" / "Normal"]
         home: Path = homes[0] if homes[0].is_dir() else homes[1]
-        return np.stack([resize_image(read_image(file), 256) for file in image_files(home)])
+        return np.stack([resize_image(read_image(file), args.image_size) for file in image_files(home)])
     if args.dataset == "synthetic":  # other images than those that are scored
-        made = load("synthetic", category=args.category, seed=args.seed + 1_000_003, count=160)
+        made = load(
+            "synthetic",
+            category=args.category,
+            image_size=args.image_size,
+            seed=args.seed + 1_000_003,
+            difficulty=args.difficulty,
+            count=160,
+        )
         return made.images[np.array(made.kinds) == GOOD]
     raise RunError(f"{args.dataset} has no normal images of its own; choose mvtec, nanotwice or synthetic")
 
@@ -172,6 +179,8 @@ def run(args: Args) -> dict[str, Any]:
     Raises:
         RunError, DataError: before any training.
     """
+    if args.image_size < PATCH:
+        raise RunError(f"image_size is {args.image_size}; it must be at least {PATCH} here")
     problem = prepare(args, "reconstruction")
     if args.dataset == "nanotwice":  # its normal images are trained on, so they cannot be scored
         defective = np.array([problem.data.kinds[i] != GOOD for i in problem.unlabeled])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,10 @@ class SegmentationArgs:
     """Category, where the data set has some."""
     labeled: int = 5
     """How many labelled images to draw."""
+    image_size: int = 256
+    """Side that images are resized to, a multiple of 64."""
+    difficulty: float = 0.5
+    """How hard the defects of synthetic are to find, from 0 to 1."""
     seed: int = 0
     """Of everything."""
     run_dir: Path | None = None
@@ -50,6 +54,7 @@ class Problem:
         unlabeled: all others; their masks serve for the figures alone.
         directory: where results go.
         device: where to compute.
+        settings: what makes the run what it is.
         start: when all of it began.
     """
 
@@ -58,23 +63,44 @@ class Problem:
     unlabeled: np.ndarray
     directory: Path
     device: str
+    settings: dict[str, Any] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
+
+
+def settings(args: SegmentationArgs) -> dict[str, Any]:
+    """What makes a run what it is: two runs with equal settings give equal figures."""
+    root = str(args.data_root.resolve()) if args.data_root else None
+    return {k: v for k, v in asdict(args).items() if k not in ("run_dir", "device")} | {"data_root": root}
 
 
 def prepare(args: SegmentationArgs, method: str) -> Problem:
     """Read the data and draw the labelled images.
 
     Raises:
-        RunError: the run directory is not empty.
+        RunError: the run directory holds something else than what an interrupted run leaves, or there is
+            nothing to score on.
         DataError: something in the data is wrong.
     """
     name = args.dataset + (f"-{args.category}" if args.category else "")
     directory = args.run_dir or Path("runs") / f"{method}-{name}-{args.seed}"
-    if directory.exists() and any(directory.iterdir()):
+    leftovers = (f.suffix == ".part" or f.name == "overlays.png" for f in directory.glob("*"))
+    if not all(leftovers) or directory.is_file():
         raise RunError(f"{directory} already holds a run; choose another --run-dir")
-    data = load(args.dataset, args.data_root, category=args.category, seed=args.seed)
+    data = load(
+        args.dataset,
+        args.data_root,
+        category=args.category,
+        image_size=args.image_size,
+        seed=args.seed,
+        difficulty=args.difficulty,
+    )
     labeled, unlabeled = split(data, args.labeled, np.random.default_rng(args.seed))
-    return Problem(data, labeled, unlabeled, directory, pick_device(args.device))
+    if not data.has_mask[unlabeled].any():
+        raise RunError(
+            f"no image of {data.name} but the {len(labeled)} labelled ones has a mask, so there is "
+            "nothing to score; label fewer or add masks"
+        )
+    return Problem(data, labeled, unlabeled, directory, pick_device(args.device), settings(args))
 
 
 def folds(masks: np.ndarray) -> list[int]:
@@ -109,6 +135,7 @@ def score(
     checkpoint.save_picture(np.asarray(sheet), problem.directory / "overlays.png")
     figures = evaluate(scores, masks, image_scores(scores), data.masks[known])
     metrics = {
+        "settings": problem.settings,
         "dataset": data.name,
         "labeled": [data.names[i] for i in problem.labeled],
         "labeled_kinds": sorted({data.kinds[i] for i in problem.labeled}),

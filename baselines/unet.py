@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.common import RunError
+from baselines.common import RunError, at_least
 from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
 from nbs_env.metrics import best_threshold
 from nbs_env.profiles import dihedral, inverse
@@ -186,8 +186,11 @@ def run(args: Args) -> dict[str, Any]:
     Raises:
         RunError, DataError: before any training.
     """
-    if args.model.crop % 16 or args.model.crop > 256:
-        raise RunError(f"model.crop is {args.model.crop}; choose a multiple of 16 up to 256")
+    model = args.model
+    at_least(1, width=model.width, crop=model.crop, batch_size=model.batch_size, steps=model.steps)
+    at_least(1, check_every=model.check_every)
+    if model.crop % 16 or model.crop > args.image_size:
+        raise RunError(f"model.crop is {model.crop}; choose a multiple of 16 up to {args.image_size}")
     return fit(prepare(args, "unet"), args.model, args.seed)
 
 

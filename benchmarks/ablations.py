@@ -21,9 +21,10 @@ import tyro
 
 import train
 from agents.run import run_once
-from benchmarks.engine import EngineArgs, execute
+from baselines.common import RunError, pick_device
+from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.policies import row, write_rows
-from benchmarks.report import estimate, machine, mean
+from benchmarks.report import INTERVALS, estimate, machine, mean
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -48,16 +49,16 @@ class AblationArgs(EngineArgs):
 
     out: Path
     """Folder for runs and table."""
-    seeds: int = 3
-    """Splits, with the seeds 0, 1, ..."""
 
 
 def jobs(args: AblationArgs, words: list[str]) -> list[tuple[str, Any]]:
     """Each variant with the arguments of `agents.run.run_once`; all variants of a seed one after another."""
+    check(args)
+    out = args.out.resolve()  # Ray's workers stand elsewhere
     found = []
     for seed in range(args.seeds):
         for number, (variant, change) in enumerate(VARIANTS.items()):
-            line = [*words, "--seed", str(seed), "--run-dir", str(args.out / "runs" / f"{seed}-{number}")]
+            line = [*words, "--seed", str(seed), "--run-dir", str(out / "runs" / f"{seed}-{number}")]
             _, config, _ = train.parse(line)
             found.append((variant, train.parse([*line, *change(config)])))
     return found
@@ -88,7 +89,7 @@ def main() -> None:
     args, words = tyro.cli(AblationArgs, description=__doc__, return_unknown_args=True)
     try:
         todo = jobs(args, words)
-    except train.ERRORS as error:
+    except (RunError, *train.ERRORS) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +108,8 @@ def main() -> None:
         write_rows(rows, args.out / "ablations.csv")
     failed = [f"\n{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
     command = "python -m benchmarks.ablations " + " ".join(sys.argv[1:])
-    text = f"`{command}`\n\n{machine()}.\n\n{markdown(table(rows))}{''.join(failed)}"
+    where = machine(pick_device(todo[0][1][0].device))
+    text = f"`{command}`\n\n{where}.\n\n{markdown(table(rows))}\n{INTERVALS}\n{''.join(failed)}"
     checkpoint.replace_file(args.out / "table.md", lambda part: part.write_text(text))
     print(text)
     if failed:

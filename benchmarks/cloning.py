@@ -7,6 +7,7 @@ patches that hold an anomaly, and the mean share of a patch's pixels that are ne
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import tyro
 
 from agents.reinforce import Reinforce, ReinforceOptions
 from nbs_env.config import Config
-from nbs_env.data import load
+from nbs_env.data import DataError, load
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.walk import Walk
 
@@ -81,7 +82,10 @@ def main() -> None:
         cover_weight=args.cover_weight,
         predictor_crop=64,
     )
-    data = load(args.dataset, args.data_root, seed=args.seed)
+    try:
+        data = load(args.dataset, args.data_root, seed=args.seed)
+    except DataError as error:
+        sys.exit(f"error: {error}")
     env = PatchSamplingEnv(data, args.labeled, config)
     env.reset(seed=args.seed)
     agent = Reinforce(env, args.seed, args.agent)

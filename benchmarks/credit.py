@@ -8,6 +8,7 @@ it, and how many episodes a policy has to compare before that change is two stan
 from __future__ import annotations
 
 import copy
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import tyro
 from agents.base import play
 from agents.heuristics import HighestLoss, NormalOnly, RandomPatches
 from nbs_env.config import PRESETS
-from nbs_env.data import load
+from nbs_env.data import DataError, load
 from nbs_env.env import PatchSamplingEnv
 
 
@@ -70,7 +71,10 @@ def main() -> None:
     """Measure and print the table."""
     args = tyro.cli(CreditArgs, description=__doc__)
     config = PRESETS["quick"]
-    data = load(args.dataset, args.data_root, seed=args.seed)
+    try:
+        data = load(args.dataset, args.data_root, seed=args.seed)
+    except DataError as error:
+        sys.exit(f"error: {error}")
     env = PatchSamplingEnv(data, 5, config)
     env.reset(seed=args.seed)
     walk = RandomPatches(env, args.seed)

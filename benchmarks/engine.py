@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from baselines.common import RunError, at_least
+
 
 @dataclass(frozen=True)
 class EngineArgs:
-    """Where to compute."""
+    """How often, and where to compute."""
+
+    seeds: int = 3
+    """Runs of each kind, with the seeds 0, 1, ...; each seed has labelled images of its own."""
 
     engine: Literal["local", "ray"] = "local"
     """Run one after the other here, or on a Ray cluster (extra `cluster`)."""
@@ -18,6 +24,17 @@ class EngineArgs:
     """Cores of a run on Ray; as many threads."""
     gpus: float = 0
     """GPUs of a run on Ray; several share one with a fraction."""
+
+
+def check(args: EngineArgs) -> None:
+    """Refuse what could not run.
+
+    Raises:
+        RunError: no seed, or Ray is not installed.
+    """
+    at_least(1, seeds=args.seeds)
+    if args.engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise RunError("engine ray needs Ray; python -m pip install -e '.[cluster]', or leave --engine out")
 
 
 def execute(tasks: Sequence[Callable[[], Any]], args: EngineArgs) -> Iterator[tuple[int, str]]:

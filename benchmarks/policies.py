@@ -28,7 +28,8 @@ import tyro
 
 import train
 from agents.run import RunArgs, run_once
-from benchmarks.engine import EngineArgs, execute
+from baselines.common import RunError
+from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.report import write_report
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -49,13 +50,15 @@ class PoliciesArgs(EngineArgs):
     data_root: Path | None = None
     """Folder that holds the data sets."""
     seeds: int = 5
-    """Runs of each agent on each data set, with the seeds 0, 1, ..."""
+    """Runs of each agent on each data set, with the seeds 0, 1, ...; each has labelled images of its own."""
     metric: str = "nbs_crf.pixel_f1"
     """Figure that the table compares."""
 
 
 def jobs(args: PoliciesArgs, words: list[str]) -> Iterator[Job]:
     """Every combination as the arguments of `agents.run.run_once`; `words` are options of train.py."""
+    check(args)
+    out = args.out.resolve()  # Ray's workers stand elsewhere
     for seed in range(args.seeds):  # all agents of a seed first: an unfinished comparison is a fair one
         for dataset in args.datasets.split(","):
             name, _, category = dataset.partition(":")
@@ -63,7 +66,7 @@ def jobs(args: PoliciesArgs, words: list[str]) -> Iterator[Job]:
                 line = ["--agent", agent, "--dataset", name, "--seed", str(seed)]
                 line += ["--category", category] if category else []
                 line += ["--data-root", str(args.data_root)] if args.data_root and name != "synthetic" else []
-                directory = args.out / "runs" / f"{name}{category}-{agent.replace(':', '.')}-{seed}"
+                directory = out / "runs" / f"{name}{category}-{agent.replace(':', '.')}-{seed}"
                 yield train.parse([*line, "--run-dir", str(directory), *words])
 
 
@@ -103,7 +106,7 @@ def main() -> None:
     args, words = tyro.cli(PoliciesArgs, description=__doc__, return_unknown_args=True)
     try:
         todo = list(jobs(args, words))
-    except train.ERRORS as error:
+    except (RunError, *train.ERRORS) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,9 @@ History = list[dict[str, float]]
 Estimate = tuple[float, float, float]
 
 
+INTERVALS = "Brackets are 95 % bootstrap intervals; of two or three runs on one data set they are the range."
+
+
 def estimate(
     samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], reps: int = REPS
 ) -> Estimate:
@@ -54,9 +57,10 @@ def estimate(
     return middle, float(interval.low), float(interval.high)
 
 
-def machine(device: str = "cpu") -> str:
+def machine(device: str) -> str:
     """What figures were measured on, in one line with versions and date."""
-    where = torch.cuda.get_device_name() if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
+    cpu = f"CPU, {torch.get_num_threads()} threads"
+    where = cpu if device == "cpu" else torch.cuda.get_device_name(device)
     return f"{where}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
 
 
@@ -81,13 +85,16 @@ def probability_of_improvement(*samples: np.ndarray) -> np.ndarray:
 
 
 def score_matrix(rows: list[dict[str, Any]], agent: str, datasets: list[str], metric: str) -> np.ndarray:
-    """Scores (seeds, data sets) of the seeds that every agent has finished on all of these data sets."""
-    agents = {row["agent"] for row in rows}
+    """Scores (seeds, data sets) of the seeds that all agents have finished on all of these data sets.
+
+    Agents that have finished none of them do not count.
+    """
     scores = {
         (row["agent"], row["dataset"], row["seed"]): row[metric]
         for row in rows
         if row.get(metric) not in (None, "")
     }
+    agents = {name for name, dataset, _ in scores if dataset in datasets} | {agent}
     seeds = sorted(
         seed
         for seed in {row["seed"] for row in rows}
@@ -119,7 +126,7 @@ def table(rows: list[dict[str, Any]], metric: str) -> list[list[str]]:
             cells = ["-", "-", "-"]
             if len(scores):
                 cells[0] = _cell(estimate(list(scores.T), interquartile_mean))
-                if agent != first:  # the same seed is the same labelled images: pairs
+                if agent != first and len(base):  # the same seed is the same labelled images: pairs
                     cells[1] = _cell(estimate(list((scores - base).T), mean), "+")
                     cells[2] = _cell(estimate([*scores.T, *base.T], probability_of_improvement))
             seconds = [
@@ -167,7 +174,7 @@ def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: P
             runs = [h for (name, a, _), h in histories.items() if (name, a) == (dataset, agent)]
             length = min(map(len, runs))
             values = {
-                name: np.array([[row.get(name) or np.nan for row in run[:length]] for run in runs], float)
+                name: np.array([[row.get(name, np.nan) for row in run[:length]] for run in runs], float)
                 for name in panels
             }
             for (name, title), panel in zip(panels.items(), axes.flat, strict=True):
@@ -211,6 +218,7 @@ def write_report(
     text = [f"`{command}`", ""]
     text += ["| " + " | ".join(line) + " |" for line in lines]
     text.insert(3, "|" + " --- |" * len(lines[0]))
+    text += ["", INTERVALS]
     text += ["", f"Failed: {'; '.join(failed)}"] if failed else []
     cells = [
         "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)

@@ -1,8 +1,9 @@
 """What everything costs, each against its simple reference: `python -m benchmarks.speed --out DIR`.
 
 Things that are compared are in one process and take turns, so that what else the machine does falls on all
-alike; the first round warms up and does not count. DIR gets speed.json and speed.md. Images are noise,
-actions random. `--threads 1` gives figures that others on the machine disturb least.
+alike; the first round warms up and does not count, and iterations are timed once the predictor trains, too.
+DIR gets speed.json and speed.md. Images are noise, actions random. `--threads 1` gives figures that others
+on the machine disturb least.
 
 The share of the limit is: operations counted by PyTorch, over seconds, over what a matrix product of 2048 by
 2048 does per second here in the same arithmetic. Memory is what the first call needs beyond what is held
@@ -38,7 +39,7 @@ from benchmarks.d_anogan import LoopedDAnoGAN
 from benchmarks.report import machine
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer
-from nbs_env.config import PAPER, PRESETS, Config
+from nbs_env.config import PAPER, PRESETS, Config, ConfigError
 from nbs_env.data import AnomalyDataset
 from nbs_env.detector import Detector
 from nbs_env.env import PatchSamplingEnv
@@ -113,6 +114,14 @@ def play(env: PatchSamplingEnv, rng: np.random.Generator) -> None:
         terminated = env.step(rng.integers(9))[2]
 
 
+def ready(env: PatchSamplingEnv) -> PatchSamplingEnv:
+    """`env` with profiles as long as they get, so that the predictor trains at each update."""
+    patches = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
+    for _ in range(env.config.profile_length):
+        env.learner.update(patches)
+    return env
+
+
 def step_cases(device: str) -> Iterator[Case]:
     """Steps that are not terminal, a reset now and then among them; so are an image's first visits."""
     env, rng = make(20, PAPER, device), np.random.default_rng(0)
@@ -142,8 +151,10 @@ def learner_cases(device: str) -> Iterator[Case]:
         labeled = np.arange(LABELED)
         learner = Learner(data.images, labeled, data.masks[:LABELED], config, torch.device(device), 0)
         if way != "as shipped":
-            learner.trainer.network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-            learner.predictor.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            for network in (learner.trainer.network, learner.predictor):
+                network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+                # Inputs come with channels last, and either is enough for PyTorch to compute so.
+                network.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
         for _ in range(config.profile_length):
             learner.update(patches)
         learners[way] = learner
@@ -167,20 +178,19 @@ def iteration_cases(device: str) -> Iterator[Case]:
     first = "iteration, 20 unlabelled"
     for count in (20, 200, 1000):
         name = f"iteration, {count} unlabelled"
-        yield Case(name, partial(play, make(count, PAPER, device), rng), first if name != first else "")
+        env = ready(make(count, PAPER, device))
+        yield Case(name, partial(play, env, rng), first if name != first else "")
     full = "iteration, 113 unlabelled, full"
-    yield Case(full, partial(play, make(113, replace(PAPER, evaluation="full"), device), rng), share=0.4)
-    yield Case(
-        "iteration, 113 unlabelled, lazy", partial(play, make(113, PAPER, device), rng), full, None, 0.4
-    )
+    ways = {full: replace(PAPER, evaluation="full"), "iteration, 113 unlabelled, lazy": PAPER}
+    for name, config in ways.items():
+        reference = full if name != full else ""
+        yield Case(name, partial(play, ready(make(113, config, device)), rng), reference, share=0.4)
 
 
 def episode_cases(device: str) -> Iterator[Case]:
     """An iteration that REINFORCE plays and learns from; its reciprocal is updates per second."""
-    config = replace(PAPER, warmup_updates=9)
-    env = make(20, config, device)
+    env = ready(make(20, replace(PAPER, warmup_updates=9), device))  # the agent does not learn in warm-up
     agent = Reinforce(env, 0)
-    agent.learn(env, config.warmup_updates, lambda *_: None)
     yield Case("iteration with REINFORCE", partial(agent.learn, env, 1, lambda *_: None))
 
 
@@ -249,11 +259,11 @@ GROUPS: dict[str, Callable[[str], Iterator[Case]]] = {
 def timed(task: Task, device: str) -> float:
     """Seconds of one call, the device's work included."""
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     start = time.perf_counter()
     task()
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
 
@@ -269,10 +279,10 @@ def status(field: str) -> float:
 def peak(task: Task, device: str) -> float | None:
     """MiB that a call needs at most beyond what is held before it; None where the system does not tell."""
     if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         timed(task, device)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     try:
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     except OSError:
@@ -295,9 +305,10 @@ def measure(
     """Time `cases` in turns; a row for each."""
     memory = {case.name: peak(case.task, device) for case in cases}
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
-    for turn in range(rounds):
+    counts = {case.name: max(1, round(case.share * rounds)) for case in cases}
+    for turn in range(max(counts.values())):
         for case in cases:
-            if turn < max(1, round(case.share * rounds)):
+            if turn < counts[case.name]:
                 seconds[case.name].append(timed(case.task, device))
     rows = []
     for case in cases:
@@ -338,7 +349,7 @@ def memory(updates: int, device: str, out: Path) -> None:
     held = []
     for _ in tqdm(range(updates), unit="update"):
         play(env, rng)
-        held.append(torch.cuda.memory_allocated() / 2**20 if device != "cpu" else status("VmRSS"))
+        held.append(torch.cuda.memory_allocated(device) / 2**20 if device != "cpu" else status("VmRSS"))
     figure, axes = plt.subplots(figsize=(8, 4), constrained_layout=True)
     axes.plot(held)
     axes.set(xlabel="update", ylabel="memory held, MiB", ylim=(0, None))
@@ -351,20 +362,22 @@ def memory(updates: int, device: str, out: Path) -> None:
 def main() -> None:
     """Measure and print the table."""
     args = tyro.cli(Args, description=__doc__)
-    device = pick_device(args.device)
+    names = args.groups.split(",")
+    try:
+        device = pick_device(args.device)
+        for name in names:
+            if name not in GROUPS:
+                raise RunError(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
+    except (ConfigError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.memory_updates:
         memory(args.memory_updates, device, args.out or Path())
         return
-    names = args.groups.split(",")
-    try:
-        for name in names:
-            if name not in GROUPS:
-                raise RunError(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    # On a GPU float32 convolutions round their factors; so does the matrix product they are held against.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     limits = {dtype: limit(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
     head = (
         machine(device)

@@ -28,9 +28,10 @@ import tyro
 import train
 from agents.run import run_once
 from baselines import forest, reconstruction, unet
-from baselines.common import ERRORS, RunError
-from benchmarks.engine import EngineArgs, execute
-from benchmarks.report import estimate, machine, mean
+from baselines.common import ERRORS, RunError, pick_device
+from baselines.segmentation import SegmentationArgs, settings
+from benchmarks.engine import EngineArgs, check, execute
+from benchmarks.report import INTERVALS, estimate, machine, mean
 from nbs_env import checkpoint
 from nbs_env.data import GOOD
 
@@ -61,31 +62,55 @@ class TablesArgs(EngineArgs):
     """Data sets, separated by commas; a category follows a colon."""
     data_root: Path | None = None
     """Folder that holds the data sets."""
-    seeds: int = 3
-    """Splits of each data set, with the seeds 0, 1, ..."""
     labeled: int = 5
     """Labelled images of a split."""
 
 
 def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callable[[], Any], Path]]:
     """Data set, seed, method, what runs it, and its directory; all methods of a split one after another."""
+    check(args)
+    out = args.out.resolve()  # Ray's workers stand elsewhere
     found: list[tuple[str, int, str, Callable[[], Any], Path]] = []
     for seed in range(args.seeds):
         for dataset in args.datasets.split(","):
             name, _, category = dataset.partition(":")
             root = None if name == "synthetic" else args.data_root
-            folder = args.out / "runs" / f"{name}{category}-{seed}"
+            folder = out / "runs" / f"{name}{category}-{seed}"
             line = ["--dataset", name, "--seed", str(seed), "--run-dir", str(folder / "nbs")]
             line += ["--category", category] if category else []
             line += ["--labeled", str(args.labeled)] + (["--data-root", str(root)] if root else [])
             line += ["--preset", "standard"] if "--preset" not in words else []
             job = train.parse([*line, *WORDS.get(name, []), *words])
             found.append((dataset, seed, "nbs", partial(run_once, *job), folder / "nbs"))
+            run, config, _ = job
             for method, module in RIVALS:
-                place = folder / method
-                options = module.Args(name, root, category or None, args.labeled, seed, place)
-                found.append((dataset, seed, method, partial(module.run, options), place))
+                options = module.Args(
+                    dataset=name,
+                    data_root=root,
+                    category=run.category,
+                    labeled=args.labeled,
+                    image_size=config.image_size,
+                    difficulty=run.difficulty,
+                    seed=run.seed,
+                    run_dir=folder / method,
+                    device=run.device,
+                )
+                found.append((dataset, seed, method, partial(rival_once, method, options), folder / method))
     return found
+
+
+def rival_once(method: str, args: SegmentationArgs) -> None:
+    """Run a rival, unless it was run before.
+
+    Raises:
+        RunError: the directory holds a run with other settings; and whatever the rival raises.
+    """
+    assert args.run_dir is not None
+    file = args.run_dir / "metrics.json"
+    if not file.is_file():
+        dict(RIVALS)[method].run(args)
+    elif json.loads(file.read_text()).get("settings") != json.loads(json.dumps(settings(args))):
+        raise RunError(f"{file} was made with other settings; choose another --out")
 
 
 def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
@@ -94,13 +119,11 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
     failed: dict[Path, str] = {}
     reasons: dict[str, list[str]] = {}  # one line for all splits that fail alike
     todo = jobs(args, words)
-    # `run_once` itself looks a finished run up, and refuses one with other settings
-    missing = [job for job in todo if job[2] == "nbs" or not (job[-1] / "metrics.json").is_file()]
-    for index, problem in execute([job[3] for job in missing], args):
-        place = missing[index][-1]
+    for index, problem in execute([job[3] for job in todo], args):
+        place = todo[index][-1]
         failed[place] = problem
         name = f"{place.parent.name} {place.name}"
-        print(f"{len(failed)} of {len(missing)}: {name} {problem or 'done'}", flush=True)
+        print(f"{len(failed)} of {len(todo)}: {name} {problem or 'done'}", flush=True)
         if not problem:  # most of what a run takes on disc
             for file in ("checkpoint.pt", "detector.pt"):
                 (place / file).unlink(missing_ok=True)
@@ -112,10 +135,14 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
         timing = place / "timing.json"
         seconds = sum(json.loads(timing.read_text()).values()) if timing.is_file() else metrics["seconds"]
         for name, figures in metrics["methods"].items():
+            if not figures:
+                reasons.setdefault(f"{dataset} {name}: no unlabelled image has a mask", []).append(str(seed))
+                continue
             results[dataset, seed, name] = {
                 **figures,
                 "kinds": metrics["kinds"][name],
                 "labeled_kinds": metrics["labeled_kinds"],
+                "images": metrics["scored_images"],
                 "minutes": seconds / 60,
                 "picture": place / "overlays.png",
             }
@@ -123,8 +150,13 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
 
 
 def main_table(results: Results) -> list[list[str]]:
-    """Mean figures and minutes, with the 95 % interval of F1, beside the thesis; the best F1 in bold."""
-    lines = [["data set", "method", "splits", *FIGURES, "minutes", "thesis P", "thesis R", "thesis F1"]]
+    """Mean figures and minutes, with the 95 % interval of F1, beside the thesis.
+
+    The best F1 of the methods that have all splits is bold. `images` is how many were scored in a split.
+    """
+    lines = [
+        ["data set", "method", "splits", "images", *FIGURES, "minutes", "thesis P", "thesis R", "thesis F1"]
+    ]
     for dataset in dict.fromkeys(key[0] for key in results):
         rows = {}
         for method in METHODS:
@@ -133,8 +165,8 @@ def main_table(results: Results) -> list[list[str]]:
                 rows[method] = {
                     name: np.array([run[f"pixel_{name}"] for run in runs if run[f"pixel_{name}"] is not None])
                     for name in FIGURES
-                } | {"minutes": np.array([run["minutes"] for run in runs])}
-        best = max(rows, key=lambda method: rows[method]["f1"].mean())
+                } | {name: np.array([run[name] for run in runs]) for name in ("images", "minutes")}
+        best = max(rows, key=lambda method: (len(rows[method]["f1"]), rows[method]["f1"].mean()))
         for method, figures in rows.items():
             cells = [f"{figures[name].mean():.3f}" if len(figures[name]) else "-" for name in FIGURES]
             middle, low, high = estimate([figures["f1"]], mean)
@@ -143,7 +175,8 @@ def main_table(results: Results) -> list[list[str]]:
             known = dict(zip(("reconstruction", "unet", "nbs_crf"), PUBLISHED.get(dataset, ()), strict=False))
             thesis = [f"{value:.2f}" for value in known.get(method, ())] or ["-"] * 3
             cells.append(f"{figures['minutes'].mean():.1f}")
-            lines.append([dataset, method, str(len(figures["f1"])), *cells, *thesis])
+            images = f"{figures['images'].mean():.0f}"
+            lines.append([dataset, method, str(len(figures["f1"])), images, *cells, *thesis])
     return lines
 
 
@@ -180,7 +213,7 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join([text[0], "|" + " --- |" * len(lines[0]), *text[1:]]) + "\n"
 
 
-def write(results: Results, failed: list[str], command: str, out: Path) -> str:
+def write(results: Results, failed: list[str], command: str, device: str, out: Path) -> str:
     """Write results.csv, table.md and table.html; the text of table.md."""
     rows = [
         {"dataset": dataset, "seed": seed, "method": method}
@@ -204,11 +237,11 @@ def write(results: Results, failed: list[str], command: str, out: Path) -> str:
         page += "</table><br>"
     pictures = {figures["picture"]: key for key, figures in results.items()}  # once for all methods of a run
     for picture, (dataset, seed, _) in pictures.items():
-        where = picture.relative_to(out).as_posix()
+        where = picture.relative_to(out.resolve()).as_posix()
         page += f"<h3>{html.escape(f'{dataset}, seed {seed}: {picture.parent.name}')}</h3>"
         page += f'<img src="{html.escape(where)}" width=700>'
     checkpoint.replace_file(out / "table.html", lambda part: part.write_text(page))
-    content = f"`{command}`\n\n{machine()}.\n\n{body}{problems}"
+    content = f"`{command}`\n\n{machine(device)}.\n\n{body}\n{INTERVALS}\n{problems}"
     checkpoint.replace_file(out / "table.md", lambda part: part.write_text(content))
     return content
 
@@ -218,12 +251,14 @@ def main() -> None:
     args, words = tyro.cli(TablesArgs, description=__doc__, return_unknown_args=True)
     try:
         results, failed = collect(args, words)
+        device = pick_device(train.parse(words)[0].device)
         if not results:
             raise RunError("nothing could be computed: " + "; ".join(failed))
     except (*ERRORS, *train.ERRORS) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(write(results, failed, "python -m benchmarks.tables " + " ".join(sys.argv[1:]), args.out))
+    command = "python -m benchmarks.tables " + " ".join(sys.argv[1:])
+    print(write(results, failed, command, device, args.out))
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ class Detector:
             masks: (n, S, S) bool.
         """
         self.threshold = best_threshold(probabilities, masks)
-        odds = self.threshold / (1 - self.threshold) / np.array([1, 1.5, 2.5, 4])  # a CRF removes pixels
+        highest = min(self.threshold, 1 - 1e-5)  # a sigmoid can round to 1
+        odds = highest / (1 - highest) / np.array([1, 1.5, 2.5, 4])  # a CRF removes pixels
         choices = list(itertools.product(CRF_CANDIDATES, (odds / (1 + odds)).tolist()))
         scores = []
         for self.crf, self.crf_threshold in choices:

@@ -61,6 +61,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     Raises:
         DataError: the labelled images cannot be drawn.
+        ConfigError: the images have another size than `config.image_size`, or there is no such device.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
@@ -76,6 +77,12 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.config = config or PRESETS["quick"]
         self.dataset = dataset or load("synthetic", image_size=self.config.image_size)
         self.render_mode = render_mode
+        size, shape = self.config.image_size, self.dataset.images.shape[1:3]
+        if shape != (size, size):
+            raise ConfigError(
+                f"image_size is {size} but {self.dataset.name} has images of {shape} pixels; read them with "
+                "load(..., image_size=...), or set image_size to theirs"
+            )
         self.labeled, self.unlabeled = split(self.dataset, labeled, np.random.default_rng(0))
         side = self.config.window_size
         low, high = np.zeros((5, side, side), np.float32), np.ones((5, side, side), np.float32)

@@ -80,8 +80,8 @@ class ProfileBuffer:
         """Everything needed to go on, as tensors and numbers; unused rows are left out."""
         used = min(self.count, self.capacity)
         return {
-            "maps": self.maps[:used],
-            "means": self.means[:used],
+            "maps": self.maps[:used].clone(),  # a view is saved with all it is a view of
+            "means": self.means[:used].clone(),
             "cycles": torch.from_numpy(self.cycles),
             "count": self.count,
         }

@@ -206,3 +206,13 @@ def blobs() -> AnomalyDataset:
         names=tuple(map(str, range(12))),
         kinds=("disc",) * 12,
     )
+
+
+@pytest.fixture
+def mine(folder: Path, tmp_path: Path) -> Path:
+    """A copy of `folder` to spoil."""
+    for file in folder.rglob("*.png"):
+        copy = tmp_path / "mine" / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return tmp_path / "mine"

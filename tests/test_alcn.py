@@ -271,6 +271,31 @@ def test_a_killed_command_goes_on(
     same_bits(*(checkpoint.load(tmp_path / n / "alcn" / "a" / "checkpoint.pt") for n in ("whole", "killed")))
 
 
+def test_a_finished_model_is_only_scored_again(
+    main: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--classes", "a", "--noise", "none", "--model.patience", "1", "--run-dir", tmp_path / "run")
+    monkeypatch.setattr(
+        ALCN, "scores", lambda _, images, *noise: np.arange(len(images)) + 0.0
+    )  # never better
+    main(*words)
+    file = tmp_path / "run" / "none" / "a" / "checkpoint.pt"
+    assert checkpoint.load(file)["progress"]["epoch"] == 2
+    written = file.stat().st_mtime_ns
+    main(*words, "--resume")
+    assert file.stat().st_mtime_ns == written
+
+
+def test_a_model_of_another_kind_of_device_loads(tmp_path: Path) -> None:
+    model = ALCN(SMALL, 0)
+    checkpoint.save(
+        model.state_dict() | {"random": torch.zeros(16, dtype=torch.uint8)}, tmp_path / "model.pt"
+    )
+    loaded = ALCN.load(tmp_path / "model.pt")
+    image = np.zeros((1, SMALL.channels, SMALL.size, SMALL.size), np.uint8)
+    assert loaded.scores(image) == model.scores(image)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -280,6 +305,8 @@ def test_a_killed_command_goes_on(
         ("--dataset mnist --model.size 28", "lacks train-images-idx3-ubyte.gz"),
         ("--classes a --test-limit 1", "test_limit is 1: all images drawn are of one kind; raise it"),
         ("--dataset mnist", "mnist is 28 pixels and grey"),
+        ("--checkpoint-every 0", "checkpoint_every is 0; it must be at least 1"),
+        ("--device gpu", "there is no device 'gpu'; choose cpu, cuda or auto"),
     ],
 )
 def test_bad_input_ends_with_one_line(

@@ -137,6 +137,13 @@ def test_threshold_separates_the_labelled_pixels(detector: Detector, dataset: An
     assert pixel_prf(found, masks)[2] > 0.97
 
 
+def test_certainty_can_be_calibrated(detector: Detector, dataset: AnomalyDataset) -> None:
+    """A sigmoid rounds to 1, whose odds are infinite."""
+    masks = dataset.masks[[0, 1, 4]]
+    detector.calibrate(masks.astype(np.float32), dataset.images[[0, 1, 4]], masks)
+    assert pixel_prf(detector.masks(masks.astype(np.float32), dataset.images[[0, 1, 4]]), masks)[2] > 0.97
+
+
 def test_kernel_that_removes_specks_is_chosen_where_there_are_specks(
     detector: Detector, dataset: AnomalyDataset
 ) -> None:

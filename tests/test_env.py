@@ -15,7 +15,7 @@ import stable_baselines3.common.env_checker
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from nbs_env.config import Config
+from nbs_env.config import Config, ConfigError
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.learner import Update
@@ -104,6 +104,11 @@ def test_callers_without_gradients_train_all_the_same(
     with torch.no_grad():
         got = play(make(dataset, config), 4)
     same_bits(expected, got)
+
+
+def test_images_of_another_size_are_refused(dataset: AnomalyDataset, config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"image_size is 192 but .* has images of \(128, 128\) pixels"):
+        PatchSamplingEnv(dataset, 2, replace(config, image_size=192))
 
 
 def test_other_seed_gives_another_trajectory(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.base import AgentError
 from agents.heuristics import HighestLoss, LowestLoss, NormalOnly, Random, RandomPatches, Sweep
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
@@ -100,6 +101,12 @@ def test_loss_seekers_go_where_the_new_pixels_loss_is(
             moves += 1
         observation, *_ = env.step(action)
     assert moves > 10
+
+
+def test_loss_seekers_refuse_moves_that_they_cannot_see(dataset: AnomalyDataset, config: Config) -> None:
+    far = PatchSamplingEnv(dataset, 2, replace(config, shift=40))
+    with pytest.raises(AgentError, match="shift is 40; this agent sees no further than 32"):
+        HighestLoss(far, 0)
 
 
 def test_normal_only_meets_no_anomaly_where_it_can_be_helped(env: PatchSamplingEnv) -> None:

@@ -158,6 +158,17 @@ def test_failed_runs_are_left_out_of_the_scores() -> None:
     np.testing.assert_array_equal(score_matrix(rows, "b", ["x"], FIGURE), [[0.1], [0.3]])
 
 
+def test_an_agent_that_always_fails_leaves_the_others_their_scores() -> None:
+    rows = rows_of({("a", "x"): [0.1, 0.2, 0.3], ("b", "x"): [0.1, 0.2, 0.3]})
+    for row in rows[:3]:
+        del row[FIGURE]
+    lines = {line[1]: line[2:5] for line in table(rows, FIGURE)[1:]}
+    assert lines["a"] == ["0", "-", "-"]
+    assert lines["b"][0] == "3"
+    assert lines["b"][1].startswith("0.200 [")
+    assert lines["b"][2] == "-"
+
+
 def test_intervals_against_a_slow_reference() -> None:
     scores = np.random.default_rng(0).normal(size=(8, 2))
     middle, low, high = estimate(list(scores.T), mean)

@@ -92,7 +92,9 @@ def test_state_round_trip(count: int, tmp_path: Path) -> None:
 
     buffer, other = (ProfileBuffer(5, 2, (2, 3, 3), CPU) for _ in range(2))
     fill(buffer, 0, count)
-    checkpoint.save(buffer.state_dict(), tmp_path / "buffer.pt")
+    state = buffer.state_dict()
+    assert len(state["maps"].untyped_storage()) == min(count, 5) * 2 * 9 * state["maps"].element_size()
+    checkpoint.save(state, tmp_path / "buffer.pt")
     other.load_state_dict(checkpoint.load(tmp_path / "buffer.pt"))
     for updates in (0, 3):
         fill(buffer, count, count + updates)

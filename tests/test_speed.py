@@ -22,6 +22,10 @@ def test_rows_are_medians_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fast["times_faster"] == pytest.approx(2 / 6)
     assert fast["limit"] == pytest.approx(2 * 10 * 20 * 10 / 6 / 1000)
     assert slow["limit"] is None
+    clock = iter(range(10))
+    (row,) = speed.measure([speed.Case("quick", int, share=5)], 2, "cpu", {})
+    assert row["seconds"] == 4.5  # of ten
+    assert not list(clock)
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

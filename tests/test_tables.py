@@ -24,6 +24,7 @@ def results() -> tables.Results:
                 "pixel_aupro": None,
                 "kinds": {"hole": (4, 0, 4), "crack": (3, 3, 0), "good": (0, 9, 0)},
                 "labeled_kinds": [seen, "good"],
+                "images": 10,
                 "minutes": 2.0 + 2 * seed,
             }
     return found
@@ -31,12 +32,20 @@ def results() -> tables.Results:
 
 def test_best_in_bold_beside_the_thesis() -> None:
     head, first, second = tables.main_table(results())
-    assert head[:3] == ["data set", "method", "splits"]
-    assert first[:3] == ["mvtec:grid", "unet", "2"]
-    assert first[3:9] == ["0.300", "0.300", "0.300 [0.200, 0.400]", "0.300", "0.300", "-"]
-    assert first[9:] == ["3.0", "0.07", "0.51", "0.12"]
-    assert second[5].startswith("**0.500** [0.500")
-    assert second[10:] == ["0.10", "0.62", "0.17"]
+    assert head[:4] == ["data set", "method", "splits", "images"]
+    assert first[:4] == ["mvtec:grid", "unet", "2", "10"]
+    assert first[4:10] == ["0.300", "0.300", "0.300 [0.200, 0.400]", "0.300", "0.300", "-"]
+    assert first[10:] == ["3.0", "0.07", "0.51", "0.12"]
+    assert second[6].startswith("**0.500** [0.500")
+    assert second[11:] == ["0.10", "0.62", "0.17"]
+
+
+def test_a_method_that_lacks_a_split_is_not_the_best() -> None:
+    found = results()
+    del found["mvtec:grid", 0, "nbs_crf"]
+    _, first, second = tables.main_table(found)
+    assert first[6].startswith("**0.300**")
+    assert second[6] == "0.500"
 
 
 def test_kinds_seen_and_not_seen() -> None:
@@ -77,3 +86,19 @@ def test_the_command(
     monkeypatch.setattr(run, "run", lambda *_: pytest.fail("computed twice"))
     tables.main()
     assert "| folder | nbs_crf | 1 |" in capsys.readouterr().out
+    sys.argv[sys.argv.index("--image-size") + 1] = "192"
+    with pytest.raises(SystemExit):
+        tables.main()
+    assert "unet/metrics.json was made with other settings; choose another --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["--seeds 0", "--image-size 100"])
+def test_bad_input_ends_with_one_line(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tables", "--out", str(tmp_path / "out"), *words.split()])
+    with pytest.raises(SystemExit) as end:
+        tables.main()
+    assert end.value.code == 2
+    name, value = words.removeprefix("--").replace("-", "_").split()
+    assert f"error: {name} is {value}" in capsys.readouterr().err

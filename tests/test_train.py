@@ -70,16 +70,6 @@ class Clashing(Picky):
 
 
 @pytest.fixture
-def mine(folder: Path, tmp_path: Path) -> Path:
-    """A copy of `folder` to spoil."""
-    for file in folder.rglob("*.png"):
-        copy = tmp_path / "mine" / file.relative_to(folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(file.read_bytes())
-    return tmp_path / "mine"
-
-
-@pytest.fixture
 def main(folder: Path, monkeypatch: pytest.MonkeyPatch, thin_autoencoder: None) -> Main:
     """`train.main` with the command line of `TINY` on `folder`, changes given as keywords."""
 
@@ -214,6 +204,12 @@ def test_wrong_images(
         ({"updates": 2}, "updates is 2; a detector needs a whole profile, so choose at least"),
         ({"autoencoder_lr": -1}, "autoencoder_lr is -1.0; choose a value between 0 and 1"),
         ({"resume": True}, "run holds no run to resume; leave --resume out"),
+        ({"labeled": "001"}, "no image is named '001'"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"rollouts": 0}, "rollouts is 0; it must be at least 1"),
+        ({"learning_rate": -1}, "learning_rate is -1.0; choose a value between 0 and 1"),
+        ({"agent": "ppo", "epochs": 0}, "epochs is 0; it must be at least 1"),
     ],
 )
 def test_wrong_values(
@@ -261,6 +257,20 @@ def test_a_run_is_never_overwritten(error: Callable[..., str], tmp_path: Path) -
     assert "file already holds a run" in error(run_dir=tmp_path / "file")
 
 
+class Lazy(Random):
+    """Stops an episode early."""
+
+    def learn(self, env: Any, episodes: int, on_episode: Any) -> None:
+        """Play all but one."""
+        super().learn(env, episodes - 1, on_episode)
+
+
+def test_an_agent_that_stops_early_has_no_results(error: Callable[..., str], tmp_path: Path) -> None:
+    line = error(agent="test_train:Lazy", run_dir=tmp_path / "run")
+    assert f"stopped after {UPDATES - 1} of {UPDATES} updates" in line
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
 def test_checkpoints_that_do_not_fit(
     main: Main, error: Callable[..., str], mine: Path, tmp_path: Path
 ) -> None:
@@ -272,8 +282,15 @@ def test_checkpoints_that_do_not_fit(
     assert "made with agent = reinforce, not random" in error(**again | {"agent": "random"})
 
     Image.new("RGB", (128, 128)).save(mine / "images" / "new.png")
-    assert "folder/mine no longer holds the images that" in error(**again)
+    assert "folder/mine no longer holds the images and labelled masks that" in error(**again)
     (mine / "images" / "new.png").unlink()
+    name = json.loads((run_dir / "metrics.json").read_text())["labeled"][0]
+    file = mine / "masks" / f"{name}.png"
+    before = file.read_bytes()
+    with Image.open(file) as mask:
+        mask.point(lambda value: 255 - value).save(file)
+    assert "folder/mine no longer holds the images and labelled masks that" in error(**again)
+    file.write_bytes(before)
 
     config = (run_dir / "config.json").read_text()
     (run_dir / "config.json").write_text(config.replace("shift", "drift"))
@@ -296,6 +313,7 @@ def test_checkpoints_that_do_not_fit(
         ("first", {}),
         ("early", {"evaluation": "full"}),
         ("late", {"rollouts": 2}),
+        ("early", {"agent": "ppo", "batch_size": 8}),
         ("writing", {}),
         ("scoring", {}),
     ],

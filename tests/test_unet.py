@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from baselines import unet
-from baselines.segmentation import Problem, command
+from baselines.common import RunError
+from baselines.segmentation import Problem, command, prepare
 from nbs_env.data import AnomalyDataset
 
 TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=60, check_every=30, learning_rate=1e-2)
@@ -51,6 +52,7 @@ def test_an_image_with_the_only_anomaly_is_never_left_out(blobs: AnomalyDataset)
         ("--model.crop 100", "model.crop is 100; choose a multiple of 16 up to 256"),
         ("--dataset crackforest", "crackforest is read from files"),
         ("--labeled 99", "99"),
+        ("--model.check-every 0", "check_every is 0; it must be at least 1"),
     ],
 )
 def test_bad_input_ends_with_one_line(
@@ -65,3 +67,20 @@ def test_bad_input_ends_with_one_line(
         command(unet.Args, unet.run, None)
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_run_begins_again_and_a_finished_one_stays(folder: Path, tmp_path: Path) -> None:
+    args = unet.Args("folder", folder, labeled=2, image_size=128, run_dir=tmp_path / "run", device="cpu")
+    (tmp_path / "run").mkdir()
+    for name in ("overlays.png", "metrics.json.part"):
+        (tmp_path / "run" / name).touch()
+    assert prepare(args, "unet").data.images.shape[1] == 128
+    (tmp_path / "run" / "metrics.json").touch()
+    with pytest.raises(RunError, match="already holds a run"):
+        prepare(args, "unet")
+
+
+def test_nothing_to_score_is_said_before_training(mine: Path, tmp_path: Path) -> None:
+    args = unet.Args("folder", mine, labeled=4, run_dir=tmp_path / "run", device="cpu")
+    with pytest.raises(RunError, match="no image of folder/mine but the 4 labelled ones has a mask"):
+        prepare(args, "unet")

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from baselines.alcn.networks import SizeError, sides
 from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, TrainingError
-from baselines.common import ERRORS, RunError, home, open_run, pick_device, read_classes, train_all
+from baselines.common import ERRORS, RunError, at_least, home, open_run, pick_device, read_classes, train_all
 from baselines.d_anogan import wheel
 from nbs_env import checkpoint
 from nbs_env.data import GOOD, cifar10
@@ -151,7 +151,8 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
     model.fit_scale(images)
     with SummaryWriter(str(directory)) as writer:
         title = f"{args.model.noise} {name}"
-        epochs = tqdm(range(model.epoch, args.model.epochs), desc=title, unit="epoch")
+        left = 0 if model.stopped else args.model.epochs - model.epoch
+        epochs = tqdm(range(model.epoch, model.epoch + left), desc=title, unit="epoch")
         for epoch in epochs:
             figures = model.train_epoch(images)
             for key, value in figures.items():
@@ -219,6 +220,7 @@ def table(args: Args, results: dict[str, dict[str, dict[str, float]]]) -> str:
 def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
     """Train all models; their figures by noise and class."""
     directory = args.run_dir or Path("runs") / f"alcn-{args.dataset}-{args.protocol}-{args.seed}"
+    at_least(1, checkpoint_every=args.checkpoint_every)
     noises = args.noise.split(",")
     for noise in noises:
         if noise not in NOISES:

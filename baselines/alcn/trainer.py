@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from baselines.alcn.networks import NOISE_LATENT, Denoiser, NoiseGenerator
+from baselines.common import set_generator
 from nbs_env import checkpoint
 
 NoiseName = Literal["none", "speckle", "gaussian", "alcn"]
@@ -219,6 +220,11 @@ class ALCN:
         error = float(self.scores(held_out.cpu().numpy()).mean())
         self.stale = 0 if error < self.best else self.stale + 1
         self.best = min(self.best, error)
+        return self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether patience has run out."""
         return 0 < self.config.patience <= self.stale
 
     @torch.no_grad()
@@ -263,7 +269,7 @@ class ALCN:
         for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
             self.optimizers[name].load_state_dict(state["optimizers"][name])
-        self.random.set_state(state["random"].cpu())
+        set_generator(self.random, state["random"])
         self.mean, self.std = (value.to(self.device) for value in state["scale"])
         self.epoch, self.stale, self.best = (state["progress"][name] for name in ("epoch", "stale", "best"))
 

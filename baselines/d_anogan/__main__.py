@@ -21,7 +21,7 @@ from sklearn.metrics import roc_curve
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from baselines.common import ERRORS, RunError, open_run, pick_device, read_classes, train_all
+from baselines.common import ERRORS, RunError, at_least, open_run, pick_device, read_classes, train_all
 from baselines.d_anogan import wheel
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.networks import SizeError, layer_channels
@@ -277,6 +277,7 @@ def table(args: Args, results: dict[str, float]) -> str:
 
 def run(args: Args) -> dict[str, float]:
     """Train one model, or one for each class; AUC by anomalous class."""
+    at_least(1, checkpoint_every=args.checkpoint_every, critic_steps=args.model.critic_steps)
     if args.no_xzx or args.no_bandit:
         xzx = 0 if args.no_xzx else args.model.xzx_steps
         model = replace(args.model, xzx_steps=xzx, bandit=args.model.bandit and not args.no_bandit)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from baselines.common import set_generator
 from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
 from baselines.d_anogan.prior import Prior
 
@@ -154,9 +155,11 @@ class DAnoGAN:
 
     def refresh_active(self) -> None:
         """Look which clusters are alive; the one place where training waits for the device."""
-        alive = self.prior.alive.cpu()
-        self.clusters = alive.nonzero()[:, 0].to(self.device)
-        self.active = None if bool(alive.all()) else self.clusters
+        self._activate(self.prior.alive.cpu().nonzero()[:, 0])
+
+    def _activate(self, clusters: torch.Tensor) -> None:
+        self.clusters = clusters.to(self.device)
+        self.active = None if len(clusters) == self.config.clusters else self.clusters
 
     def autocast(self) -> torch.autocast:
         """The arithmetic that the configuration asks for."""
@@ -311,6 +314,7 @@ class DAnoGAN:
             "networks": {name: network.state_dict() for name, network in self.networks.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "random": self.random.get_state(),
+            "clusters": self.clusters.cpu(),
             "steps": self.steps,
             "xzx_steps": self.xzx_steps,
         }
@@ -321,6 +325,6 @@ class DAnoGAN:
             network.load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.random.set_state(state["random"].cpu())
+        set_generator(self.random, state["random"])
         self.steps, self.xzx_steps = state["steps"], state["xzx_steps"]
-        self.refresh_active()
+        self._activate(state["clusters"])

@@ -81,6 +81,8 @@ def read_folder(root: Path, size: int, channels: int) -> ClassDataset:
 def read_plant_village(root: Path, size: int, channels: int) -> dict[str, ClassDataset]:
     """Plant Village (Hughes and Salathe 2015), folders `Species___condition`; by species, healthy is GOOD.
 
+    `root` is the folder that holds them: that of one variant, where there are several.
+
     Raises:
         DataError: no species with healthy and with diseased leaves, or a file that is no image.
     """
@@ -91,7 +93,10 @@ def read_plant_village(root: Path, size: int, channels: int) -> dict[str, ClassD
             species.setdefault(name, {})[GOOD if condition == "healthy" else condition] = folder
     species = {name: folders for name, folders in species.items() if GOOD in folders and len(folders) > 1}
     if not species:
-        raise DataError(f"{root} holds no Plant Village; expected Species___healthy and Species___DISEASE")
+        raise DataError(
+            f"{root} holds no Plant Village; expected Species___healthy and Species___DISEASE, so give the "
+            "folder of one variant (segmented, say)"
+        )
     return {name: _read_classes(folders, size, channels) for name, folders in species.items()}
 
 

@@ -53,15 +53,21 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a mask file as `(h, w)`: True above `MASK_THRESHOLD` of 255, or at 1 if there are only 0 and 1.
 
     Raises:
-        DataError: As `read_image` does.
+        DataError: As `read_image` does, or if it holds other values, but none above `MASK_THRESHOLD`.
     """
     picture = _open(path)
-    if picture.mode in ("1", "L", "P"):
-        values = np.asarray(picture)  # a palette's indices: 0/1 masks are often stored with a palette
-        if values.max() <= 1:
-            return values.astype(bool)
     rgb = _to_rgb(picture, str(path))
-    return rgb.max(axis=2) > MASK_THRESHOLD
+    one_channel = picture.mode in ("1", "L", "P") or picture.mode.startswith("I")
+    values = np.asarray(picture) if one_channel else rgb  # a palette's indices: many 0/1 masks have one
+    if values.max() <= 1:
+        return values.reshape(*rgb.shape[:2], -1).max(axis=2) == 1
+    mask = rgb.max(axis=2) > MASK_THRESHOLD
+    if not mask.any():
+        raise DataError(
+            f"{path}: a mask with values up to {values.max()}; write 255 where it is anomalous, or 1 in a "
+            "file of 0 and 1"
+        )
+    return mask
 
 
 def resize_image(image: NDArray[np.uint8] | NDArray[np.uint16] | Image.Image, size: int) -> NDArray[np.uint8]:

@@ -128,6 +128,10 @@ def test_read_mask_thresholds(tmp_path: Path) -> None:
     for name, values in {
         "full": truth * np.uint8(255),
         "ones": truth.astype(np.uint8),
+        "wide ones": truth.astype(np.uint16),
+        "colour ones": np.repeat(truth.astype(np.uint8)[..., None], 3, axis=2),
+        "opaque ones": np.stack([truth.astype(np.uint8)] * 3 + [np.full((20, 30), 255, np.uint8)], axis=2),
+        "wide": truth * np.uint16(65535),
         "soft": np.where(truth, 128, 127).astype(np.uint8),
         "bilevel": truth,
         "colour": np.stack([truth * np.uint8(200)] + [np.zeros((20, 30), np.uint8)] * 2, axis=2),
@@ -136,6 +140,11 @@ def test_read_mask_thresholds(tmp_path: Path) -> None:
         mask = read_mask(tmp_path / f"{name}.png")
         assert mask.dtype == np.bool_
         assert (mask == truth).all(), name
+    Image.fromarray(truth * np.uint8(100)).save(tmp_path / "grey.png")
+    with pytest.raises(DataError, match=r"grey\.png: a mask with values up to 100; write 255"):
+        read_mask(tmp_path / "grey.png")
+    Image.new("L", (30, 20)).save(tmp_path / "empty.png")
+    assert not read_mask(tmp_path / "empty.png").any()
 
 
 def test_image_files(tmp_path: Path) -> None:
