@@ -88,6 +88,8 @@ class Reinforce:
     The two segments of an episode are two sequences of actions (Algorithm 1), so returns end with a segment.
     A running mean of earlier episodes' returns, step by step, is subtracted; that leaves the gradient
     unbiased and is not the normalisation that the proof forbids. Warm-up episodes are played only.
+
+    The policy lives where the environment's networks do; all random numbers come from the CPU.
     """
 
     Options = ReinforceOptions
@@ -96,7 +98,9 @@ class Reinforce:
         check_spaces(env)
         self.options = options or ReinforceOptions()
         self.generator = torch.Generator().manual_seed(seed)
-        self.policy = Policy(self.generator)
+        learner = getattr(env.unwrapped, "learner", None)
+        self.device: torch.device = learner.device if learner else torch.device("cpu")
+        self.policy = Policy(self.generator).to(self.device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.options.learning_rate)
         self.baseline: dict[str, torch.Tensor] = {}  # segment -> (T,), float64
         self.pending: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -104,8 +108,8 @@ class Reinforce:
     @torch.no_grad()
     def act(self, observation: np.ndarray) -> int:
         """Draw an action from the policy for `observation` (5, 128, 128)."""
-        probabilities = self.policy(torch.from_numpy(observation)[None])[0].softmax(dim=0)
-        return int(torch.multinomial(probabilities, 1, generator=self.generator))
+        probabilities = self.policy(torch.from_numpy(observation)[None].to(self.device))[0].softmax(dim=0)
+        return int(torch.multinomial(probabilities.cpu(), 1, generator=self.generator))
 
     def learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
         """Play and learn; `on_episode` also gets the entropy (nats) and the return of each segment."""
@@ -154,7 +158,9 @@ class Reinforce:
         batch = torch.from_numpy(np.stack(windows))
         self.pending.append((batch, torch.tensor(actions), torch.from_numpy(advantages).float()))
         if len(self.pending) == self.options.rollouts:
-            windows_, actions_, advantages_ = (torch.cat(parts) for parts in zip(*self.pending, strict=True))
+            windows_, actions_, advantages_ = (
+                torch.cat(parts).to(self.device) for parts in zip(*self.pending, strict=True)
+            )
             figures["agent/entropy"] = self._update(windows_, actions_, advantages_, beta)
             self.pending = []
         return figures
