@@ -10,6 +10,9 @@ import torch
 
 from agents.base import Env, OnEpisode, check_options, check_spaces
 from agents.policy import Policy
+from nbs_env.env import PatchSamplingEnv
+from nbs_env.graphs import Graphed
+from nbs_env.profiles import dihedral
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
 
@@ -36,14 +39,8 @@ class ReinforceOptions:
         check_options(self, "rollouts")
 
 
-def turn(window: np.ndarray, symmetry: int) -> np.ndarray:
-    """`window` (C, H, W) under one of the 8 symmetries of the square: a quarter turn each, 4-7 mirrored."""
-    window = np.rot90(window, symmetry % 4, axes=(1, 2))
-    return np.ascontiguousarray(window[:, :, ::-1] if symmetry >= 4 else window)
-
-
 def _actions_before(symmetry: int) -> list[int]:
-    """For each action in a turned window the one that does the same in the window before."""
+    """For each action in a window turned by `dihedral` the one that does the same in the window before."""
     after = []
     for rows, columns in DIRECTIONS:
         for _ in range(symmetry % 4):
@@ -89,7 +86,8 @@ class Reinforce:
     A running mean of earlier episodes' returns, step by step, is subtracted; that leaves the gradient
     unbiased and is not the normalisation that the proof forbids. Warm-up episodes are played only.
 
-    The policy lives where the environment's networks do; all random numbers come from the CPU.
+    The policy lives where the environment's networks do, and windows stay there, unless wrappers lie between;
+    all random numbers come from the CPU.
     """
 
     Options = ReinforceOptions
@@ -101,26 +99,43 @@ class Reinforce:
         learner = getattr(env.unwrapped, "learner", None)
         self.device: torch.device = learner.device if learner else torch.device("cpu")
         self.policy = Policy(self.generator).to(self.device)
+        self._policy = Graphed(self._probabilities)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.options.learning_rate)
         self.baseline: dict[str, torch.Tensor] = {}  # segment -> (T,), float64
         self.pending: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
-    @torch.no_grad()
     def act(self, observation: np.ndarray) -> int:
         """Draw an action from the policy for `observation` (5, 128, 128)."""
-        probabilities = self.policy(torch.from_numpy(observation)[None].to(self.device))[0].softmax(dim=0)
-        return int(torch.multinomial(probabilities.cpu(), 1, generator=self.generator))
+        return self._draw(torch.from_numpy(observation).to(self.device))
+
+    def _probabilities(self, windows: torch.Tensor) -> torch.Tensor:
+        return self.policy(windows).softmax(dim=1)
+
+    @torch.no_grad()
+    def _draw(self, window: torch.Tensor) -> int:
+        probabilities = self._policy(window[None])[0].cpu()
+        return int(torch.multinomial(probabilities, 1, generator=self.generator))
 
     def learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
         """Play and learn; `on_episode` also gets the entropy (nats) and the return of each segment."""
+        if not isinstance(env, PatchSamplingEnv):
+            return self._learn(env, episodes, on_episode)
+        env.tensors = True
+        try:
+            self._learn(env, episodes, on_episode)
+        finally:
+            env.tensors = False
+
+    def _learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
         for _ in range(episodes):
             observation, info = env.reset()
             windows, actions, rewards, segments = [], [], [], []
             symmetry = int(torch.randint(8, (), generator=self.generator)) if self.options.symmetries else 0
             terminated = truncated = False
             while not (terminated or truncated):
-                windows.append(turn(observation, symmetry))
-                actions.append(self.act(windows[-1]))
+                window = torch.as_tensor(observation, device=self.device)
+                windows.append(dihedral(window, symmetry).contiguous())
+                actions.append(self._draw(windows[-1]))
                 action = ACTIONS_BEFORE[symmetry][actions[-1]]
                 observation, reward, terminated, truncated, info = env.step(np.int64(action))
                 rewards.append(float(reward))
@@ -133,7 +148,7 @@ class Reinforce:
 
     def _learn_from(
         self,
-        windows: list[np.ndarray],
+        windows: list[torch.Tensor],
         actions: list[int],
         rewards: np.ndarray,
         segments: np.ndarray,
@@ -155,8 +170,8 @@ class Reinforce:
                 step = 1 - decay if segment in self.baseline else 1.0
                 self.baseline[segment] = baseline + step * (torch.from_numpy(returns) - baseline)
             figures[f"agent/{segment}_return"] = float(returns[0])
-        batch = torch.from_numpy(np.stack(windows))
-        self.pending.append((batch, torch.tensor(actions), torch.from_numpy(advantages).float()))
+        rollout = (torch.stack(windows), torch.tensor(actions), torch.from_numpy(advantages).float())
+        self.pending.append(rollout)
         if len(self.pending) == self.options.rollouts:
             windows_, actions_, advantages_ = (
                 torch.cat(parts).to(self.device) for parts in zip(*self.pending, strict=True)
@@ -171,9 +186,10 @@ class Reinforce:
         """One step of Eq. 3.4, then new statistics for BatchNorm; the policy's mean entropy before it."""
         self.optimizer.zero_grad(set_to_none=True)
         entropy = 0.0
-        # Statistics are frozen, so parts that fit the processor's cache give the gradient of the whole.
-        parts = zip(windows.split(32), actions.split(32), advantages.split(32), strict=True)
-        for part, chosen, advantage in parts:
+        # Statistics are frozen, so parts that fit a processor's cache give the gradient of the whole.
+        size = 32 if self.device.type == "cpu" else len(windows)
+        parts = (whole.split(size) for whole in (windows, actions, advantages))
+        for part, chosen, advantage in zip(*parts, strict=True):
             logits = self.policy(part)
             share = len(part) / len(windows)
             loss = policy_gradient_loss(logits, chosen, advantage, beta * self.options.entropy_weight)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,7 +38,7 @@ from baselines.common import RunError, pick_device
 from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
 from benchmarks.d_anogan import LoopedDAnoGAN
 from benchmarks.report import machine
-from nbs_env import checkpoint
+from nbs_env import checkpoint, graphs
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.config import PAPER, PRESETS, Config, ConfigError
 from nbs_env.data import AnomalyDataset
@@ -114,6 +115,12 @@ def play(env: PatchSamplingEnv, rng: np.random.Generator) -> None:
         terminated = env.step(rng.integers(9))[2]
 
 
+def eagerly(task: Task) -> object:
+    """Call `task` without replaying CUDA graphs."""
+    with mock.patch.object(graphs, "can_record", return_value=False):
+        return task()
+
+
 def ready(env: PatchSamplingEnv) -> PatchSamplingEnv:
     """`env` with profiles as long as they get, so that the predictor trains at each update."""
     patches = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
@@ -141,7 +148,7 @@ def step_cases(device: str) -> Iterator[Case]:
 
 
 def learner_cases(device: str) -> Iterator[Case]:
-    """An update and its parts, against float32 with channels first."""
+    """An update and its parts, against float32 with channels first and without CUDA graphs."""
     patches = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
     data = noise(20, 256)
     ways = {"float32, channels first": "float32", "as shipped": "auto"}
@@ -156,7 +163,7 @@ def learner_cases(device: str) -> Iterator[Case]:
                 # Inputs come with channels last, and either is enough for PyTorch to compute so.
                 network.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
         for _ in range(config.profile_length):
-            learner.update(patches)
+            eagerly(partial(learner.update, patches))
         learners[way] = learner
     parts: dict[str, Callable[[Learner], Task]] = {
         "update": lambda learner: partial(learner.update, patches),
@@ -168,7 +175,8 @@ def learner_cases(device: str) -> Iterator[Case]:
     }
     for part, task in parts.items():
         slow, fast = (f"{part}, {way}" for way in ways)
-        yield Case(slow, task(learners["float32, channels first"]), dtype=torch.float32)
+        plain = partial(eagerly, task(learners["float32, channels first"]))
+        yield Case(slow, plain, dtype=torch.float32)
         yield Case(fast, task(learners["as shipped"]), slow, learners["as shipped"].dtype)
 
 
@@ -319,7 +327,7 @@ def measure(
         row["peak_mib"], row["limit"] = memory[case.name], None
         if case.dtype is not None:
             with FlopCounterMode(display=False) as counter:
-                case.task()
+                eagerly(case.task)  # operations of a replay are not counted
             row["limit"] = counter.get_total_flops() / middle / limits[case.dtype]
         rows.append(row)
     return rows

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbs_env.networks import initialize, place
+from nbs_env.graphs import Graphed
+from nbs_env.networks import adam, forget_state, initialize, load_state, place
 
 
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
@@ -43,6 +46,7 @@ class Autoencoder(nn.Module):
         self.output = nn.ConvTranspose2d(64, 3, *up)
         self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))  # see `loss_maps`
         self.grid: torch.Tensor
+        self.loss_map = Graphed(self._loss_map)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Reconstruct `patches` (B, 3, 64, 64); the statistics of BatchNorm are those of this batch."""
@@ -51,6 +55,17 @@ class Autoencoder(nn.Module):
         # In bfloat16 a grey value of 0.5 is rounded by up to 0.002, which is no longer small beside a loss.
         with torch.autocast(features.device.type, enabled=False):
             return self.output(features.float())
+
+    @torch.no_grad()
+    def _loss_map(self, image: torch.Tensor, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+        """Squared error (H, W) of `image` (3, H, W) uint8, its tiles shifted by `rows` and `columns`."""
+        height, width = image.shape[1:]
+        padded = F.pad(image[None].to(torch.float32) / 255, (columns, columns, rows, rows), mode="reflect")
+        tiles = to_tiles(padded)[0].contiguous(memory_format=torch.channels_last)
+        with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
+            error = (self(tiles) - tiles).square().mean(dim=1, keepdim=True)
+        whole = from_tiles(error[None], *padded.shape[-2:])[0, 0]
+        return whole[rows : rows + height, columns : columns + width].contiguous()
 
 
 def to_tiles(images: torch.Tensor, size: int = 64) -> torch.Tensor:
@@ -67,7 +82,6 @@ def from_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(n, c, height, width)
 
 
-@torch.no_grad()
 def loss_maps(autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Reconstruction loss of every pixel: the squared error, averaged over RGB.
 
@@ -84,18 +98,10 @@ def loss_maps(autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype
     Returns:
         (N, H, W) float32, >= 0.
     """
-    height, width = images.shape[-2:]
     rows, columns = (32 * shifted for shifted in autoencoder.grid.tolist())
-    padded = F.pad(images.to(torch.float32) / 255, (columns, columns, rows, rows), mode="reflect")
-    tiles = to_tiles(padded)  # (N, tiles, 3, 64, 64)
-    maps = []
-    for batch in tiles:
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-            error = (autoencoder(batch) - batch).square().mean(dim=1, keepdim=True)
-        whole = from_tiles(error[None], *padded.shape[-2:])[0, 0]
-        maps.append(whole[rows : rows + height, columns : columns + width])
-    return torch.stack(maps)
+    return torch.stack(
+        [autoencoder.loss_map(image, rows=rows, columns=columns, dtype=dtype) for image in images]
+    )
 
 
 class AutoencoderTrainer:
@@ -103,14 +109,21 @@ class AutoencoderTrainer:
 
     def __init__(self, bottleneck_channels: int, lr: float, device: torch.device, dtype: torch.dtype) -> None:
         self.network = place(Autoencoder(bottleneck_channels), device)
-        self.lr, self.device, self.dtype = lr, device, dtype
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, fused=True)
+        self.device, self.dtype = device, dtype
+        self.optimizer = adam(self.network, lr)
+        self._step = Graphed(self._take_step)
 
     def reinitialize(self, generator: torch.Generator) -> None:
         """Throw weights and optimiser state away and start from a new draw."""
         initialize(self.network, generator)
         self.network.grid.zero_()
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=self.lr, fused=True)
+        forget_state(self.optimizer)
+
+    def load_state_dict(self, network: dict[str, torch.Tensor], optimizer: dict[str, Any]) -> None:
+        """Take over the states of a network and its optimiser."""
+        self.network.load_state_dict(network)
+        load_state(self.optimizer, optimizer)
+        self._step.forget()
 
     def train(self, patches: torch.Tensor, minibatch_size: int) -> float:
         """One step a mini-batch, in the order given; a remainder smaller than a mini-batch joins the last.
@@ -122,17 +135,20 @@ class AutoencoderTrainer:
         Returns:
             The mean squared error over all mini-batches, before each one's step.
         """
+        patches = patches.to(self.device)
         total = torch.zeros((), device=self.device)
         starts = range(0, len(patches) - minibatch_size + 1, minibatch_size)
         for start in starts:
             stop = len(patches) if start == starts[-1] else start + minibatch_size
-            batch = patches[start:stop].to(self.device, torch.float32) / 255
-            batch = batch.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                reconstruction = self.network(batch)
-            loss = F.mse_loss(reconstruction, batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach()
+            total += self._step(patches[start:stop])
         return float(total) / len(starts)
+
+    def _take_step(self, patches: torch.Tensor) -> torch.Tensor:
+        batch = (patches.to(torch.float32) / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            reconstruction = self.network(batch)
+        loss = F.mse_loss(reconstruction, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()

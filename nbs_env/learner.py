@@ -12,7 +12,8 @@ import torch
 
 from nbs_env.autoencoder import GRIDS, AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
-from nbs_env.networks import compute_dtype, initialize, place
+from nbs_env.graphs import Graphed
+from nbs_env.networks import adam, compute_dtype, initialize, load_state, place
 from nbs_env.predictor import Predictor, class_weights, logits, predict, prediction_loss
 from nbs_env.profiles import (
     ProfileBuffer,
@@ -90,9 +91,8 @@ class Learner:
         self.rng = np.random.default_rng(seed)
         self.trainer.reinitialize(self.weight_generator)
         initialize(self.predictor, self.weight_generator)
-        self.optimizer = torch.optim.Adam(
-            self.predictor.parameters(), lr=self.config.predictor_lr, fused=True
-        )
+        self.optimizer = adam(self.predictor, self.config.predictor_lr)
+        self._step = Graphed(self._predictor_step)
         shape = (len(self.labeled), *self.images.shape[-2:])
         self.buffer = ProfileBuffer(
             self.config.buffer_updates, self.config.profile_length, shape, self.device
@@ -100,7 +100,7 @@ class Learner:
         self.updates = 0
         self.ring: list[Weights] = []  # the newest autoencoders of this cycle, oldest first
         self.snapshots: list[Snapshot] = []  # best cycles, best first, the running one's best among them
-        self._maps: dict[int, np.ndarray] = {}
+        self._maps: dict[int, torch.Tensor] = {}
         self._unlabeled: list[torch.Tensor] = []  # newest maps (n, H, W) of D_u, with evaluation="full"
 
     @property
@@ -115,8 +115,12 @@ class Learner:
 
     def loss_map(self, image: int) -> np.ndarray:
         """Current reconstruction loss (H, W) float32 of one image, measured when first asked for."""
+        return self.loss_map_tensor(image).cpu().numpy()
+
+    def loss_map_tensor(self, image: int) -> torch.Tensor:
+        """`loss_map`, left on the device."""
         if image not in self._maps:
-            self._maps[image] = self._measure(np.array([image]))[0].cpu().numpy()
+            self._maps[image] = self._measure(np.array([image]))[0]
         return self._maps[image]
 
     def pick(self, indices: np.ndarray) -> torch.Tensor:
@@ -138,14 +142,15 @@ class Learner:
                 f"lower autoencoder_lr ({self.config.autoencoder_lr}) and begin a new run"
             )
         self._remember()
-        buffer_losses = [self._train_predictor() for _ in range(self.config.predictor_updates)]
+        drawn = [self._train_predictor() for _ in range(self.config.predictor_updates)]
+        buffer_loss = None if drawn[0] is None else float(drawn[0])
         newest = self.buffer.newest()
         current = None
         if newest is not None:
             newest_logits = predict(self.predictor, newest, self.dtype)
             current = float(prediction_loss(newest_logits, self.masks, self.weights))
         self.updates += 1
-        for value in (buffer_losses[0], current):
+        for value in (buffer_loss, current):
             if value is not None and not math.isfinite(value):
                 raise TrainingError(
                     f"the predictor's loss became {value} at update {self.updates}; "
@@ -157,7 +162,7 @@ class Learner:
         if reinitialized:
             self.trainer.reinitialize(self.weight_generator)
             self.ring, self._unlabeled, self._maps = [], [], {}
-        return Update(self.updates, loss, current, buffer_losses[0], reinitialized)
+        return Update(self.updates, loss, current, buffer_loss, reinitialized)
 
     def probability(self, image: int) -> np.ndarray | None:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
@@ -184,10 +189,10 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a learner with the same configuration and images."""
         self.updates = state["updates"]
-        self.trainer.network.load_state_dict(state["autoencoder"])
-        self.trainer.optimizer.load_state_dict(state["autoencoder_optimizer"])
+        self.trainer.load_state_dict(state["autoencoder"], state["autoencoder_optimizer"])
         self.predictor.load_state_dict(state["predictor"])
-        self.optimizer.load_state_dict(state["predictor_optimizer"])
+        load_state(self.optimizer, state["predictor_optimizer"])
+        self._step.forget()
         self.buffer.load_state_dict(state["buffer"])
         self.ring = list(state["ring"])
         self.snapshots = [Snapshot(**snapshot) for snapshot in state["snapshots"]]
@@ -214,17 +219,17 @@ class Learner:
         if self.config.evaluation == "full":
             maps = self._measure(np.arange(len(self.images)))
             labeled = maps[torch.from_numpy(self.labeled)]
-            self._maps = dict(enumerate(maps.cpu().numpy()))
+            self._maps = dict(enumerate(maps))
             self._unlabeled.append(maps[torch.from_numpy(self.unlabeled)])
             del self._unlabeled[: -self.config.profile_length]
         else:
             labeled = self._measure(self.labeled)
-            self._maps = dict(zip(self.labeled.tolist(), labeled.cpu().numpy(), strict=True))
+            self._maps = dict(zip(self.labeled.tolist(), labeled, strict=True))
         self.buffer.append(labeled, self.updates // self.config.reinit_period)
         self.ring.append(copy_weights(self.trainer.network, self.dtype))
         del self.ring[: -self.config.profile_length]
 
-    def _train_predictor(self) -> float | None:
+    def _train_predictor(self) -> torch.Tensor | None:
         """One step on profiles drawn from the buffer; their loss before it, or None while there are none."""
         ends = self.buffer.ends()
         if not len(ends):
@@ -238,13 +243,15 @@ class Learner:
             profile = self.buffer.normalized(int(end), image, crop_of)
             pair = torch.cat([profile, self.masks[image][crop_of][None].float()])
             pairs.append(dihedral(pair, int(self.rng.integers(8))))
-        batch = torch.stack(pairs)
         self.predictor.train()
+        return self._step(torch.stack(pairs))
+
+    def _predictor_step(self, batch: torch.Tensor) -> torch.Tensor:
         loss = prediction_loss(logits(self.predictor, batch[:, :-1], self.dtype), batch[:, -1], self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
     def _consider(self, loss: float) -> None:
         """Keep this moment if it is the best of its cycle, and the cycle if it is among the best."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -30,6 +30,26 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
                 layer.bias.copy_(bias)
         elif isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
+
+
+def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
+    """Adam on the weights of `module`, one kernel a step; on a GPU a CUDA graph can hold it."""
+    device = next(module.parameters()).device
+    return torch.optim.Adam(module.parameters(), lr, fused=True, capturable=device.type == "cuda")
+
+
+def forget_state(optimizer: torch.optim.Optimizer) -> None:
+    """Put `optimizer` back to before its first step, in place: a CUDA graph may hold its state."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()
+
+
+def load_state(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
+    """Take over the state of an optimiser of `adam`, perhaps of another device."""
+    capturable = optimizer.param_groups[0]["capturable"]
+    optimizer.load_state_dict(state)
+    optimizer.param_groups[0]["capturable"] = capturable
 
 
 def place(module: M, device: torch.device) -> M:

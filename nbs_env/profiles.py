@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,10 +120,26 @@ def copy_weights(autoencoder: Autoencoder, dtype: torch.dtype) -> Weights:
     }
 
 
+class _Spares(threading.local):
+    """Networks that the weights of rings are put into; kept, for a GPU records what they do."""
+
+    def __init__(self) -> None:
+        self.get = functools.lru_cache(maxsize=4)(self._make)
+
+    @staticmethod
+    def _make(cls: type[Autoencoder], bottleneck_channels: int, device: torch.device) -> Autoencoder:
+        with torch.inference_mode(False):  # whoever predicts first may be in that mode, and others not
+            with torch.device("meta"):  # no weights to draw
+                network = cls(bottleneck_channels)
+            return place(network.to_empty(device=device), device)
+
+
+_spares = _Spares()
+
+
 def measure_profiles(ring: Sequence[Weights], images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Profiles (N, T, H, W) float32 of `images` (N, 3, H, W) uint8 under the autoencoders of `ring`."""
-    bottleneck_channels = ring[0]["bottleneck.2.weight"].shape[0]
-    autoencoder = place(Autoencoder(bottleneck_channels), images.device)
+    autoencoder = _spares.get(Autoencoder, ring[0]["bottleneck.2.weight"].shape[0], images.device)
     maps = []
     for weights in ring:
         autoencoder.load_state_dict(weights)

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
 
 from nbs_env.config import Config
@@ -95,7 +96,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         return self._windows(), np.array(rewards), done, infos
 
     def _windows(self) -> np.ndarray:
-        return np.stack([walker.walk.window() for walker in self.walkers])
+        return torch.stack([walker.walk.window_tensor() for walker in self.walkers]).cpu().numpy()
 
     def _batch(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = {}

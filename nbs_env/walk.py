@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from nbs_env.config import Config
 
@@ -16,25 +17,29 @@ DIRECTIONS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -
 class Walk:
     """A patch that walks over some of the images, and what has been sampled on the way.
 
+    Places and history are numbers of the host; what the agent sees is cut on the device of the loss maps.
+
     Args:
         images: (n, H, W, 3) uint8.
         loss_map: gives the current reconstruction loss (H, W) of an image by its index.
         config: sizes and shift.
     """
 
-    def __init__(self, images: np.ndarray, loss_map: Callable[[int], np.ndarray], config: Config) -> None:
+    def __init__(self, images: np.ndarray, loss_map: Callable[[int], torch.Tensor], config: Config) -> None:
         self.images, self.loss_map = images, loss_map
         self.patch_size, self.window_size, self.shift = config.patch_size, config.window_size, config.shift
         self.margin = (config.window_size - config.patch_size) // 2
         self.choices = np.arange(len(images))
         self.image = self.top = self.left = 0
         self.path: list[tuple[int, int, int]] = []
-        self._visited: dict[int, np.ndarray] = {}  # image -> padded (5, H + 2 margin, W + 2 margin)
+        self._sampled: dict[int, np.ndarray] = {}  # image -> history (H, W) bool
+        # Image -> padded (5, H + 2 margin, W + 2 margin); an array on the CPU, where NumPy cuts sooner.
+        self._layers: dict[int, np.ndarray | torch.Tensor] = {}
 
     def start(self, choices: np.ndarray, rng: np.random.Generator) -> None:
         """Begin a segment over the images `choices`: empty history, random image, random centre."""
         self.choices = choices
-        self._visited = {}
+        self._sampled, self._layers = {}, {}
         self.path = []
         self._jump(int(rng.choice(choices)), rng)
 
@@ -53,10 +58,12 @@ class Walk:
 
     def sample(self) -> float:
         """Mark the patch as sampled; the share of its pixels that are new in this segment, in [0, 1]."""
-        m, p = self.margin, self.patch_size
-        history = self._layers()[4, m + self.top : m + self.top + p, m + self.left : m + self.left + p]
-        new = 1.0 - float(history.mean())
-        history[:] = 1
+        there = self.patch(self.history())
+        new = 1.0 - float(there.mean())
+        there[:] = True
+        if self.image in self._layers:
+            top, left, p = self.margin + self.top, self.margin + self.left, self.patch_size
+            self._layers[self.image][4, top : top + p, left : left + p] = 1
         self.path.append((self.image, self.top, self.left))
         return new
 
@@ -66,13 +73,20 @@ class Walk:
 
     def window(self) -> np.ndarray:
         """Observation (5, window, window) float32: RGB in [0, 1], loss >= 0, history; zeros outside."""
-        w = self.window_size
-        return self._layers()[:, self.top : self.top + w, self.left : self.left + w].copy()
+        seen = self._see()
+        return seen.copy() if isinstance(seen, np.ndarray) else seen.cpu().numpy()
+
+    def window_tensor(self) -> torch.Tensor:
+        """`window`, left on the device."""
+        seen = self._see()
+        return torch.from_numpy(seen.copy()) if isinstance(seen, np.ndarray) else seen.clone()
 
     def history(self) -> np.ndarray:
-        """Sampling history (H, W) of the current image, {0, 1}."""
-        m = self.margin
-        return self._layers()[4, m:-m, m:-m]
+        """Sampling history (H, W) bool of the current image."""
+        history = self._sampled.get(self.image)
+        if history is None:
+            history = self._sampled[self.image] = np.zeros(self.images.shape[1:3], bool)
+        return history
 
     def _jump(self, image: int, rng: np.random.Generator) -> None:
         height, width = self.images.shape[1:3]
@@ -80,13 +94,20 @@ class Walk:
         self.top = int(rng.integers(height - self.patch_size + 1))
         self.left = int(rng.integers(width - self.patch_size + 1))
 
-    def _layers(self) -> np.ndarray:
-        layers = self._visited.get(self.image)
+    def _see(self) -> np.ndarray | torch.Tensor:
+        layers = self._layers.get(self.image)
         if layers is None:
-            m, image = self.margin, self.images[self.image]
-            layers = np.zeros((5, image.shape[0] + 2 * m, image.shape[1] + 2 * m), np.float32)
-            layers[:3, m:-m, m:-m] = image.transpose(2, 0, 1)
-            layers[:3] /= 255
-            layers[3, m:-m, m:-m] = self.loss_map(self.image)
-            self._visited[self.image] = layers
-        return layers
+            layers = self._layers[self.image] = self._make_layers()
+        w = self.window_size
+        return layers[:, self.top : self.top + w, self.left : self.left + w]
+
+    def _make_layers(self) -> np.ndarray | torch.Tensor:
+        m, (height, width) = self.margin, self.images.shape[1:3]
+        loss = self.loss_map(self.image)
+        layers = torch.zeros((5, height + 2 * m, width + 2 * m), device=loss.device)
+        inside = layers[:, m : m + height, m : m + width]
+        inside[:3] = torch.from_numpy(self.images[self.image]).to(loss.device).permute(2, 0, 1)
+        inside[:3] /= 255
+        inside[3] = loss
+        inside[4] = torch.from_numpy(self.history())
+        return layers.numpy() if layers.device.type == "cpu" else layers

@@ -26,7 +26,7 @@ class Walker:
         self.images, self.labeled, self.learner, self.config = dataset.images, labeled, learner, config
         self.mask_of = dict(zip(labeled.tolist(), dataset.masks[labeled], strict=True))
         self.training_images = labeled if config.training_images == "labeled" else np.arange(len(dataset))
-        self.walk = Walk(dataset.images, learner.loss_map, config)
+        self.walk = Walk(dataset.images, learner.loss_map_tensor, config)
 
     @property
     def done(self) -> bool:

@@ -19,7 +19,7 @@ from baselines import unet
 from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
-from nbs_env import checkpoint
+from nbs_env import checkpoint, graphs
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detector import Detector
@@ -43,6 +43,42 @@ def test_updates_agree_with_the_cpu(
         np.testing.assert_allclose(other.loss_map(3).mean(), exact.loss_map(3).mean(), rtol=tolerance)
     assert one.prediction_loss is not None
     assert two.prediction_loss == pytest.approx(one.prediction_loss, rel=tolerance)
+
+
+def test_an_episode_shows_the_same_as_on_the_cpu(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+) -> None:
+    envs = [PatchSamplingEnv(dataset, 2, config, device) for device in ("cpu", DEVICE)]
+    for env in envs:
+        env.reset(seed=0)
+    for action in np.random.default_rng(0).integers(9, size=config.cloning_length + config.episode_length):
+        (here, *_, one), (there, *_, two) = (env.step(action) for env in envs)
+        np.testing.assert_allclose(there[[0, 1, 2, 4]], here[[0, 1, 2, 4]], rtol=1e-6)
+        np.testing.assert_allclose(there[3].mean(), here[3].mean(), rtol=0.02)
+        assert [one[name] for name in ("image", "R_clone", "R_cover")] == [
+            two[name] for name in ("image", "R_clone", "R_cover")
+        ]
+
+
+@pytest.mark.filterwarnings("error:no CUDA graph")
+def test_recorded_updates_agree_with_others(
+    dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over a re-initialisation, until every graph has been replayed."""
+    losses = []
+    for recorded in (True, False):
+        if not recorded:
+            monkeypatch.setattr(graphs, "can_record", lambda device: False)
+        env = PatchSamplingEnv(dataset, 2, config, DEVICE)
+        env.reset(seed=0)
+        agent, infos = Reinforce(env, 0), []
+        agent.learn(env, 2, infos.append)
+        rng = np.random.default_rng(0)
+        for _ in range(12):
+            update = env.learner.update(rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8))
+            infos.append(vars(update) | {"map": env.learner.loss_map(3).mean()})
+        losses.append([[info["autoencoder_loss"], info.get("map", 0.0)] for info in infos])
+    np.testing.assert_allclose(*losses, rtol=0.05)
 
 
 def test_policy_agrees_with_the_cpu(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import SameBits
 
 from agents.reinforce import (
     ACTIONS_BEFORE,
@@ -19,12 +19,13 @@ from agents.reinforce import (
     ReinforceOptions,
     discounted_returns,
     policy_gradient_loss,
-    turn,
 )
 from nbs_env import checkpoint
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset
+from nbs_env.env import PatchSamplingEnv
+from nbs_env.profiles import dihedral
 from nbs_env.walk import DIRECTIONS
-
-SameBits = Callable[..., None]
 
 
 class Toy(gymnasium.Env[np.ndarray, np.int64]):
@@ -166,7 +167,7 @@ def test_agent_does_not_normalise_a_terminal_reward(monkeypatch: pytest.MonkeyPa
     for k in (1.0, 5.0):
         agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.5, baseline_decay=1.0))
         updates = capture_updates(agent, monkeypatch)
-        windows = [np.zeros((5, 128, 128), np.float32)] * 3
+        windows = [torch.zeros((5, 128, 128))] * 3
         agent._learn_from(windows, [0, 1, 2], np.array([0, 0, k]), np.array(["training"] * 3))
         found.append(updates[0][2].tolist())
     assert found == [[0.25, 0.5, 1.0], [1.25, 2.5, 5.0]]
@@ -178,7 +179,7 @@ def test_agent_does_not_normalise_a_terminal_reward(monkeypatch: pytest.MonkeyPa
 def test_returns_end_with_their_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.5, cloning_discount=0.25, baseline_decay=1))
     updates = capture_updates(agent, monkeypatch)
-    windows = [np.full((5, 128, 128), t, np.float32) for t in range(5)]
+    windows = [torch.full((5, 128, 128), float(t)) for t in range(5)]
     segments = np.array(["cloning"] * 2 + ["training"] * 3)
     figures = agent._learn_from(windows, [4, 3, 2, 1, 0], np.array([1.0, 2, 0, 0, 8]), segments)
     given, actions, advantages, _ = updates[0]
@@ -191,7 +192,7 @@ def test_returns_end_with_their_segment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_baseline_is_of_earlier_episodes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.0, baseline_decay=0.75))
     updates = capture_updates(agent, monkeypatch)
-    windows = [np.zeros((5, 128, 128), np.float32)] * 2
+    windows = [torch.zeros((5, 128, 128))] * 2
     for reward in (4.0, 8.0, 1.0):
         agent._learn_from(windows, [0, 0], np.array([reward, 2 * reward]), np.array(["training"] * 2))
     advantages = [batch[2].tolist() for batch in updates]
@@ -201,7 +202,7 @@ def test_baseline_is_of_earlier_episodes_only(monkeypatch: pytest.MonkeyPatch) -
 
 def test_entropy_bonus_falls_with_beta() -> None:
     """Without rewards nothing but the bonus moves the policy."""
-    windows = [np.random.default_rng(t).random((5, 128, 128), dtype=np.float32) for t in range(4)]
+    windows = list(torch.rand((4, 5, 128, 128), generator=torch.Generator().manual_seed(0)))
     moved = []
     for beta in (0.0, 1.0):
         agent = Reinforce(Toy(), 0)
@@ -312,21 +313,35 @@ def test_learns_which_action_pays(channel: int) -> None:
     assert math.isfinite(sum(returns))
 
 
+def test_wrapped_environment_is_played_alike(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+) -> None:
+    """Behind a wrapper observations are arrays, without one they are tensors that stay where they are."""
+    runs = []
+    for wrap in (gymnasium.Wrapper, lambda env: env):
+        env = PatchSamplingEnv(dataset, 2, config, "cpu")
+        env.reset(seed=0)
+        agent, infos = Reinforce(env, 0), []
+        agent.learn(wrap(env), 4, infos.append)
+        runs.append((infos, agent.state_dict()))
+        assert isinstance(env.reset()[0], np.ndarray)
+    same_bits(*runs)
+
+
 # Symmetries
 
 
 @pytest.mark.parametrize("symmetry", range(8))
 def test_turned_window_and_action_belong_together(symmetry: int) -> None:
     """A walk in a turned image with turned actions is the turned walk."""
-    rng = np.random.default_rng(symmetry)
-    image = rng.random((1, 200, 200), np.float32)
+    image = torch.rand((1, 200, 200), generator=torch.Generator().manual_seed(symmetry))
     for action in range(8):
         rows, columns = DIRECTIONS[ACTIONS_BEFORE[symmetry][action]]
         top, left = 50 + 24 * rows, 60 + 24 * columns
-        expected = turn(image[:, top : top + 64, left : left + 64], symmetry)
-        window = turn(image[:, 50 - 32 : 50 + 96, 60 - 32 : 60 + 96], symmetry)
+        expected = dihedral(image[:, top : top + 64, left : left + 64], symmetry)
+        window = dihedral(image[:, 50 - 32 : 50 + 96, 60 - 32 : 60 + 96], symmetry)
         rows, columns = DIRECTIONS[action]
         top, left = 32 + 24 * rows, 32 + 24 * columns
-        np.testing.assert_array_equal(window[:, top : top + 64, left : left + 64], expected)
+        assert torch.equal(window[:, top : top + 64, left : left + 64], expected)
     assert ACTIONS_BEFORE[symmetry][8] == 8
-    assert len({turn(image, number).tobytes() for number in range(8)}) == 8
+    assert len({dihedral(image, number).numpy().tobytes() for number in range(8)}) == 8

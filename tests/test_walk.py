@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from nbs_env.config import Config
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS, Walk
@@ -46,8 +47,14 @@ def losses() -> np.ndarray:
     return np.random.default_rng(2).random((3, HEIGHT, WIDTH)).astype(np.float32)
 
 
-def test_walk_against_slow_reference(images: np.ndarray, losses: np.ndarray, config: Config) -> None:
-    walk, slow = Walk(images, lambda i: losses[i], config), Slow(images, losses)
+@pytest.mark.parametrize("layers", ["array", "tensor"])
+def test_walk_against_slow_reference(
+    layers: str, images: np.ndarray, losses: np.ndarray, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if layers == "tensor":  # as on a GPU
+        make = Walk._make_layers
+        monkeypatch.setattr(Walk, "_make_layers", lambda self: torch.as_tensor(make(self)))
+    walk, slow = Walk(images, lambda i: torch.from_numpy(losses[i]), config), Slow(images, losses)
     rng = np.random.default_rng(3)
     walk.start(np.arange(3), rng)
     for number, action in enumerate(np.random.default_rng(4).integers(9, size=40)):
@@ -65,6 +72,7 @@ def test_walk_against_slow_reference(images: np.ndarray, losses: np.ndarray, con
         assert walk.path[-1] == here
         if number % 5 == 0:
             np.testing.assert_array_equal(walk.window(), slow.window(*here))
+            np.testing.assert_array_equal(walk.window_tensor().numpy(), walk.window())
         history = [[(here[0], y, x) in slow.sampled for x in range(WIDTH)] for y in range(HEIGHT)]
         np.testing.assert_array_equal(walk.history(), history)
     assert len({image for image, _, _ in walk.path}) == 3
@@ -79,7 +87,7 @@ def test_eight_directions_are_different_and_of_one_step() -> None:
 
 
 def test_corner_is_padded_in_every_channel(images: np.ndarray, losses: np.ndarray, config: Config) -> None:
-    walk = Walk(np.maximum(images, 1), lambda i: losses[i] + 1, config)
+    walk = Walk(np.maximum(images, 1), lambda i: torch.from_numpy(losses[i] + 1), config)
     walk.start(np.arange(3), np.random.default_rng(0))
     for _ in range(9):
         walk.move(7, np.random.default_rng(0))  # to the north-west
@@ -95,7 +103,7 @@ def test_corner_is_padded_in_every_channel(images: np.ndarray, losses: np.ndarra
 
 
 def test_changing_the_image_never_stays(images: np.ndarray, losses: np.ndarray, config: Config) -> None:
-    walk = Walk(images, lambda i: losses[i], config)
+    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
     rng = np.random.default_rng(0)
     walk.start(np.array([0, 2]), rng)
     places = set()
@@ -112,7 +120,7 @@ def test_changing_the_image_never_stays(images: np.ndarray, losses: np.ndarray, 
 def test_change_among_one_image_changes_the_place(
     images: np.ndarray, losses: np.ndarray, config: Config
 ) -> None:
-    walk = Walk(images, lambda i: losses[i], config)
+    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
     rng = np.random.default_rng(0)
     walk.start(np.array([1]), rng)
     before = (walk.top, walk.left)
@@ -126,9 +134,9 @@ def test_new_segment_has_an_empty_history_and_asks_for_the_loss_again(
 ) -> None:
     asked: list[int] = []
 
-    def loss_map(image: int) -> np.ndarray:
+    def loss_map(image: int) -> torch.Tensor:
         asked.append(image)
-        return losses[image]
+        return torch.from_numpy(losses[image])
 
     walk = Walk(images, loss_map, config)
     rng = np.random.default_rng(0)
@@ -149,7 +157,7 @@ def test_new_segment_has_an_empty_history_and_asks_for_the_loss_again(
 def test_patch_is_a_view_of_where_the_patch_is(
     images: np.ndarray, losses: np.ndarray, config: Config
 ) -> None:
-    walk = Walk(images, lambda i: losses[i], config)
+    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
     walk.start(np.arange(3), np.random.default_rng(5))
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     patch = walk.patch(np.stack([rows, columns], axis=-1))
