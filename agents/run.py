@@ -22,6 +22,7 @@ from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
 from nbs_env.data import load, split
 from nbs_env.env import PatchSamplingEnv, pick_device
+from nbs_env.networks import keep_freed_memory
 from nbs_env.predictor import Predictor, logits, predict
 
 
@@ -100,6 +101,7 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
             f"profile_length ({config.profile_length})"
         )
     stored = _prepare(directory, args, settings(args, config, options))
+    keep_freed_memory()
     dataset = load(
         args.dataset,
         args.data_root,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from nbs_env import checkpoint
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import Detector, image_scores, resize_map
+from nbs_env.detector import AT_ONCE, Detector, image_scores, resize_map
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
@@ -100,8 +100,8 @@ def _measure(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Probabilities and last losses (n, H, W), a few images at a time; the losses are the best snapshot's."""
     with tqdm(total=len(indices), desc="masks", unit="image") as bar:
-        for start in range(0, len(indices), 8):
-            rows = slice(start, start + 8)
+        for start in range(0, len(indices), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
             if profiles is None:
                 images = env.learner.pick(indices[rows])
                 parts = [measure_profiles(ring, images, detector.dtype) for ring in detector.rings]

@@ -6,8 +6,8 @@ DIR gets speed.json and speed.md. Images are noise, actions random. `--threads 1
 on the machine disturb least.
 
 The share of the limit is: operations counted by PyTorch, over seconds, over what a matrix product of 2048 by
-2048 does per second here in the same arithmetic. Memory is what the first call needs beyond what is held
-before it, where the system tells (Linux, CUDA).
+2048 does per second here in the same arithmetic; for a step bytes, over those that a large copy moves. Memory
+is what the first call needs beyond what is held before it, where the system tells (Linux, CUDA).
 
 `python -m benchmarks.speed --memory-updates 2000 --out DIR` plays that many updates instead, and plots how
 much memory the process holds to DIR/memory.png.
@@ -15,10 +15,12 @@ much memory the process holds to DIR/memory.png.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -38,14 +41,15 @@ from baselines.common import RunError, pick_device
 from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
 from benchmarks.d_anogan import LoopedDAnoGAN
 from benchmarks.report import machine
-from nbs_env import checkpoint, graphs
+from nbs_env import autoencoder, checkpoint, graphs
+from nbs_env import learner as learning
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.config import PAPER, PRESETS, Config, ConfigError
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import Detector
+from nbs_env.detector import AT_ONCE, Detector
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.learner import Learner
-from nbs_env.networks import compute_dtype, initialize
+from nbs_env.networks import compute_dtype, initialize, keep_freed_memory
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
 
@@ -80,7 +84,9 @@ class Case:
     reference: str = ""
     """Name of the case of the same group that it is held against."""
     dtype: torch.dtype | None = None
-    """Arithmetic of its limit; None: none is given."""
+    """Arithmetic of the operations that limit it; None: none is given."""
+    moved: float = 0.0
+    """Bytes read and written that limit it, instead."""
     share: float = 1.0
     """Factor on the rounds."""
 
@@ -144,7 +150,8 @@ def step_cases(device: str) -> Iterator[Case]:
         left -= 1
         env.step(rng.integers(9))
 
-    yield Case("step, not terminal", step, share=400)
+    moved = 2 * 4 * 5 * PAPER.window_size**2  # what the agent sees, copied
+    yield Case("step, not terminal", step, moved=moved, share=400)
 
 
 def learner_cases(device: str) -> Iterator[Case]:
@@ -156,10 +163,13 @@ def learner_cases(device: str) -> Iterator[Case]:
     for way, precision in ways.items():
         config = replace(PRESETS["quick"], precision=precision)  # type: ignore[arg-type]
         labeled = np.arange(LABELED)
-        learner = Learner(data.images, labeled, data.masks[:LABELED], config, torch.device(device), 0)
+        with ExitStack() as stack:
+            if way != "as shipped":
+                for user in (autoencoder, learning):
+                    stack.enter_context(mock.patch.object(user, "place", nn.Module.to))
+            learner = Learner(data.images, labeled, data.masks[:LABELED], config, torch.device(device), 0)
         if way != "as shipped":
             for network in (learner.trainer.network, learner.predictor):
-                network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
                 # Inputs come with channels last, and either is enough for PyTorch to compute so.
                 network.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
         for _ in range(config.profile_length):
@@ -187,23 +197,25 @@ def iteration_cases(device: str) -> Iterator[Case]:
     for count in (20, 200, 1000):
         name = f"iteration, {count} unlabelled"
         env = ready(make(count, PAPER, device))
-        yield Case(name, partial(play, env, rng), first if name != first else "")
+        yield Case(name, partial(play, env, rng), first if name != first else "", env.learner.dtype)
     full = "iteration, 113 unlabelled, full"
     ways = {full: replace(PAPER, evaluation="full"), "iteration, 113 unlabelled, lazy": PAPER}
     for name, config in ways.items():
         reference = full if name != full else ""
-        yield Case(name, partial(play, ready(make(113, config, device)), rng), reference, share=0.4)
+        env = ready(make(113, config, device))
+        yield Case(name, partial(play, env, rng), reference, env.learner.dtype, share=0.4)
 
 
 def episode_cases(device: str) -> Iterator[Case]:
     """An iteration that REINFORCE plays and learns from; its reciprocal is updates per second."""
     env = ready(make(20, replace(PAPER, warmup_updates=9), device))  # the agent does not learn in warm-up
     agent = Reinforce(env, 0)
-    yield Case("iteration with REINFORCE", partial(agent.learn, env, 1, lambda *_: None))
+    task = partial(agent.learn, env, 1, lambda *_: None)
+    yield Case("iteration with REINFORCE", task, dtype=env.learner.dtype)
 
 
 def detector_cases(device: str) -> Iterator[Case]:
-    """Masks of one image, one snapshot."""
+    """Masks, with one snapshot."""
     where = torch.device(device)
     dtype = compute_dtype("auto", where)
     trainer = AutoencoderTrainer(200, 1e-4, where, dtype)
@@ -213,12 +225,15 @@ def detector_cases(device: str) -> Iterator[Case]:
     ring = [copy_weights(trainer.network, dtype)] * PAPER.profile_length
     detector = Detector([ring], predictor.state_dict(), 256, "auto", where)
     for size in (256, 1024):
-        image = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-        yield Case(f"Detector.predict, {size} pixels", partial(_predict, detector, image), "", dtype)
+        images = np.random.default_rng(0).integers(0, 256, (AT_ONCE, size, size, 3), dtype=np.uint8)
+        names = [f"{AT_ONCE} images of {size} pixels, {how}" for how in ("one by one", "Detector.predict")]
+        yield Case(names[0], partial(_predict, detector, [[image] for image in images]), "", dtype, share=0.4)
+        yield Case(names[1], partial(_predict, detector, [list(images)]), names[0], dtype, share=0.4)
 
 
-def _predict(detector: Detector, image: np.ndarray) -> None:
-    list(detector.predict([image]))
+def _predict(detector: Detector, batches: Sequence[Sequence[np.ndarray]]) -> None:
+    for batch in batches:
+        list(detector.predict(batch))
 
 
 def d_anogan_cases(device: str) -> Iterator[Case]:
@@ -292,13 +307,21 @@ def peak(task: Task, device: str) -> float | None:
         timed(task, device)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     try:
+        ctypes.CDLL(None).malloc_trim(0)  # what is freed but kept counts, too
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
-    except OSError:
+    except (AttributeError, OSError, TypeError):
         task()
         return None
     held = status("VmRSS")
     task()
     return status("VmHWM") - held
+
+
+def bandwidth(device: str) -> float:
+    """Bytes a second that a copy of 256 MiB reads and writes."""
+    source = torch.ones(2**28, dtype=torch.uint8, device=device)
+    copy = source.clone()
+    return 2 * 2**28 / min(timed(lambda: copy.copy_(source), device) for _ in range(5))
 
 
 def limit(dtype: torch.dtype, device: str) -> float:
@@ -308,9 +331,9 @@ def limit(dtype: torch.dtype, device: str) -> float:
 
 
 def measure(
-    cases: list[Case], rounds: int, device: str, limits: dict[torch.dtype, float]
+    cases: list[Case], rounds: int, device: str, limits: dict[torch.dtype | None, float]
 ) -> list[dict[str, Any]]:
-    """Time `cases` in turns; a row for each."""
+    """Time `cases` in turns; a row for each. `limits` are operations a second, and under None bytes."""
     memory = {case.name: peak(case.task, device) for case in cases}
     seconds: dict[str, list[float]] = {case.name: [] for case in cases}
     counts = {case.name: max(1, round(case.share * rounds)) for case in cases}
@@ -329,6 +352,8 @@ def measure(
             with FlopCounterMode(display=False) as counter:
                 eagerly(case.task)  # operations of a replay are not counted
             row["limit"] = counter.get_total_flops() / middle / limits[case.dtype]
+        elif case.moved:
+            row["limit"] = case.moved / middle / limits[None]
         rows.append(row)
     return rows
 
@@ -379,6 +404,7 @@ def main() -> None:
     except (ConfigError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.memory_updates:
@@ -386,14 +412,12 @@ def main() -> None:
         return
     # On a GPU float32 convolutions round their factors; so does the matrix product they are held against.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-    limits = {dtype: limit(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
+    limits: dict[torch.dtype | None, float] = {None: bandwidth(device)}
+    limits |= {dtype: limit(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
     head = (
-        machine(device)
-        + ". Matrix products: "
-        + ", ".join(
-            f"{value / 1e9:.0f} GFLOP/s in {str(dtype).removeprefix('torch.')}"
-            for dtype, value in limits.items()
-        )
+        f"{machine(device)}. Matrix products: {limits[torch.float32] / 1e9:.0f} GFLOP/s in float32, "
+        f"{limits[torch.bfloat16] / 1e9:.0f} in bfloat16; a copy reads and writes "
+        f"{limits[None] / 1e9:.0f} GB/s"
     )
     rows = []
     for name in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from nbs_env.networks import compute_dtype, place
 from nbs_env.predictor import Predictor, symmetric_probabilities
 from nbs_env.profiles import Weights, measure_profiles
 
+AT_ONCE = 8
+"""Images that are predicted together: autoencoders are set up once for all of them."""
 CRF_CANDIDATES = tuple(
     CRFParams(smooth_compat=smooth, appearance_compat=appearance, appearance_sxy=sxy)
     for smooth, appearance, sxy in itertools.product((0.1, 0.5, 2.0), (0.0, 0.5, 2.0), (10.0,))
@@ -109,21 +111,21 @@ class Detector:
             ]
         )
 
-    def predict(self, images: Sequence[np.ndarray]) -> Iterable[Prediction]:
-        """Predict images (h, w, 3) uint8 of any sizes from 64 pixels up, one by one.
+    def predict(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
+        """Predict images (h, w, 3) uint8 of any sizes from 64 pixels up, `AT_ONCE` at a time.
 
         Each is resized to `image_size` as in training, and its probabilities back to (h, w).
         """
-        for image in images:
-            height, width = image.shape[:2]
-            small = resize_image(image, self.image_size)[None]
-            probability = self.probabilities(small)
-            mask = self.masks(probability, small)
-            yield Prediction(
-                resize_map(probability[0], height, width),
-                resize_map(mask[0].astype(np.float32), height, width) >= 0.5,
-                float(image_scores(probability)[0]),
-            )
+        images = iter(images)
+        while batch := list(itertools.islice(images, AT_ONCE)):
+            small = np.stack([resize_image(image, self.image_size) for image in batch])
+            probabilities = self.probabilities(small)
+            masks = self.masks(probabilities, small).astype(np.float32)
+            scores = image_scores(probabilities).tolist()
+            for image, probability, mask, score in zip(batch, probabilities, masks, scores, strict=True):
+                height, width = image.shape[:2]
+                mask = resize_map(mask, height, width) >= 0.5
+                yield Prediction(resize_map(probability, height, width), mask, score)
 
     def save(self, path: Path) -> None:
         """Write everything into one file, which `load` reads back to the same predictions."""

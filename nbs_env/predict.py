@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from nbs_env.data import DataError, image_files
 from nbs_env.data.reading import by_stem, read_large
 from nbs_env.detector import Detector
 from nbs_env.env import pick_device
+from nbs_env.networks import keep_freed_memory
 from nbs_env.pictures import overlay_sheet
 
 OUTPUTS = ("masks", "probabilities", "overlays", "predictions.csv")
@@ -43,7 +46,7 @@ class PredictArgs:
 
 
 def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
-    """Write masks, probabilities, overlays and predictions.csv; one image is in memory at a time.
+    """Write masks, probabilities, overlays and predictions.csv; a few images are in memory at a time.
 
     All images are checked before the first is predicted, and the table is written last.
 
@@ -68,10 +71,16 @@ def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
     for file in tqdm(files.values(), desc="check", unit="image", leave=False):
         read_large(file, PAPER.patch_size)
     rows = []
-    for stem, file in tqdm(files.items(), desc="predict", unit="image"):
-        image = read_large(file, PAPER.patch_size)
-        (prediction,) = detector.predict([image])
-        probability, mask = prediction.probability, prediction.mask
+    waiting: deque[np.ndarray] = deque()  # read, and not yet pictured
+
+    def read() -> Iterator[np.ndarray]:
+        for file in files.values():
+            waiting.append(read_large(file, PAPER.patch_size))
+            yield waiting[-1]
+
+    predictions = zip(files.items(), detector.predict(read()), strict=True)
+    for (stem, file), prediction in tqdm(predictions, "predict", len(files), unit="image"):
+        image, probability, mask = waiting.popleft(), prediction.probability, prediction.mask
         tile = max(MIN_TILE, min(image.shape[1], MAX_TILE))
         sheet = overlay_sheet([image], [probability], [mask], None, [file.name], tile)
         for folder, picture in (
@@ -95,6 +104,7 @@ def _write_table(rows: list[tuple[str, float, float]], path: Path) -> None:
 def main() -> None:
     """Predict what the command line says; bad input is one line on standard error and exit code 2."""
     args = tyro.cli(PredictArgs, description=__doc__)
+    keep_freed_memory()
     try:
         rows = predict_folder(args)
     except (checkpoint.CheckpointError, ConfigError, DataError, OSError, PredictError) as error:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
 from nbs_env.autoencoder import Autoencoder
-from nbs_env.networks import compute_dtype, initialize, place
+from nbs_env.checkpoint import CheckpointError
+from nbs_env.networks import Adam, compute_dtype, initialize, place
 
 CPU = torch.device("cpu")
 
@@ -46,3 +51,44 @@ def test_compute_dtype() -> None:
     assert compute_dtype("float32", CPU) == torch.float32
     assert compute_dtype("bfloat16", CPU) == torch.bfloat16
     assert compute_dtype("auto", CPU) in (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_adam_is_pytorchs_on_weights_as_they_lie(channels_last: bool, same_bits: Callable[..., None]) -> None:
+    networks = []
+    for _ in range(2):
+        network = Autoencoder(16)
+        initialize(network, torch.Generator().manual_seed(0))
+        networks.append(place(network, CPU) if channels_last else network)
+    theirs, ours = torch.optim.Adam(networks[0].parameters(), 1e-2, fused=True), Adam(networks[1], 1e-2)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        batch = torch.rand((2, 3, 64, 64), generator=generator).contiguous(memory_format=torch.channels_last)
+        for network, optimizer in zip(networks, (theirs, ours), strict=True):
+            optimizer.zero_grad()
+            network(batch).square().mean().backward()
+            optimizer.step()
+    same_bits(*(dict(network.state_dict()) for network in networks))
+    assert all(view.is_contiguous() for view in ours.param_groups[0]["params"])
+    ours.zero_grad()
+    assert all(weight.grad is None for weight in networks[1].parameters())
+    if channels_last:
+        with pytest.raises(CheckpointError, match="another version has made it; begin a new run"):
+            ours.load_state_dict(theirs.state_dict())
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_kept_memory_is_not_fetched_anew() -> None:
+    """In a process of its own, which it concerns whole: pages are fetched once, not at every turn."""
+    turns = """
+import resource, torch
+from nbs_env.networks import keep_freed_memory
+keep_freed_memory()
+faults = []
+for turn in range(6):
+    kept = [torch.zeros(2**22) for _ in range(6)]  # 16 MiB each
+    del kept
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+assert faults[-1] - faults[3] < 100, faults
+"""
+    subprocess.run([sys.executable, "-c", turns], check=True)

@@ -1,9 +1,10 @@
-"""The command that makes masks of a folder: its files, its errors, and one image in memory at a time."""
+"""The command that makes masks of a folder: its files, its errors, and how many images are in memory."""
 
 from __future__ import annotations
 
 import csv
 import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nbs_env import predict
+from nbs_env import detector, predict
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.checkpoint import CheckpointError
 from nbs_env.data import AnomalyDataset, DataError
-from nbs_env.detector import Detector
+from nbs_env.detector import Detector, Prediction
 from nbs_env.predict import PredictArgs, PredictError, predict_folder
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
@@ -36,14 +37,14 @@ def args(tmp_path: Path, dataset: AnomalyDataset, thin_autoencoder: None) -> Pre
             trainer.reinitialize(generator)
             ring.append(copy_weights(trainer.network, torch.float32))
         rings.append(ring)
-    detector = Detector(rings, Predictor(3, 1).state_dict(), 128, "float32", cpu)
+    made = Detector(rings, Predictor(3, 1).state_dict(), 128, "float32", cpu)
     (tmp_path / "images").mkdir()
     for number, (name, (height, width)) in enumerate(SIZES.items()):
         Image.fromarray(dataset.images[number]).resize((width, height)).save(tmp_path / "images" / name)
-    predictions = detector.predict([read(tmp_path / "images" / name) for name in SIZES])
-    detector.crf_threshold = float(np.median(np.concatenate([p.probability.ravel() for p in predictions])))
+    predictions = made.predict([read(tmp_path / "images" / name) for name in SIZES])
+    made.crf_threshold = float(np.median(np.concatenate([p.probability.ravel() for p in predictions])))
     (tmp_path / "run").mkdir()
-    detector.save(tmp_path / "run" / "detector.pt")
+    made.save(tmp_path / "run" / "detector.pt")
     return PredictArgs(tmp_path / "run", tmp_path / "images", tmp_path / "new" / "out", "cpu")
 
 
@@ -77,19 +78,21 @@ def test_files_hold_what_the_detector_says_in_the_images_sizes(args: PredictArgs
     assert written == {f"{folder}/{stem}.png" for folder in folders for stem in "abc"} | {"predictions.csv"}
 
 
-def test_one_image_at_a_time_is_in_memory(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_images_are_in_memory(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[np.ndarray]] = []
     read_large = predict.read_large
 
     def watched(file: Path, min_side: int) -> np.ndarray:
-        assert sum(image() is not None for image in alive) <= 1  # the one being replaced
+        assert sum(image() is not None for image in alive) <= at_once  # those being replaced
         image = read_large(file, min_side)
         alive.append(weakref.ref(image))
         return image
 
     monkeypatch.setattr(predict, "read_large", watched)
-    predict_folder(args)
-    assert len(alive) == 2 * len(SIZES)
+    for at_once in (1, 2):
+        monkeypatch.setattr(detector, "AT_ONCE", at_once)
+        predict_folder(PredictArgs(args.run, args.images, args.out / str(at_once)))
+    assert len(alive) == 2 * 2 * len(SIZES)
 
 
 def test_bad_images_are_found_before_any_work(args: PredictArgs) -> None:
@@ -116,10 +119,11 @@ def test_predictions_are_never_overwritten(args: PredictArgs) -> None:
 def test_the_table_comes_last(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Detector.predict
 
-    def dies_at_c(self: Detector, images: list[np.ndarray]) -> object:
-        if images[0].shape[:2] == SIZES["c.png"]:
-            raise KeyboardInterrupt
-        return original(self, images)
+    def dies_at_c(self: Detector, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
+        for prediction in original(self, images):
+            if prediction.mask.shape == SIZES["c.png"]:
+                raise KeyboardInterrupt
+            yield prediction
 
     monkeypatch.setattr(Detector, "predict", dies_at_c)
     with pytest.raises(KeyboardInterrupt):
