@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import Env, OnEpisode, check_options, check_spaces
+from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
 from agents.policy import Policy
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.graphs import Graphed
 from nbs_env.profiles import dihedral
+from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
 
@@ -28,6 +29,8 @@ class ReinforceOptions:
     """Gamma of the cloning segment, whose rewards are dense: what a patch earns depends on the last move."""
     entropy_weight: float = 0.1
     """Weight of the policy's mean entropy (nats) in the objective, times beta like what it balances."""
+    walkers: int = 1
+    """Walkers that play at once and share the learner; each has an episode of its own."""
     rollouts: int = 1
     """Episodes whose gradients are averaged for one update of the policy."""
     symmetries: bool = True
@@ -36,7 +39,7 @@ class ReinforceOptions:
     """Decay of the running mean of earlier episodes' returns that is subtracted; 1 subtracts nothing."""
 
     def __post_init__(self) -> None:
-        check_options(self, "rollouts")
+        check_options(self, "walkers", "rollouts")
 
 
 def _actions_before(symmetry: int) -> list[int]:
@@ -53,9 +56,9 @@ ACTIONS_BEFORE = [_actions_before(symmetry) for symmetry in range(8)]
 
 
 def discounted_returns(rewards: np.ndarray, discount: float) -> np.ndarray:
-    """Q_t = R_t + discount * Q_(t+1) of one segment (T,); not normalised (see the proof in thesis 3.2.1)."""
-    returns = np.zeros(len(rewards), np.float64)
-    running = 0.0
+    """Q_t = R_t + discount * Q_(t+1) in a segment (T, ...), not normalised (proof: thesis 3.2.1)."""
+    returns = np.zeros(rewards.shape)
+    running = np.zeros(rewards.shape[1:])
     for t in range(len(rewards) - 1, -1, -1):
         running = rewards[t] + discount * running
         returns[t] = running
@@ -86,6 +89,8 @@ class Reinforce:
     A running mean of earlier episodes' returns, step by step, is subtracted; that leaves the gradient
     unbiased and is not the normalisation that the proof forbids. Warm-up episodes are played only.
 
+    Several walkers are paid for what all of them chose, so each is one rollout of the same policy.
+
     The policy lives where the environment's networks do, and windows stay there, unless wrappers lie between;
     all random numbers come from the CPU.
     """
@@ -106,41 +111,49 @@ class Reinforce:
 
     def act(self, observation: np.ndarray) -> int:
         """Draw an action from the policy for `observation` (5, 128, 128)."""
-        return self._draw(torch.from_numpy(observation).to(self.device))
+        return self._draw(torch.from_numpy(observation[None]).to(self.device))[0]
 
     def _probabilities(self, windows: torch.Tensor) -> torch.Tensor:
         return self.policy(windows).softmax(dim=1)
 
     @torch.no_grad()
-    def _draw(self, window: torch.Tensor) -> int:
-        probabilities = self._policy(window[None])[0].cpu()
-        return int(torch.multinomial(probabilities, 1, generator=self.generator))
+    def _draw(self, windows: torch.Tensor) -> list[int]:
+        probabilities = self._policy(windows).cpu()
+        return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0].tolist()
 
     def learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
-        """Play and learn; `on_episode` also gets the entropy (nats) and the return of each segment."""
+        """Play and learn; `on_episode` also gets the entropy (nats) and the walkers' mean return by segment.
+
+        Raises:
+            AgentError: several walkers cannot walk through wrappers.
+        """
         if not isinstance(env, PatchSamplingEnv):
-            return self._learn(env, episodes, on_episode)
+            if self.options.walkers > 1:
+                raise AgentError(f"walkers is {self.options.walkers}, but {env} lets one walk; choose 1")
+            return self._learn(_Alone(env), episodes, on_episode)
         env.tensors = True
         try:
-            self._learn(env, episodes, on_episode)
+            self._learn(PatchSamplingVectorEnv(self.options.walkers, env=env), episodes, on_episode)
         finally:
             env.tensors = False
 
-    def _learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
+    def _learn(self, env: PatchSamplingVectorEnv | _Alone, episodes: int, on_episode: OnEpisode) -> None:
         for _ in range(episodes):
-            observation, info = env.reset()
+            observations, _ = env.reset()
+            symmetries = [0] * len(observations)
+            if self.options.symmetries:
+                symmetries = torch.randint(8, (len(observations),), generator=self.generator).tolist()
             windows, actions, rewards, segments = [], [], [], []
-            symmetry = int(torch.randint(8, (), generator=self.generator)) if self.options.symmetries else 0
-            terminated = truncated = False
-            while not (terminated or truncated):
-                window = torch.as_tensor(observation, device=self.device)
-                windows.append(dihedral(window, symmetry).contiguous())
+            done = False
+            while not done:
+                seen = zip(torch.as_tensor(observations, device=self.device), symmetries, strict=True)
+                windows.append(torch.stack([dihedral(window, k) for window, k in seen]))
                 actions.append(self._draw(windows[-1]))
-                action = ACTIONS_BEFORE[symmetry][actions[-1]]
-                observation, reward, terminated, truncated, info = env.step(np.int64(action))
-                rewards.append(float(reward))
-                segments.append(info.get("segment", ""))
-            figures: dict[str, float] = {}
+                moves = [ACTIONS_BEFORE[k][action] for k, action in zip(symmetries, actions[-1], strict=True)]
+                observations, paid, done, infos = env.advance(np.array(moves))
+                rewards.append(paid)
+                segments.append(infos[0].get("segment", ""))
+            info, figures = infos[0], {}
             if not info.get("warmup", False):
                 beta = float(info.get("beta", 1.0))
                 figures = self._learn_from(windows, actions, np.array(rewards), np.array(segments), beta)
@@ -149,13 +162,21 @@ class Reinforce:
     def _learn_from(
         self,
         windows: list[torch.Tensor],
-        actions: list[int],
+        actions: list[list[int]],
         rewards: np.ndarray,
         segments: np.ndarray,
         beta: float = 1.0,
     ) -> dict[str, float]:
-        """Put one rollout aside, and update the policy when there are enough of them."""
-        advantages = np.zeros(len(rewards))
+        """Put one episode aside, and update the policy when there are enough of them.
+
+        Args:
+            windows: T times (walkers, 5, 128, 128).
+            actions: T times (walkers,).
+            rewards: (T, walkers).
+            segments: (T,) names.
+            beta: of the episode.
+        """
+        advantages = np.zeros(rewards.shape)
         figures = {}
         decay = self.options.baseline_decay
         for segment in dict.fromkeys(segments.tolist()):
@@ -166,12 +187,17 @@ class Reinforce:
             advantages[where] = returns
             if decay < 1:
                 baseline = self.baseline.get(segment, torch.zeros(len(returns), dtype=torch.float64))
-                advantages[where] -= baseline.numpy()
+                advantages[where] -= baseline.numpy()[:, None]
                 step = 1 - decay if segment in self.baseline else 1.0
-                self.baseline[segment] = baseline + step * (torch.from_numpy(returns) - baseline)
-            figures[f"agent/{segment}_return"] = float(returns[0])
-        rollout = (torch.stack(windows), torch.tensor(actions), torch.from_numpy(advantages).float())
-        self.pending.append(rollout)
+                # What walkers are paid depends on the others' actions, so all count in one go.
+                self.baseline[segment] = baseline + step * (torch.from_numpy(returns.mean(axis=1)) - baseline)
+            figures[f"agent/{segment}_return"] = float(returns[0].mean())
+        episode = (
+            torch.cat(windows),
+            torch.tensor(actions).ravel(),
+            torch.from_numpy(advantages).float().ravel(),
+        )
+        self.pending.append(episode)
         if len(self.pending) == self.options.rollouts:
             windows_, actions_, advantages_ = (
                 torch.cat(parts).to(self.device) for parts in zip(*self.pending, strict=True)
@@ -216,3 +242,18 @@ class Reinforce:
         self.generator.set_state(state["generator"])
         self.baseline = dict(state["baseline"])
         self.pending = list(state["pending"])
+
+
+class _Alone:
+    """One walker through wrappers, or in any other environment, as `PatchSamplingVectorEnv` has several."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+
+    def reset(self) -> tuple[np.ndarray, dict[str, Any]]:
+        observation, info = self.env.reset()
+        return observation[None], info
+
+    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool, list[dict[str, Any]]]:
+        observation, reward, terminated, truncated, info = self.env.step(np.int64(actions[0]))
+        return observation[None], np.array([reward]), terminated or truncated, [info]

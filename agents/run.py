@@ -291,17 +291,18 @@ class _Session:
             logits(predictor, profiles, dtype).sum().backward()
 
         count = len(self.env.dataset)
+        walkers = getattr(getattr(self.agent, "options", None), "walkers", 1)
         visited = config.episode_length / 9 if config.training_images == "all" else 0
-        measured = count if config.evaluation == "full" else len(self.env.labeled) + visited
+        measured = count if config.evaluation == "full" else len(self.env.labeled) + walkers * visited
         steps = config.cloning_length + config.episode_length
         predictor_seconds = _seconds(predictor_step)
         images_a_step = config.minibatch_size * (crop / config.image_size) ** 2
         symmetries = 8 * predictor_seconds / 3 / images_a_step  # forward alone, an image
         update = (
-            step * config.episode_length / config.minibatch_size
+            step * walkers * config.episode_length / config.minibatch_size
             + 1.25 * one_map * measured  # shifted grids have more tiles
             + predictor_seconds * config.predictor_updates
-            + 0.006 * steps  # acting and learning of the agent, on two cores
+            + 0.006 * steps * walkers  # acting and learning of the agent, on two cores
         )
         snapshots = min(config.snapshot_cycles, -(-config.updates // config.reinit_period))
         mask = snapshots * (config.profile_length * 1.25 * one_map + symmetries) + 0.3

@@ -35,7 +35,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from agents.reinforce import Reinforce
+from agents.reinforce import Reinforce, ReinforceOptions
 from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.common import RunError, pick_device
 from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
@@ -207,11 +207,18 @@ def iteration_cases(device: str) -> Iterator[Case]:
 
 
 def episode_cases(device: str) -> Iterator[Case]:
-    """An iteration that REINFORCE plays and learns from; its reciprocal is updates per second."""
-    env = ready(make(20, replace(PAPER, warmup_updates=9), device))  # the agent does not learn in warm-up
-    agent = Reinforce(env, 0)
-    task = partial(agent.learn, env, 1, lambda *_: None)
-    yield Case("iteration with REINFORCE", task, dtype=env.learner.dtype)
+    """An iteration that REINFORCE plays and learns from, 64 and 64 patches by one walker or by eight."""
+    reference = ""
+    for walkers in (1, 8):
+        steps = 64 // walkers
+        # In warm-up the agent does not learn.
+        config = replace(PAPER, warmup_updates=9, cloning_length=steps, episode_length=steps)
+        env = ready(make(20, config, device))
+        agent = Reinforce(env, 0, ReinforceOptions(walkers=walkers))
+        task = partial(agent.learn, env, 1, lambda *_: None)
+        name = f"iteration with REINFORCE, {walkers} walker{'s' * (walkers > 1)}"
+        yield Case(name, task, reference, env.learner.dtype)
+        reference = name
 
 
 def detector_cases(device: str) -> Iterator[Case]:

@@ -95,8 +95,9 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         rewards = [walker.reward(info) for walker, info in zip(self.walkers, infos, strict=True)]
         return self._windows(), np.array(rewards), done, infos
 
-    def _windows(self) -> np.ndarray:
-        return torch.stack([walker.walk.window_tensor() for walker in self.walkers]).cpu().numpy()
+    def _windows(self) -> Any:
+        windows = torch.stack([walker.walk.window_tensor() for walker in self.walkers])
+        return windows if self.env.tensors else windows.cpu().numpy()
 
     def _batch(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = {}

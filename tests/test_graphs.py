@@ -14,7 +14,7 @@ from conftest import SameBits
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agents.reinforce import Reinforce
+from agents.reinforce import Reinforce, ReinforceOptions
 from nbs_env import checkpoint, graphs
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
@@ -176,7 +176,9 @@ def test_recorded_maps_follow_the_weights(
     assert len(replays) == 2 * 3 * 5 - 3 * Graphed.WARM_UP
 
 
+@pytest.mark.parametrize("walkers", [1, 2])
 def test_recorded_policy_plays_and_learns_as_it_would(
+    walkers: int,
     dataset: AnomalyDataset,
     config: Config,
     thin_autoencoder: None,
@@ -189,7 +191,7 @@ def test_recorded_policy_plays_and_learns_as_it_would(
         monkeypatch.setattr(graphs, "can_record", lambda device, yes=recorded: yes)
         env = PatchSamplingEnv(dataset, 2, config, "cpu")
         env.reset(seed=0)
-        agent, infos = Reinforce(env, 0), []
+        agent, infos = Reinforce(env, 0, ReinforceOptions(walkers=walkers)), []
         agent.learn(env, 6, infos.append)
         runs.append((infos, agent.state_dict(), env.walk.path))
     same_bits(*runs)

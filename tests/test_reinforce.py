@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import SameBits
 
+from agents.base import AgentError
 from agents.reinforce import (
     ACTIONS_BEFORE,
     Reinforce,
@@ -25,6 +26,7 @@ from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.profiles import dihedral
+from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.walk import DIRECTIONS
 
 
@@ -167,8 +169,8 @@ def test_agent_does_not_normalise_a_terminal_reward(monkeypatch: pytest.MonkeyPa
     for k in (1.0, 5.0):
         agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.5, baseline_decay=1.0))
         updates = capture_updates(agent, monkeypatch)
-        windows = [torch.zeros((5, 128, 128))] * 3
-        agent._learn_from(windows, [0, 1, 2], np.array([0, 0, k]), np.array(["training"] * 3))
+        windows = [torch.zeros((1, 5, 128, 128))] * 3
+        agent._learn_from(windows, [[0], [1], [2]], np.array([[0], [0], [k]]), np.array(["training"] * 3))
         found.append(updates[0][2].tolist())
     assert found == [[0.25, 0.5, 1.0], [1.25, 2.5, 5.0]]
 
@@ -179,9 +181,10 @@ def test_agent_does_not_normalise_a_terminal_reward(monkeypatch: pytest.MonkeyPa
 def test_returns_end_with_their_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.5, cloning_discount=0.25, baseline_decay=1))
     updates = capture_updates(agent, monkeypatch)
-    windows = [torch.full((5, 128, 128), float(t)) for t in range(5)]
+    windows = [torch.full((1, 5, 128, 128), float(t)) for t in range(5)]
     segments = np.array(["cloning"] * 2 + ["training"] * 3)
-    figures = agent._learn_from(windows, [4, 3, 2, 1, 0], np.array([1.0, 2, 0, 0, 8]), segments)
+    rewards = np.array([[1.0], [2], [0], [0], [8]])
+    figures = agent._learn_from(windows, [[4], [3], [2], [1], [0]], rewards, segments)
     given, actions, advantages, _ = updates[0]
     assert given[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert actions.tolist() == [4, 3, 2, 1, 0]
@@ -192,22 +195,39 @@ def test_returns_end_with_their_segment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_baseline_is_of_earlier_episodes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.0, baseline_decay=0.75))
     updates = capture_updates(agent, monkeypatch)
-    windows = [torch.zeros((5, 128, 128))] * 2
+    windows = [torch.zeros((1, 5, 128, 128))] * 2
     for reward in (4.0, 8.0, 1.0):
-        agent._learn_from(windows, [0, 0], np.array([reward, 2 * reward]), np.array(["training"] * 2))
+        rewards = np.array([[reward], [2 * reward]])
+        agent._learn_from(windows, [[0], [0]], rewards, np.array(["training"] * 2))
     advantages = [batch[2].tolist() for batch in updates]
     # nothing to subtract at first; then 4; then 0.75 * 4 + 0.25 * 8 = 5
     assert advantages == [[4, 8], [4, 8], [-4, -8]]
 
 
+def test_walkers_share_a_baseline_of_earlier_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Reinforce(Toy(), 0, ReinforceOptions(walkers=2, discount=0.5, baseline_decay=0.75))
+    updates = capture_updates(agent, monkeypatch)
+    windows = [torch.tensor([t, t + 0.5])[:, None, None, None].expand(2, 5, 128, 128) for t in range(2)]
+    for rewards in ([[0.0, 4.0], [8.0, 4.0]], [[3.0, 5.0], [0.0, 2.0]]):
+        figures = agent._learn_from(windows, [[0, 1], [2, 3]], np.array(rewards), np.array(["training"] * 2))
+    given, actions, advantages, _ = updates[0]
+    assert given[:, 0, 0, 0].tolist() == [0, 0.5, 1, 1.5]
+    assert actions.tolist() == [0, 1, 2, 3]
+    assert advantages.tolist() == [4, 6, 8, 4]
+    # the means, 5 and 6, are subtracted from returns of 3, 6 and 0, 2
+    assert updates[1][2].tolist() == [-2, 1, -6, -4]
+    assert figures["agent/training_return"] == 4.5
+
+
 def test_entropy_bonus_falls_with_beta() -> None:
     """Without rewards nothing but the bonus moves the policy."""
-    windows = list(torch.rand((4, 5, 128, 128), generator=torch.Generator().manual_seed(0)))
+    windows = list(torch.rand((4, 1, 5, 128, 128), generator=torch.Generator().manual_seed(0)))
     moved = []
     for beta in (0.0, 1.0):
         agent = Reinforce(Toy(), 0)
         before = agent.policy.head.weight.detach().clone()
-        agent._learn_from(windows, [0, 1, 2, 3], np.zeros(4), np.array(["training"] * 4), beta)
+        actions = [[0], [1], [2], [3]]
+        agent._learn_from(windows, actions, np.zeros((4, 1)), np.array(["training"] * 4), beta)
         moved.append(not torch.equal(agent.policy.head.weight, before))
     assert moved == [False, True]
 
@@ -326,6 +346,46 @@ def test_wrapped_environment_is_played_alike(
         runs.append((infos, agent.state_dict()))
         assert isinstance(env.reset()[0], np.ndarray)
     same_bits(*runs)
+
+
+def test_walkers_see_and_do_what_the_vector_environment_says(
+    dataset: AnomalyDataset,
+    config: Config,
+    thin_autoencoder: None,
+    same_bits: SameBits,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An episode of three, played again by hand with the actions that were learnt from."""
+    env, again = (PatchSamplingEnv(dataset, 2, config, "cpu") for _ in range(2))
+    env.reset(seed=0)
+    agent = Reinforce(env, 0, ReinforceOptions(walkers=3, symmetries=False, baseline_decay=1, discount=0.0))
+    updates, infos = capture_updates(agent, monkeypatch), []
+    agent.learn(env, config.warmup_updates + 1, infos.append)
+    learnt = agent.state_dict()
+    again.reset(seed=0)
+    walkers, other = PatchSamplingVectorEnv(3, env=again), Reinforce(env, 0, agent.options)
+    observations, rewards = [], []
+    for episode in range(config.warmup_updates + 1):
+        seen, done = walkers.reset()[0], False
+        while not done:
+            observations.append(seen)
+            actions = other._draw(torch.from_numpy(seen))
+            seen, paid, done, _ = walkers.advance(np.array(actions))
+            rewards.append(paid)
+        if episode < config.warmup_updates:
+            observations.clear()
+            rewards.clear()
+    (windows, _, advantages, _) = updates[0]
+    same_bits(windows.numpy(), np.concatenate(observations))
+    same_bits(advantages.numpy(), np.concatenate(rewards).astype(np.float32))
+    same_bits(learnt["generator"], other.state_dict()["generator"])
+    assert [info["update"] for info in infos] == list(range(1, config.warmup_updates + 2))
+
+
+def test_several_walkers_do_not_walk_through_wrappers() -> None:
+    env = Toy()
+    with pytest.raises(AgentError, match=r"walkers is 2, but .*Toy.* lets one walk; choose 1"):
+        Reinforce(env, 0, ReinforceOptions(walkers=2)).learn(env, 1, lambda info: None)
 
 
 # Symmetries
