@@ -16,6 +16,7 @@ much memory the process holds to DIR/memory.png.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import sys
 import time
@@ -52,6 +53,7 @@ from nbs_env.learner import Learner
 from nbs_env.networks import compute_dtype, initialize, keep_freed_memory
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
+from nbs_env.walk import CHANGE_IMAGE
 
 LABELED = 5
 Task = Callable[[], object]
@@ -114,11 +116,11 @@ def make(unlabeled: int, config: Config, device: str) -> PatchSamplingEnv:
 
 
 def play(env: PatchSamplingEnv, rng: np.random.Generator) -> None:
-    """One episode of random actions, its training included."""
+    """One episode, its training included; each ninth action changes the image, as at random."""
     env.reset()
-    terminated = False
-    while not terminated:
-        terminated = env.step(rng.integers(9))[2]
+    for number in itertools.count(1):
+        if env.step(rng.integers(8) if number % 9 else CHANGE_IMAGE)[2]:
+            return
 
 
 def eagerly(task: Task) -> object:
