@@ -58,6 +58,20 @@ def test_memory_over_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    a, calls = torch.ones((50, 50)), []
+
+    def task() -> None:
+        calls.append(a @ a)
+
+    monkeypatch.setattr(speed, "episode_cases", lambda device: iter([speed.Case("product", task)]))
+    monkeypatch.setattr(sys, "argv", ["speed", "--trace", "--device", "cpu", "--out", str(tmp_path)])
+    speed.main()
+    assert "aten::mm" in capsys.readouterr().out
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert [event["name"] for event in events].count("aten::mm") == 1 < len(calls)
+
+
 def test_unknown_group_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["speed", "--groups", "steps"])
     with pytest.raises(SystemExit) as end:
