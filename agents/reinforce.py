@@ -127,15 +127,12 @@ class Reinforce:
         Raises:
             AgentError: several walkers cannot walk through wrappers.
         """
-        if not isinstance(env, PatchSamplingEnv):
-            if self.options.walkers > 1:
-                raise AgentError(f"walkers is {self.options.walkers}, but {env} lets one walk; choose 1")
-            return self._learn(_Alone(env), episodes, on_episode)
-        env.tensors = True
-        try:
-            self._learn(PatchSamplingVectorEnv(self.options.walkers, env=env), episodes, on_episode)
-        finally:
-            env.tensors = False
+        if isinstance(env, PatchSamplingEnv):
+            walkers = PatchSamplingVectorEnv(self.options.walkers, env=env, tensors=True)
+            return self._learn(walkers, episodes, on_episode)
+        if self.options.walkers > 1:
+            raise AgentError(f"walkers is {self.options.walkers}, but {env} lets one walk; choose 1")
+        return self._learn(_Alone(env), episodes, on_episode)
 
     def _learn(self, env: PatchSamplingVectorEnv | _Alone, episodes: int, on_episode: OnEpisode) -> None:
         for _ in range(episodes):

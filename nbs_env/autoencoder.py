@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nbs_env.graphs import Graphed
-from nbs_env.networks import Adam, initialize, place
+from nbs_env.networks import adam, forget_state, initialize, load_state, place
 
 
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
@@ -110,19 +110,19 @@ class AutoencoderTrainer:
     def __init__(self, bottleneck_channels: int, lr: float, device: torch.device, dtype: torch.dtype) -> None:
         self.network = place(Autoencoder(bottleneck_channels), device)
         self.device, self.dtype = device, dtype
-        self.optimizer = Adam(self.network, lr)
+        self.optimizer = adam(self.network, lr)
         self._step = Graphed(self._take_step)
 
     def reinitialize(self, generator: torch.Generator) -> None:
         """Throw weights and optimiser state away and start from a new draw."""
         initialize(self.network, generator)
         self.network.grid.zero_()
-        self.optimizer.forget()
+        forget_state(self.optimizer)
 
     def load_state_dict(self, network: dict[str, torch.Tensor], optimizer: dict[str, Any]) -> None:
         """Take over the states of a network and its optimiser."""
         self.network.load_state_dict(network)
-        self.optimizer.load_state_dict(optimizer)
+        load_state(self.optimizer, optimizer)
         self._step.forget()
 
     def train(self, patches: torch.Tensor, minibatch_size: int) -> float:

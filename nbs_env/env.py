@@ -64,9 +64,6 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         ConfigError: the images have another size than `config.image_size`, or there is no such device.
     """
 
-    tensors = False
-    """Set by an agent that lives on the learner's device: observations are then tensors that stay there."""
-
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
 
     def __init__(
@@ -121,17 +118,14 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
             self.learner.restart(int(self.np_random.integers(2**31)))
             self._started = True
         info = self.walker.begin(self.np_random)
-        return self._observe(), info
+        return self.walk.window(), info
 
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move, sample the patch, pay what is due; the last step trains (see the class)."""
         info = self.walker.step(int(action), self.np_random)
         if self.walker.done:
             self.walker.settle(info, self.learner.update(np.stack(self.walker.patches)))
-        return self._observe(), self.walker.reward(info), self.walker.done, False, info
-
-    def _observe(self) -> Any:
-        return self.walk.window_tensor() if self.tensors else self.walk.window()
+        return self.walk.window(), self.walker.reward(info), self.walker.done, False, info
 
     def render(self) -> np.ndarray | None:
         """Side by side, (H, 4 W, 3) uint8: image with path and patch, loss, history, prediction."""

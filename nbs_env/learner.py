@@ -13,7 +13,7 @@ import torch
 from nbs_env.autoencoder import GRIDS, AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
 from nbs_env.graphs import Graphed
-from nbs_env.networks import Adam, compute_dtype, initialize, place
+from nbs_env.networks import adam, compute_dtype, initialize, load_state, place
 from nbs_env.predictor import Predictor, class_weights, logits, predict, prediction_loss
 from nbs_env.profiles import (
     ProfileBuffer,
@@ -91,7 +91,7 @@ class Learner:
         self.rng = np.random.default_rng(seed)
         self.trainer.reinitialize(self.weight_generator)
         initialize(self.predictor, self.weight_generator)
-        self.optimizer = Adam(self.predictor, self.config.predictor_lr)
+        self.optimizer = adam(self.predictor, self.config.predictor_lr)
         self._step = Graphed(self._predictor_step)
         shape = (len(self.labeled), *self.images.shape[-2:])
         self.buffer = ProfileBuffer(
@@ -191,7 +191,7 @@ class Learner:
         self.updates = state["updates"]
         self.trainer.load_state_dict(state["autoencoder"], state["autoencoder_optimizer"])
         self.predictor.load_state_dict(state["predictor"])
-        self.optimizer.load_state_dict(state["predictor_optimizer"])
+        load_state(self.optimizer, state["predictor_optimizer"])
         self._step.forget()
         self.buffer.load_state_dict(state["buffer"])
         self.ring = list(state["ring"])

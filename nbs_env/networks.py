@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
-
-from nbs_env.checkpoint import CheckpointError
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,63 +33,24 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
             layer.reset_parameters()
 
 
-class Adam(torch.optim.Adam):
-    """Adam on the weights of `module`, one kernel a step; on a GPU a CUDA graph can hold it.
-
-    It sees each weight in the order in which it lies in memory: PyTorch's kernel for the CPU copies what is
-    not contiguous, as weights with channels last are, to and fro at every step.
-
-    Args:
-        module: where it will stay: its weights are not to be moved afterwards.
-        lr: learning rate.
-    """
-
-    def __init__(self, module: nn.Module, lr: float) -> None:
-        self.weights = list(module.parameters())
-        on_gpu = self.weights[0].device.type == "cuda"
-        views = [_as_it_lies(weight, weight.detach()) for weight in self.weights]
-        super().__init__(views, lr, fused=True, capturable=on_gpu)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
-        for weight in self.weights:
-            weight.grad = None
-
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move the weights."""
-        for view, weight in zip(self.param_groups[0]["params"], self.weights, strict=True):
-            view.grad = None if weight.grad is None else _as_it_lies(weight, weight.grad)
-        super().step(closure)
-
-    def forget(self) -> None:
-        """Go back to before the first step, in place: a CUDA graph may hold the state."""
-        for state in self.state.values():
-            for value in state.values():
-                value.zero_()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the state of an optimiser, perhaps of another device.
-
-        Raises:
-            CheckpointError: it belongs to other weights.
-        """
-        (group,) = self.param_groups
-        for number, view in enumerate(group["params"]):
-            moments = state_dict["state"].get(number)
-            if moments is not None and moments["exp_avg"].shape != view.shape:
-                raise CheckpointError(
-                    "the checkpoint's optimiser does not fit the network: another version has made it; "
-                    "begin a new run"
-                )
-        capturable = group["capturable"]
-        super().load_state_dict(state_dict)
-        self.param_groups[0]["capturable"] = capturable
+def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
+    """Adam on the weights of `module`, one kernel a step; on a GPU a CUDA graph can hold it."""
+    device = next(module.parameters()).device
+    return torch.optim.Adam(module.parameters(), lr, fused=True, capturable=device.type == "cuda")
 
 
-def _as_it_lies(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """`value`, with the strides of `weight`, as a contiguous view if there is one."""
-    lies_last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
-    return value.permute(0, 2, 3, 1) if lies_last else value
+def forget_state(optimizer: torch.optim.Optimizer) -> None:
+    """Put `optimizer` back to before its first step, in place: a CUDA graph may hold its state."""
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()
+
+
+def load_state(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
+    """Take over the state of an optimiser of `adam`, perhaps of another device."""
+    capturable = optimizer.param_groups[0]["capturable"]
+    optimizer.load_state_dict(state)
+    optimizer.param_groups[0]["capturable"] = capturable
 
 
 def place(module: M, device: torch.device) -> M:

@@ -30,6 +30,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         config: all settings.
         device: "cpu", "cuda", or "auto".
         env: walk on this environment and its learner in place of a new one.
+        tensors: observe tensors that stay on the learner's device, for agents that live there.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -42,10 +43,12 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         config: Config | None = None,
         device: str = "auto",
         env: PatchSamplingEnv | None = None,
+        tensors: bool = False,
     ) -> None:
         if num_envs < 1:
             raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
         self.env = env or PatchSamplingEnv(dataset, labeled, config, device)
+        self.tensors = tensors
         self.learner = self.env.learner
         self.walkers = [self.env.walker, *(self.env.make_walker() for _ in range(num_envs - 1))]
         self.num_envs = num_envs
@@ -97,7 +100,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
 
     def _windows(self) -> Any:
         windows = torch.stack([walker.walk.window_tensor() for walker in self.walkers])
-        return windows if self.env.tensors else windows.cpu().numpy()
+        return windows if self.tensors else windows.cpu().numpy()
 
     def _batch(self, infos: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = {}

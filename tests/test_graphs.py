@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,18 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return replayed
 
 
+@pytest.fixture
+def both_ways(replays: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    """True, while the CPU records, then False, while it does not."""
+
+    def ways() -> Iterator[bool]:
+        for recorded in (True, False):
+            monkeypatch.setattr(graphs, "can_record", lambda device, yes=recorded: yes)
+            yield recorded
+
+    return ways()
+
+
 def double(x: torch.Tensor, plus: int = 0) -> torch.Tensor:
     return 2 * x + plus
 
@@ -115,14 +127,13 @@ def test_a_recorded_learner_keeps_its_bits(
     config: Config,
     thin_autoencoder: None,
     replays: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    both_ways: Iterator[bool],
     same_bits: SameBits,
     tmp_path: Path,
 ) -> None:
     """Over re-initialisations and taking over an earlier state."""
     ways = {}
-    for recorded in (True, False):
-        monkeypatch.setattr(graphs, "can_record", lambda device, yes=recorded: yes)
+    for recorded in both_ways:
         env = PatchSamplingEnv(dataset, 2, replace(config, precision=precision), "cpu")
         env.reset(seed=0)
         learner, updates = env.learner, []
@@ -137,13 +148,10 @@ def test_a_recorded_learner_keeps_its_bits(
     same_bits(*ways.values())
 
 
-def test_a_step_of_the_autoencoder_is_recorded_whole(
-    replays: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_of_the_autoencoder_is_recorded_whole(replays: list[str], both_ways: Iterator[bool]) -> None:
     """The autoencoder of Table 4.2, not a thin one; a remainder makes a second recording."""
     losses = []
-    for recorded in (True, False):
-        monkeypatch.setattr(graphs, "can_record", lambda device, yes=recorded: yes)
+    for _ in both_ways:
         trainer = AutoencoderTrainer(4, 1e-3, torch.device("cpu"), torch.float32)
         trainer.reinitialize(torch.Generator().manual_seed(0))
         batch = torch.from_numpy(patches(0)).permute(0, 3, 1, 2)
@@ -179,16 +187,15 @@ def test_recorded_maps_follow_the_weights(
 @pytest.mark.parametrize("walkers", [1, 2])
 def test_recorded_policy_plays_and_learns_as_it_would(
     walkers: int,
+    both_ways: Iterator[bool],
+    replays: list[str],
     dataset: AnomalyDataset,
     config: Config,
     thin_autoencoder: None,
-    replays: list[str],
-    monkeypatch: pytest.MonkeyPatch,
     same_bits: SameBits,
 ) -> None:
     runs = []
-    for recorded in (True, False):
-        monkeypatch.setattr(graphs, "can_record", lambda device, yes=recorded: yes)
+    for _ in both_ways:
         env = PatchSamplingEnv(dataset, 2, config, "cpu")
         env.reset(seed=0)
         agent, infos = Reinforce(env, 0, ReinforceOptions(walkers=walkers)), []
