@@ -9,13 +9,10 @@ from typing import Annotated, Any
 import tyro
 
 from agents.base import AgentError, agent_class
-from agents.run import RunArgs, RunError, run, stored_run
-from nbs_env.checkpoint import CheckpointError
-from nbs_env.config import PRESETS, Config, ConfigError
-from nbs_env.data import DataError
-from nbs_env.learner import TrainingError
+from agents.run import RunArgs, run, stored_run
+from nbs_env.config import PRESETS, Config
+from nbs_env.runs import command
 
-ERRORS = (AgentError, CheckpointError, ConfigError, DataError, OSError, RunError, TrainingError)
 FLAT = tyro.conf.arg(name="", prefix_name=False)
 
 
@@ -48,13 +45,10 @@ def parse(arguments: list[str]) -> tuple[RunArgs, Config, Any]:
     return parsed.run, parsed.config, getattr(parsed, "agent_options", None)
 
 
+@command()
 def main() -> None:
-    """Run what the command line says; bad input is one line on standard error and exit code 2."""
-    try:
-        run(*parse(sys.argv[1:]))
-    except ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run what the command line says."""
+    run(*parse(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ import gymnasium
 import numpy as np
 import torch
 
+from nbs_env.config import check_types
+from nbs_env.runs import RunError
+
 BUILT_IN = {
     "reinforce": "agents.reinforce:Reinforce",
     "ppo": "agents.sb3:PPO",
@@ -28,7 +31,7 @@ Env = gymnasium.Env[np.ndarray, np.int64]
 OnEpisode = Callable[[dict[str, Any]], None]
 
 
-class AgentError(ValueError):
+class AgentError(RunError):
     """An agent that cannot be loaded or does not fit; the message names it and the remedy."""
 
 
@@ -58,16 +61,20 @@ class Agent(Protocol):
 
 
 def check_options(options: Any, *counts: str) -> None:
-    """See that `learning_rate` lies between 0 and 1, and each of `counts` is at least 1.
+    """See that `learning_rate` lies between 0 and 1, each of `counts` is at least 1, and shares are shares.
 
     Raises:
         AgentError: naming the option.
     """
+    check_types(options, AgentError)
     if not 0 < options.learning_rate < 1:
         raise AgentError(f"learning_rate is {options.learning_rate}; choose a value between 0 and 1")
     for name in counts:
         if getattr(options, name) < 1:
             raise AgentError(f"{name} is {getattr(options, name)}; it must be at least 1")
+    for name in ("discount", "cloning_discount", "baseline_decay", "gae_lambda", "exploration_fraction"):
+        if not 0 <= getattr(options, name, 0) <= 1:
+            raise AgentError(f"{name} is {getattr(options, name)}; choose a value from 0 to 1")
 
 
 def check_spaces(env: Env) -> None:

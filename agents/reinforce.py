@@ -183,12 +183,18 @@ class Reinforce:
             returns = discounted_returns(rewards[where], discount)
             advantages[where] = returns
             if decay < 1:
-                baseline = self.baseline.get(segment, torch.zeros(len(returns), dtype=torch.float64))
-                advantages[where] -= baseline.numpy()[:, None]
-                step = 1 - decay if segment in self.baseline else 1.0
                 # What walkers are paid depends on the others' actions, so all count in one go.
-                self.baseline[segment] = baseline + step * (torch.from_numpy(returns.mean(axis=1)) - baseline)
+                seen = torch.from_numpy(returns.mean(axis=1))
+                baseline = self.baseline.get(segment)
+                if (
+                    baseline is None
+                ):  # nothing to compare the first episode with, so nothing is learnt from it
+                    advantages[where], self.baseline[segment] = 0, seen
+                else:
+                    advantages[where] -= baseline.numpy()[:, None]
+                    self.baseline[segment] = decay * baseline + (1 - decay) * seen
             figures[f"agent/{segment}_return"] = float(returns[0].mean())
+            figures[f"agent/{segment}_advantage"] = float(advantages[where].mean())
         episode = (
             torch.cat(windows),
             torch.tensor(actions).ravel(),

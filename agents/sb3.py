@@ -13,6 +13,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
@@ -236,38 +237,14 @@ def _legacy_state() -> str:
     return json.dumps([name, np.asarray(key).tolist(), *rest])
 
 
-class PPO(SB3Agent):
-    """Proximal policy optimisation, one update an episode."""
+class _OnPolicy(SB3Agent):
+    """One update an episode, from that episode."""
 
-    Options = PPOOptions
-    options: PPOOptions
-
-    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
-        return stable_baselines3.PPO(
-            "MlpPolicy",
-            venv,
-            learning_rate=self.options.learning_rate,
-            n_steps=self._episode_steps(venv),
-            batch_size=self.options.batch_size,
-            n_epochs=self.options.epochs,
-            gamma=self.options.discount,
-            gae_lambda=self.options.gae_lambda,
-            ent_coef=self.options.entropy_weight,
-            normalize_advantage=self.options.normalize_advantage,
-            policy_kwargs=POLICY_KWARGS,
-            seed=seed,
-            device="cpu",
-        )
-
-
-class A2C(SB3Agent):
-    """Advantage actor-critic, one update an episode."""
-
-    Options = A2COptions
+    Algorithm: ClassVar[type[OnPolicyAlgorithm]]
     options: A2COptions
 
     def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
-        return stable_baselines3.A2C(
+        return self.Algorithm(
             "MlpPolicy",
             venv,
             learning_rate=self.options.learning_rate,
@@ -275,11 +252,32 @@ class A2C(SB3Agent):
             gamma=self.options.discount,
             gae_lambda=self.options.gae_lambda,
             ent_coef=self.options.entropy_weight,
-            normalize_advantage=self.options.normalize_advantage,
             policy_kwargs=POLICY_KWARGS,
             seed=seed,
             device="cpu",
+            normalize_advantage=self.options.normalize_advantage,  # type: ignore[call-arg]
+            **self._more(),
         )
+
+    def _more(self) -> dict[str, Any]:
+        """What only this algorithm takes."""
+        return {}
+
+
+class PPO(_OnPolicy):
+    """Proximal policy optimisation, one update an episode."""
+
+    Algorithm, Options = stable_baselines3.PPO, PPOOptions
+    options: PPOOptions
+
+    def _more(self) -> dict[str, Any]:
+        return {"batch_size": self.options.batch_size, "n_epochs": self.options.epochs}
+
+
+class A2C(_OnPolicy):
+    """Advantage actor-critic, one update an episode."""
+
+    Algorithm, Options = stable_baselines3.A2C, A2COptions
 
 
 class DQN(SB3Agent):

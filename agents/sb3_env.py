@@ -56,7 +56,7 @@ class SB3VecEnv(VecEnv):
         on_warmup: OnEpisode | None = None,
     ) -> None:
         self.env, self.warmup_act, self.on_warmup = env, warmup_act, on_warmup
-        self.render_mode = None
+        self.render_mode = env.render_mode
         self.auto_reset = True
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
@@ -87,6 +87,10 @@ class SB3VecEnv(VecEnv):
         if done and self.auto_reset:
             observations = self.reset()
         return observations, rewards.astype(np.float32), np.full(self.num_envs, done), infos
+
+    def get_images(self) -> list[np.ndarray | None]:
+        """The picture of each walker, None without a render mode."""
+        return list(self.env.render() or [None] * self.num_envs)
 
     def close(self) -> None:
         """Nothing to close."""

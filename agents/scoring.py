@@ -43,6 +43,7 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
         env.config.image_size,
         env.config.precision,
         learner.device,
+        white=65535 if data.white == 255 else data.white,  # no image of the training had 16 bit
     )
     profiles = None
     if env.config.evaluation == "full":

@@ -2,49 +2,156 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import tyro
 
-from nbs_env import checkpoint, env
-from nbs_env.config import ConfigError
-from nbs_env.data import DataError
+from nbs_env import checkpoint
+from nbs_env.config import check_types
 from nbs_env.data.classes import ClassDataset, read_cifar10, read_folder, read_mnist
+from nbs_env.runs import (
+    RunError,
+    at_least,
+    check_data,
+    check_names,
+    check_new,
+    claim,
+    digests,
+    load_checkpoint,
+    plain,
+)
 
 T = TypeVar("T")
 
 
-class RunError(ValueError):
-    """A run that cannot start; the message names the file or value and the remedy."""
+@dataclass(frozen=True)
+class ClassesArgs:
+    """What to train on, and where to put it."""
+
+    data_root: Path | None = None
+    """Its folder, or the one that holds it; data that are made on the fly need none."""
+    limit: int = 0
+    """Normal images to train on, drawn at random; 0: all."""
+    seed: int = 0
+    """Of everything."""
+    run_dir: Path | None = None
+    """Folder for all results; default: a folder in runs/, named after all this."""
+    resume: bool = False
+    """Go on from the last checkpoint; finished models are only scored again."""
+    device: str = "auto"
+    """cpu, cuda or auto."""
+    workers: int = 1
+    """Models that train at the same time."""
+    checkpoint_every: int = 10
+    """Epochs (ALCN) or steps (D-AnoGAN) between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        check_types(self, RunError)
+        at_least(0, seed=self.seed, limit=self.limit)
+        at_least(1, workers=self.workers, checkpoint_every=self.checkpoint_every)
 
 
-ERRORS = (checkpoint.CheckpointError, ConfigError, DataError, OSError, RunError)
-"""What a command reports as one line."""
+A = TypeVar("A", bound=ClassesArgs)
 
 
-def pick_device(name: str) -> str:
-    """The device called `name`, as `nbs_env.env.pick_device` has it.
+def parse(cls: type[A], default: Callable[[str], A], description: str | None) -> A:
+    """The command line, with the defaults that `default` has for its data set."""
+    words = sys.argv[1:]
+    quiet, _ = tyro.cli(cls, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
+    return tyro.cli(cls, args=words, default=default(quiet.dataset), description=description)  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The checkpoint of one model.
+
+    Attributes:
+        file: it.
+        state: what it held to go on from; None: begin.
+        marks: settings and digests, which are stored with it.
+    """
+
+    file: Path
+    state: dict[str, Any] | None
+    marks: dict[str, Any]
+
+    def restore(self, model: Any) -> None:
+        """Let `model` go on from the state, if there is one.
+
+        Raises:
+            CheckpointError: it is no state of such a model.
+        """
+        if self.state is not None:
+            with checkpoint.unpacking(self.file):
+                model.load_state_dict(self.state)
+
+    def save(self, model: Any) -> None:
+        """Store the state of `model`."""
+        checkpoint.save(model.state_dict() | self.marks, self.file)
+
+
+def open_run(
+    args: ClassesArgs,
+    left_out: tuple[str, ...],
+    data: ClassDataset,
+    directory: Path,
+    device: str,
+    **more: Any,
+) -> Kept:
+    """Make the directory of one model; its checkpoint, read if there is one and `args.resume`.
+
+    Args:
+        args: the command's.
+        left_out: settings that are no matter to one model, beside those that never are.
+        data: all images; they may lie elsewhere when a run goes on.
+        directory: must be new or empty unless `args.resume`.
+        device: where tensors go.
+        more: further settings.
 
     Raises:
-        ConfigError: there is no such device.
+        RunError: it holds a run already, or one with other settings or data.
     """
-    return str(env.pick_device(name))
+    left_out = ("run_dir", "resume", "device", "workers", "checkpoint_every", *left_out)
+    settings = plain({k: v for k, v in asdict(args).items() if k not in left_out} | more)
+    images = digests(classes=data.names, labels=data.labels, images=data.images)
+    state = None
+    if args.resume:
+        state = load_checkpoint(directory, settings, device)
+    else:
+        check_new(directory)
+    if state is not None:
+        check_data(state.get("images"), images, str(args.data_root or "the data"), directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    marks = {"settings": json.dumps(settings), "images": images}
+    return Kept(directory / "checkpoint.pt", state, marks)
 
 
-def at_least(least: int, **values: int) -> None:
-    """Refuse whatever is smaller than `least`.
+@contextmanager
+def claim_all(directory: Path, places: Sequence[Path]) -> Iterator[None]:
+    """Claim the folder of several models, each in its place in there.
 
     Raises:
-        RunError: naming the value.
+        RunError: another process works there, or a place cannot be called so.
     """
-    for name, value in values.items():
-        if value < least:
-            raise RunError(f"{name} is {value}; it must be at least {least}")
+    check_names(parent for place in places for parent in (place, place.parent))
+    with claim(directory, resumed=True):
+        yield
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a table in Markdown."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:
@@ -81,32 +188,6 @@ def home(dataset: str, root: Path | None) -> Path:
     return root / dataset if (root / dataset).is_dir() else root
 
 
-def open_run(directory: Path, resume: bool, settings: str, device: str) -> dict[str, Any] | None:
-    """Make the run directory; the state in its checkpoint.pt if there is one to resume.
-
-    Args:
-        directory: must be new or empty unless `resume`, but for files that were never completed.
-        resume: whether to go on.
-        settings: what the checkpoint has to have been made with; it has them as `settings`.
-        device: where its tensors go.
-
-    Raises:
-        RunError: it holds a run already, or one with other settings.
-    """
-    file = directory / "checkpoint.pt"
-    if resume and file.exists():
-        state = checkpoint.load(file, device)
-        if state.pop("settings", "") != settings:
-            raise RunError(
-                f"{file} was made with other settings; resume with those, or choose another --run-dir"
-            )
-        return state
-    if not resume and directory.exists() and any(f.suffix != ".part" for f in directory.iterdir()):
-        raise RunError(f"{directory} already holds a run; choose another --run-dir, or --resume it")
-    directory.mkdir(parents=True, exist_ok=True)
-    return None
-
-
 def set_generator(generator: torch.Generator, state: torch.Tensor) -> None:
     """Take over the state of a generator, unless that ran on another kind of device and has another form."""
     if len(state) == len(generator.get_state()):
@@ -114,12 +195,7 @@ def set_generator(generator: torch.Generator, state: torch.Tensor) -> None:
 
 
 def train_all(train: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
-    """`train(*job)` of each job, in order, in so many processes at a time; 1: here, one after the other.
-
-    Raises:
-        RunError: fewer than one worker.
-    """
-    at_least(1, workers=workers)
+    """`train(*job)` of each job, in order, in so many processes at a time; 1: here, one after the other."""
     if min(workers, len(jobs)) == 1:
         return [train(*job) for job in jobs]
     threads = max(1, (os.cpu_count() or 1) // workers)

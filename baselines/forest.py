@@ -17,9 +17,10 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
-from baselines.common import RunError
 from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
+from nbs_env.config import check_types
 from nbs_env.metrics import best_threshold
+from nbs_env.runs import RunError, at_least
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class ForestConfig:
     """Depth of a tree at most."""
     sampled_share: float = 0.05
     """Share of the labelled pixels that a tree sees."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        check_types(self, RunError)
+        at_least(1, largest_scale=self.largest_scale, trees=self.trees, depth=self.depth)
+        if not 0 < self.sampled_share <= 1:
+            raise RunError(f"sampled_share is {self.sampled_share}; choose a value above 0, up to 1")
 
 
 class Forest:
@@ -105,7 +113,8 @@ def run(args: Args) -> dict[str, Any]:
         RunError, DataError: before any training.
     """
     Forest(args.model, args.seed)  # is everything installed?
-    return fit(prepare(args, "forest"), args.model, args.seed)
+    with prepare(args, "forest") as problem:
+        return fit(problem, args.model, args.seed)
 
 
 def fit(problem: Problem, config: ForestConfig, seed: int) -> dict[str, Any]:

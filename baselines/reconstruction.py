@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.common import RunError
 from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
+from nbs_env.config import check_types
 from nbs_env.data import GOOD, image_files, load, read_image, resize_image
 from nbs_env.data.mvtec import normal_training_images
+from nbs_env.runs import RunError, at_least, positive
 
 PATCH = 128
 
@@ -44,6 +45,14 @@ class ReconstructionConfig:
     """Pixels between patches when measuring."""
     smallest_region: int = 64
     """Pixels that a region on a normal image may have at the threshold (the paper has one by category)."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        check_types(self, RunError)
+        counts = ("latent", "steps", "batch_size", "stride")
+        at_least(1, **{name: getattr(self, name) for name in counts})
+        at_least(0, smallest_region=self.smallest_region)
+        positive(learning_rate=self.learning_rate)
 
 
 class Autoencoder(nn.Module):
@@ -181,11 +190,11 @@ def run(args: Args) -> dict[str, Any]:
     """
     if args.image_size < PATCH:
         raise RunError(f"image_size is {args.image_size}; it must be at least {PATCH} here")
-    problem = prepare(args, "reconstruction")
-    if args.dataset == "nanotwice":  # its normal images are trained on, so they cannot be scored
-        defective = np.array([problem.data.kinds[i] != GOOD for i in problem.unlabeled])
-        problem = replace(problem, unlabeled=problem.unlabeled[defective])
-    return fit(problem, normal_images(args), args.model, args.seed)
+    with prepare(args, "reconstruction") as problem:
+        if args.dataset == "nanotwice":  # its normal images are trained on, so they cannot be scored
+            defective = np.array([problem.data.kinds[i] != GOOD for i in problem.unlabeled])
+            problem = replace(problem, unlabeled=problem.unlabeled[defective])
+        return fit(problem, normal_images(args), args.model, args.seed)
 
 
 def fit(problem: Problem, normal: np.ndarray, config: ReconstructionConfig, seed: int) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 import tyro
 
-from baselines.common import ERRORS, RunError, pick_device
-from nbs_env import checkpoint
+from nbs_env import checkpoint, runs
+from nbs_env.config import check_types
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.detector import image_scores
+from nbs_env.env import pick_device
 from nbs_env.metrics import counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
+from nbs_env.runs import RunError, at_least, claim, digests, plain
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,21 @@ class SegmentationArgs:
     """Side that images are resized to, a multiple of 64."""
     difficulty: float = 0.5
     """How hard the defects of synthetic are to find, from 0 to 1."""
+    mask_values: tuple[int, ...] = ()
+    """The stored values of mask files that are anomalous (85 170); none: a mask is read as it looks."""
     seed: int = 0
     """Of everything."""
     run_dir: Path | None = None
     """Folder for metrics.json and overlays.png; default: runs/METHOD-DATASET-SEED."""
     device: str = "auto"
     """cpu, cuda or auto."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        check_types(self, RunError)
+        at_least(0, seed=self.seed)
+        if self.image_size < 64 or self.image_size % 64:
+            raise RunError(f"image_size is {self.image_size}; choose a multiple of 64")
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class Problem:
         directory: where results go.
         device: where to compute.
         settings: what makes the run what it is.
+        images: digests of the data.
         start: when all of it began.
     """
 
@@ -64,17 +76,20 @@ class Problem:
     directory: Path
     device: str
     settings: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
 
 
 def settings(args: SegmentationArgs) -> dict[str, Any]:
     """What makes a run what it is: two runs with equal settings give equal figures."""
-    root = str(args.data_root.resolve()) if args.data_root else None
-    return {k: v for k, v in asdict(args).items() if k not in ("run_dir", "device")} | {"data_root": root}
+    left_out = ("run_dir", "device")
+    root = args.data_root and args.data_root.resolve()
+    return plain({k: v for k, v in asdict(args).items() if k not in left_out} | {"data_root": root})
 
 
-def prepare(args: SegmentationArgs, method: str) -> Problem:
-    """Read the data and draw the labelled images.
+@contextmanager
+def prepare(args: SegmentationArgs, method: str) -> Iterator[Problem]:
+    """Claim the run directory, read the data and draw the labelled images.
 
     Raises:
         RunError: the run directory holds something else than what an interrupted run leaves, or there is
@@ -83,9 +98,13 @@ def prepare(args: SegmentationArgs, method: str) -> Problem:
     """
     name = args.dataset + (f"-{args.category}" if args.category else "")
     directory = args.run_dir or Path("runs") / f"{method}-{name}-{args.seed}"
-    leftovers = (f.suffix == ".part" or f.name == "overlays.png" for f in directory.glob("*"))
-    if not all(leftovers) or directory.is_file():
-        raise RunError(f"{directory} already holds a run; choose another --run-dir")
+    device = str(pick_device(args.device))
+    with claim(directory, leftovers=("overlays.png",)):
+        yield read(args, directory, device)
+
+
+def read(args: SegmentationArgs, directory: Path, device: str) -> Problem:
+    """Read the data and draw the labelled images; `prepare` says what can go wrong."""
     data = load(
         args.dataset,
         args.data_root,
@@ -93,6 +112,7 @@ def prepare(args: SegmentationArgs, method: str) -> Problem:
         image_size=args.image_size,
         seed=args.seed,
         difficulty=args.difficulty,
+        mask_values=args.mask_values,
     )
     labeled, unlabeled = split(data, args.labeled, np.random.default_rng(args.seed))
     if not data.has_mask[unlabeled].any():
@@ -100,7 +120,8 @@ def prepare(args: SegmentationArgs, method: str) -> Problem:
             f"no image of {data.name} but the {len(labeled)} labelled ones has a mask, so there is "
             "nothing to score; label fewer or add masks"
         )
-    return Problem(data, labeled, unlabeled, directory, pick_device(args.device), settings(args))
+    images = digests(names=data.names, images=data.images, masks=data.masks)
+    return Problem(data, labeled, unlabeled, directory, device, settings(args), images)
 
 
 def folds(masks: np.ndarray) -> list[int]:
@@ -136,6 +157,7 @@ def score(
     figures = evaluate(scores, masks, image_scores(scores), data.masks[known])
     metrics = {
         "settings": problem.settings,
+        "images": problem.images,
         "dataset": data.name,
         "labeled": [data.names[i] for i in problem.labeled],
         "labeled_kinds": sorted({data.kinds[i] for i in problem.labeled}),
@@ -153,11 +175,7 @@ def score(
 A = TypeVar("A", bound=SegmentationArgs)
 
 
+@runs.command()
 def command(cls: type[A], run: Callable[[A], Any], description: str | None) -> None:
-    """Run what the command line says; bad input is one line on standard error and exit code 2."""
-    args = tyro.cli(cls, description=description)
-    try:
-        run(args)
-    except ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run what the command line says."""
+    run(tyro.cli(cls, description=description))

@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.common import RunError, at_least
 from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
+from nbs_env.config import check_types
 from nbs_env.metrics import best_threshold
 from nbs_env.profiles import dihedral, inverse
+from nbs_env.runs import RunError, at_least, positive
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,13 @@ class UNetConfig:
     """Steps at most."""
     check_every: int = 25
     """Steps between looks at the image that is left out."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        check_types(self, RunError)
+        counts = ("width", "crop", "batch_size", "steps", "check_every")
+        at_least(1, **{name: getattr(self, name) for name in counts})
+        positive(learning_rate=self.learning_rate)
 
 
 def _convolutions(i: int, o: int) -> nn.Sequential:
@@ -187,11 +195,10 @@ def run(args: Args) -> dict[str, Any]:
         RunError, DataError: before any training.
     """
     model = args.model
-    at_least(1, width=model.width, crop=model.crop, batch_size=model.batch_size, steps=model.steps)
-    at_least(1, check_every=model.check_every)
     if model.crop % 16 or model.crop > args.image_size:
         raise RunError(f"model.crop is {model.crop}; choose a multiple of 16 up to {args.image_size}")
-    return fit(prepare(args, "unet"), args.model, args.seed)
+    with prepare(args, "unet") as problem:
+        return fit(problem, args.model, args.seed)
 
 
 def fit(problem: Problem, config: UNetConfig, seed: int) -> dict[str, Any]:

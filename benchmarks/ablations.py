@@ -21,13 +21,14 @@ import tyro
 
 import train
 from agents.run import run_once
-from baselines.common import RunError, pick_device
 from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.policies import row, write_rows
 from benchmarks.report import INTERVALS, estimate, machine, mean
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
+from nbs_env.env import pick_device
+from nbs_env.runs import command
 
 ALL = "all parts"
 NO_CRF = "no CRF"
@@ -84,14 +85,11 @@ def table(rows: list[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
+@command("interrupted; the same command goes on")
 def main() -> None:
     """Run what is missing, and write the table."""
     args, words = tyro.cli(AblationArgs, description=__doc__, return_unknown_args=True)
-    try:
-        todo = jobs(args, words)
-    except (RunError, *train.ERRORS) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    todo = jobs(args, words)
     args.out.mkdir(parents=True, exist_ok=True)
     errors: dict[int, str] = {}
     for index, problem in execute([partial(run_once, *job) for _, job in todo], args):
@@ -108,9 +106,9 @@ def main() -> None:
         write_rows(rows, args.out / "ablations.csv")
     failed = [f"\n{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
     command = "python -m benchmarks.ablations " + " ".join(sys.argv[1:])
-    where = machine(pick_device(todo[0][1][0].device))
+    where = machine(str(pick_device(todo[0][1][0].device)))
     text = f"`{command}`\n\n{where}.\n\n{markdown(table(rows))}\n{INTERVALS}\n{''.join(failed)}"
-    checkpoint.replace_file(args.out / "table.md", lambda part: part.write_text(text))
+    checkpoint.save_text(text, args.out / "table.md")
     print(text)
     if failed:
         sys.exit(1)

@@ -15,7 +15,8 @@ import torch
 import tyro
 
 from baselines.alcn.trainer import ALCN, ALCNConfig
-from baselines.common import pick_device
+from nbs_env.env import pick_device
+from nbs_env.runs import command
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ def milliseconds(function: Callable[[], object], repeats: int, device: str) -> f
     return 1000 * float(np.median(times[1:]))
 
 
+@command()
 def main() -> None:
     """Measure and print the table."""
     args = tyro.cli(Args, description=__doc__)
-    device = pick_device(args.device)
+    device = str(pick_device(args.device))
     print(f"{device}, {torch.get_num_threads()} threads, batches of {args.batch_size}, medians\n")
     print("| | parameters (million) | inference (ms) | training step (ms) |\n| --- | --- | --- | --- |")
     for channels, data in ((1, "28x28 grey, MNIST"), (3, "28x28 RGB, CIFAR-10")):

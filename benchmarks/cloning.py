@@ -7,7 +7,6 @@ patches that hold an anomaly, and the mean share of a patch's pixels that are ne
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ import tyro
 
 from agents.reinforce import Reinforce, ReinforceOptions
 from nbs_env.config import Config
-from nbs_env.data import DataError, load
+from nbs_env.data import load
 from nbs_env.env import PatchSamplingEnv
+from nbs_env.runs import command
 from nbs_env.walk import Walk
 
 Act = Callable[[np.ndarray], int]
@@ -72,6 +72,7 @@ class _TimeIsUp(Exception):
     pass
 
 
+@command()
 def main() -> None:
     """Learn, and print the rows."""
     args = tyro.cli(CloningArgs, description=__doc__)
@@ -82,10 +83,7 @@ def main() -> None:
         cover_weight=args.cover_weight,
         predictor_crop=64,
     )
-    try:
-        data = load(args.dataset, args.data_root, seed=args.seed)
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    data = load(args.dataset, args.data_root, seed=args.seed)
     env = PatchSamplingEnv(data, args.labeled, config)
     env.reset(seed=args.seed)
     agent = Reinforce(env, args.seed, args.agent)

@@ -8,7 +8,6 @@ it, and how many episodes a policy has to compare before that change is two stan
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import tyro
 from agents.base import play
 from agents.heuristics import HighestLoss, NormalOnly, RandomPatches
 from nbs_env.config import PRESETS
-from nbs_env.data import DataError, load
+from nbs_env.data import load
 from nbs_env.env import PatchSamplingEnv
+from nbs_env.runs import command
 
 
 class AnomalousOnly(NormalOnly):
@@ -67,14 +67,12 @@ def measure(env: PatchSamplingEnv, sampler: RandomPatches, episodes: int) -> tup
     return np.array(rewards), float(np.mean(anomalous))
 
 
+@command()
 def main() -> None:
     """Measure and print the table."""
     args = tyro.cli(CreditArgs, description=__doc__)
     config = PRESETS["quick"]
-    try:
-        data = load(args.dataset, args.data_root, seed=args.seed)
-    except DataError as error:
-        sys.exit(f"error: {error}")
+    data = load(args.dataset, args.data_root, seed=args.seed)
     env = PatchSamplingEnv(data, 5, config)
     env.reset(seed=args.seed)
     walk = RandomPatches(env, args.seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from baselines.common import RunError, at_least
+from nbs_env.runs import RunError, at_least
 
 
 @dataclass(frozen=True)

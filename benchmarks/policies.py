@@ -28,11 +28,11 @@ import tyro
 
 import train
 from agents.run import RunArgs, run_once
-from baselines.common import RunError
 from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.report import write_report
 from nbs_env import checkpoint
 from nbs_env.config import Config
+from nbs_env.runs import command
 
 Job = tuple[RunArgs, Config, Any]
 
@@ -77,8 +77,8 @@ def row(job: Job, error: str = "") -> dict[str, Any]:
     dataset = run.dataset + (f":{run.category}" if run.category else "")
     values: dict[str, Any] = {"agent": run.agent, "dataset": dataset, "seed": run.seed, "error": error}
     if not error and (directory / "metrics.json").is_file():
-        metrics = json.loads((directory / "metrics.json").read_text())
-        timing = json.loads((directory / "timing.json").read_text())
+        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
+        timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
         history = metrics["history"]
         values["wall_seconds"] = sum(timing.values())
         values["env_steps"] = len(history) * (config.cloning_length + config.episode_length)
@@ -98,17 +98,14 @@ def write_rows(rows: list[dict[str, Any]], file: Path) -> None:
     writer = csv.DictWriter(text, names)
     writer.writeheader()
     writer.writerows(rows)
-    checkpoint.replace_file(file, lambda part: part.write_text(text.getvalue()))
+    checkpoint.save_text(text.getvalue(), file)
 
 
+@command("interrupted; the same command goes on")
 def main() -> None:
     """Run what is missing, and write the report."""
     args, words = tyro.cli(PoliciesArgs, description=__doc__, return_unknown_args=True)
-    try:
-        todo = list(jobs(args, words))
-    except (RunError, *train.ERRORS) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    todo = list(jobs(args, words))
     args.out.mkdir(parents=True, exist_ok=True)
     errors: dict[Path, str] = {}
     for index, problem in execute([partial(run_once, *job) for job in todo], args):
@@ -123,7 +120,7 @@ def main() -> None:
     command = "python -m benchmarks.policies " + " ".join(sys.argv[1:])
     histories = {
         (values["dataset"], values["agent"], values["seed"]): json.loads(
-            (job[0].directory() / "metrics.json").read_text()
+            (job[0].directory() / "metrics.json").read_text(encoding="utf-8")
         )["history"]
         for job, values in zip(todo, rows, strict=True)
         if not values["error"]

@@ -11,14 +11,13 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import scipy.stats
 import torch
+from matplotlib.figure import Figure
 
 from nbs_env import checkpoint
 
@@ -168,8 +167,8 @@ def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: P
     }
     for dataset in dict.fromkeys(key[0] for key in histories):
         agents = list(dict.fromkeys(agent for name, agent, _ in histories if name == dataset))
-        figure, axes = plt.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
-        efficiency, axis = plt.subplots(figsize=(6, 4), constrained_layout=True)
+        figure, efficiency = (Figure(figsize=size, layout="constrained") for size in ((11, 7), (6, 4)))
+        axes, axis = figure.subplots(2, 2), efficiency.subplots()
         for agent in agents:
             runs = [h for (name, a, _), h in histories.items() if (name, a) == (dataset, agent)]
             length = min(map(len, runs))
@@ -193,8 +192,7 @@ def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: P
         axis.legend()
         for name, drawn in (("curves", figure), ("efficiency", efficiency)):
             file = out / f"{name}-{dataset.replace(':', '-')}.png"
-            checkpoint.replace_file(file, partial(drawn.savefig, format="png", dpi=110))
-            plt.close(drawn)
+            checkpoint.save_figure(drawn, file, dpi=110)
 
 
 def _band(
@@ -236,6 +234,6 @@ def write_report(
     for picture in sorted(out.glob("*.png")):
         page += f'<p><img src="{html.escape(picture.name)}"></p>'
     markdown = "\n".join(text) + "\n"
-    checkpoint.replace_file(out / "table.md", lambda part: part.write_text(markdown))
-    checkpoint.replace_file(out / "table.html", lambda part: part.write_text(page))
+    checkpoint.save_text(markdown, out / "table.md")
+    checkpoint.save_text(page, out / "table.html")
     return markdown

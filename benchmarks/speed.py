@@ -18,27 +18,26 @@ from __future__ import annotations
 
 import ctypes
 import math
-import sys
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
+from matplotlib.figure import Figure
 from torch.profiler import profile, supported_activities
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from baselines.common import RunError, pick_device
 from benchmarks.report import machine
 from benchmarks.speed_cases import GROUPS, Case, Task, eagerly, episode_cases, make, play
 from nbs_env import checkpoint
-from nbs_env.config import PAPER, ConfigError
+from nbs_env.config import PAPER
+from nbs_env.env import pick_device
 from nbs_env.networks import keep_freed_memory
+from nbs_env.runs import RunError, command
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def status(field: str) -> float:
     file = Path("/proc/self/status")
     if not file.is_file():
         return math.nan
-    lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in file.read_text(encoding="utf-8").splitlines())
     return int(lines[field].split()[0]) / 1024
 
 
@@ -90,7 +89,7 @@ def peak(task: Task, device: str) -> float | None:
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what is freed but kept counts, too
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM begins anew
     except (AttributeError, OSError, TypeError):
         task()
         return None
@@ -165,13 +164,13 @@ def memory(updates: int, device: str, out: Path) -> None:
     for _ in tqdm(range(updates), unit="update"):
         play(env, rng)
         held.append(torch.cuda.memory_allocated(device) / 2**20 if device != "cpu" else status("VmRSS"))
-    figure, axes = plt.subplots(figsize=(8, 4), constrained_layout=True)
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
     axes.plot(held)
     axes.set(xlabel="update", ylabel="memory held, MiB", ylim=(0, None))
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace_file(out / "memory.png", partial(figure.savefig, format="png", dpi=80))
+    checkpoint.save_figure(figure, out / "memory.png", dpi=80)
     checkpoint.save_json({"mib": held}, out / "memory.json")
-    plt.close(figure)
 
 
 def trace(device: str, out: Path) -> str:
@@ -187,18 +186,15 @@ def trace(device: str, out: Path) -> str:
     return record.key_averages().table(sort_by=longest, row_limit=15, max_name_column_width=50)
 
 
+@command()
 def main() -> None:
     """Measure and print the table."""
     args = tyro.cli(Args, description=__doc__)
     names = args.groups.split(",")
-    try:
-        device = pick_device(args.device)
-        for name in names:
-            if name not in GROUPS:
-                raise RunError(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
-    except (ConfigError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    device = str(pick_device(args.device))
+    for name in names:
+        if name not in GROUPS:
+            raise RunError(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
     keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -225,7 +221,7 @@ def main() -> None:
             args.out.mkdir(parents=True, exist_ok=True)
             state = {"machine": head, "rows": rows}
             checkpoint.save_json(state, args.out / "speed.json")
-            checkpoint.replace_file(args.out / "speed.md", partial(Path.write_text, data=text))
+            checkpoint.save_text(text, args.out / "speed.md")
         print(f"{name} done", flush=True)
     print(text)
 

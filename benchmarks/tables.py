@@ -28,12 +28,13 @@ import tyro
 import train
 from agents.run import run_once
 from baselines import forest, reconstruction, unet
-from baselines.common import ERRORS, RunError, pick_device
-from baselines.segmentation import SegmentationArgs, settings
+from baselines.segmentation import SegmentationArgs, read, settings
 from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.report import INTERVALS, estimate, machine, mean
 from nbs_env import checkpoint
 from nbs_env.data import GOOD
+from nbs_env.env import pick_device
+from nbs_env.runs import RunError, check_data, check_settings, command
 
 METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf")
 FIGURES = ("precision", "recall", "f1", "ap", "auroc", "aupro")
@@ -91,6 +92,7 @@ def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callab
                     labeled=args.labeled,
                     image_size=config.image_size,
                     difficulty=run.difficulty,
+                    mask_values=run.mask_values,
                     seed=run.seed,
                     run_dir=folder / method,
                     device=run.device,
@@ -103,14 +105,18 @@ def rival_once(method: str, args: SegmentationArgs) -> None:
     """Run a rival, unless it was run before.
 
     Raises:
-        RunError: the directory holds a run with other settings; and whatever the rival raises.
+        RunError: the directory holds a run with other settings or data; and whatever the rival raises.
     """
     assert args.run_dir is not None
     file = args.run_dir / "metrics.json"
     if not file.is_file():
         dict(RIVALS)[method].run(args)
-    elif json.loads(file.read_text()).get("settings") != json.loads(json.dumps(settings(args))):
-        raise RunError(f"{file} was made with other settings; choose another --out")
+        return
+    stored, now = json.loads(file.read_text(encoding="utf-8")), settings(args)
+    check_settings(stored["settings"], now, file)
+    if stored["settings"]["data_root"] != now["data_root"]:
+        problem = read(args, args.run_dir, "cpu")
+        check_data(stored.get("images"), problem.images, problem.data.name, args.run_dir)
 
 
 def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
@@ -131,9 +137,13 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
         if problem := failed.get(place, ""):
             reasons.setdefault(f"{dataset} {method}: {problem}", []).append(str(seed))
             continue
-        metrics = json.loads((place / "metrics.json").read_text())
+        metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
         timing = place / "timing.json"
-        seconds = sum(json.loads(timing.read_text()).values()) if timing.is_file() else metrics["seconds"]
+        seconds = (
+            sum(json.loads(timing.read_text(encoding="utf-8")).values())
+            if timing.is_file()
+            else metrics["seconds"]
+        )
         for name, figures in metrics["methods"].items():
             if not figures:
                 reasons.setdefault(f"{dataset} {name}: no unlabelled image has a mask", []).append(str(seed))
@@ -224,7 +234,7 @@ def write(results: Results, failed: list[str], command: str, device: str, out: P
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    checkpoint.replace_file(out / "results.csv", lambda part: part.write_text(text.getvalue()))
+    checkpoint.save_text(text.getvalue(), out / "results.csv")
     tables = [main_table(results), kinds_table(results)]
     body = "\n".join(markdown(table) for table in tables if len(table) > 1)
     problems = f"\nNot computed: {'; '.join(failed)}\n" if failed else ""
@@ -240,25 +250,22 @@ def write(results: Results, failed: list[str], command: str, device: str, out: P
         where = picture.relative_to(out.resolve()).as_posix()
         page += f"<h3>{html.escape(f'{dataset}, seed {seed}: {picture.parent.name}')}</h3>"
         page += f'<img src="{html.escape(where)}" width=700>'
-    checkpoint.replace_file(out / "table.html", lambda part: part.write_text(page))
+    checkpoint.save_text(page, out / "table.html")
     content = f"`{command}`\n\n{machine(device)}.\n\n{body}\n{INTERVALS}\n{problems}"
-    checkpoint.replace_file(out / "table.md", lambda part: part.write_text(content))
+    checkpoint.save_text(content, out / "table.md")
     return content
 
 
+@command("interrupted; the same command goes on")
 def main() -> None:
     """Run what is missing, and write the tables."""
     args, words = tyro.cli(TablesArgs, description=__doc__, return_unknown_args=True)
-    try:
-        results, failed = collect(args, words)
-        device = pick_device(train.parse(words)[0].device)
-        if not results:
-            raise RunError("nothing could be computed: " + "; ".join(failed))
-    except (*ERRORS, *train.ERRORS) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    command = "python -m benchmarks.tables " + " ".join(sys.argv[1:])
-    print(write(results, failed, command, device, args.out))
+    results, failed = collect(args, words)
+    device = str(pick_device(train.parse(words)[0].device))
+    if not results:
+        raise RunError("nothing could be computed: " + "; ".join(failed))
+    line = "python -m benchmarks.tables " + " ".join(sys.argv[1:])
+    print(write(results, failed, line, device, args.out))
 
 
 if __name__ == "__main__":

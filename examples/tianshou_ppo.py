@@ -33,7 +33,10 @@ class Features(ModuleWithVectorOutput):
 
 
 def train(env: gymnasium.Env, episodes: int) -> InfoStats:
-    """PPO over `episodes` episodes of `env` after its warm-up; Tianshou's summary."""
+    """PPO over `episodes` episodes of `env` after its warm-up; Tianshou's summary.
+
+    Its returns run across the two segments: with a lambda of 0.95, 2 % of R_pred reaches the end of cloning.
+    """
     skipping = SkipWarmup(env, lambda window: env.action_space.sample())
     features = Features()
     policy = ProbabilisticActorPolicy(

@@ -16,6 +16,16 @@ from agents.policy import Policy
 from nbs_env.wrappers import SkipWarmup
 
 
+def reward_to_go(rewards: torch.Tensor, cloning_length: int) -> torch.Tensor:
+    """What each action of an episode (steps,) is followed by in its own segment.
+
+    R_pred, paid at the last step, is owed to the patches of the training segment: those of the cloning
+    segment before it train nothing.
+    """
+    segments = rewards[:cloning_length], rewards[cloning_length:]
+    return torch.cat([segment.flip(0).cumsum(0).flip(0) for segment in segments])
+
+
 def train(env: gymnasium.Env, episodes: int) -> list[float]:
     """Learn over `episodes` episodes of `env` after its warm-up; the return of each."""
     config = env.unwrapped.config
@@ -38,7 +48,7 @@ def train(env: gymnasium.Env, episodes: int) -> list[float]:
     returns = []
     for batch in Collector(wrapped, actor, frames_per_batch=steps, total_frames=episodes * steps):
         rewards = batch["next", "reward"][:, 0]
-        to_go = rewards.flip(0).cumsum(0).flip(0)
+        to_go = reward_to_go(rewards, config.cloning_length)
         distribution = torch.distributions.Categorical(logits=logits(batch["observation"]))
         loss = -(distribution.log_prob(batch["action"]) * to_go).mean()
         optimizer.zero_grad()

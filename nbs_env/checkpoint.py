@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,55 @@ import numpy as np
 import torch
 from PIL import Image
 
+PART = ".part"
+"""Suffix of a file that is being written."""
+
 
 class CheckpointError(ValueError):
     """A file that cannot be read back; the message names it and the remedy."""
 
 
+class WriteError(OSError):
+    """A file that cannot be written; the message names it, the reason and the remedy."""
+
+    def __init__(self, path: Path, reason: Exception) -> None:
+        why = getattr(reason, "strerror", None) or (str(reason).splitlines() or ["no reason given"])[0]
+        super().__init__(f"{path} cannot be written ({why}); make room there, or choose another folder")
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in the place of `path` at once."""
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Let `write` fill a temporary file beside `path`, then put it in the place of `path` at once.
+
+    Raises:
+        WriteError: that failed; `path` is as it was.
+    """
+    temporary = path.with_name(path.name + PART)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and not isinstance(error, WriteError):
+            raise WriteError(path, error) from error
+        raise
+
+
+def save_text(text: str, path: Path) -> None:
+    """Write `text` in UTF-8, its line ends as they are."""
+    replace_file(path, lambda part: part.write_text(text, encoding="utf-8", newline=""))
 
 
 def save_json(value: Any, path: Path) -> None:
     """Write `value` as indented JSON."""
-    replace_file(path, lambda part: part.write_text(json.dumps(value, indent=2) + "\n"))
+    save_text(json.dumps(value, indent=2) + "\n", path)
+
+
+def save_figure(figure: Any, path: Path, dpi: int) -> None:
+    """Write a `matplotlib.figure.Figure` as PNG; made without pyplot, it needs no backend."""
+    replace_file(path, lambda part: figure.savefig(part, format="png", dpi=dpi))
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
@@ -41,7 +74,14 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dictionaries; storages that are shared are written once."""
-    replace_file(path, lambda part: torch.save(state, part))
+
+    def write(part: Path) -> None:
+        try:
+            torch.save(state, part)
+        except RuntimeError as error:  # what PyTorch makes of a full disc
+            raise WriteError(path, error) from error
+
+    replace_file(path, write)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -55,13 +95,25 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds, none of them documented
-        raise _unreadable(path) from error
+        raise unreadable(path) from error
     if not isinstance(state, dict):
-        raise _unreadable(path)
+        raise unreadable(path)
     return state
 
 
-def _unreadable(path: Path) -> CheckpointError:
+@contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+    """Answer with `CheckpointError` whatever goes wrong while what `path` holds is taken apart."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # of as many kinds as there are ways to be damaged
+        raise unreadable(path) from error
+
+
+def unreadable(path: Path) -> CheckpointError:
+    """The error of a file that is not what it should be."""
     return CheckpointError(
         f"{path} is truncated, damaged or of another kind; delete it and repeat the run with --resume"
     )

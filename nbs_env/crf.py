@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pydensecrf.densecrf as densecrf
 
+from nbs_env.config import check_types
+
 _CLIP = 1e-5  # probabilities are kept this far from 0 and 1, so that the unary energy stays finite
 
 
@@ -21,7 +23,8 @@ class CRFParams:
     defaults are gentle: a crack is a minority among its neighbours, and a heavy kernel wipes it out.
 
     Raises:
-        ValueError: A width is not positive, a weight is negative or there is no iteration.
+        ValueError: A field has another type, a width is not positive, a weight is negative or there is no
+            iteration.
     """
 
     smooth_sxy: float = 3.0
@@ -38,16 +41,13 @@ class CRFParams:
     """Mean-field iterations, at least 1."""
 
     def __post_init__(self) -> None:
+        check_types(self, ValueError)
         for name in ("smooth_sxy", "appearance_sxy", "appearance_srgb"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(
-                    f"CRFParams.{name} is {getattr(self, name)}; it must be positive and finite."
-                )
+            if not getattr(self, name) > 0:
+                raise ValueError(f"CRFParams.{name} is {getattr(self, name)}; it must be positive.")
         for name in ("smooth_compat", "appearance_compat"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(
-                    f"CRFParams.{name} is {getattr(self, name)}; it must be finite and not negative."
-                )
+            if getattr(self, name) < 0:
+                raise ValueError(f"CRFParams.{name} is {getattr(self, name)}; it must not be negative.")
         if self.iterations < 1:
             raise ValueError(f"CRFParams.iterations is {self.iterations}; it must be at least 1.")
 

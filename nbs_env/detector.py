@@ -7,13 +7,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from nbs_env import checkpoint
+from nbs_env.config import Config
 from nbs_env.crf import CRFParams, dense_crf, shift_threshold
-from nbs_env.data import resize_image
+from nbs_env.data import DataError, resize_image
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import compute_dtype, place
 from nbs_env.predictor import Predictor, symmetric_probabilities
@@ -55,6 +57,7 @@ class Detector:
         threshold: probability from which a pixel is anomalous without a CRF; chosen by `calibrate`.
         crf: the CRF's kernel; chosen by `calibrate`.
         crf_threshold: probability that is even odds to the CRF; chosen by `calibrate`.
+        white: level of 16-bit images that is white, as it was in training.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Detector:
         threshold: float = 0.5,
         crf: CRFParams = CRF_CANDIDATES[0],
         crf_threshold: float = 0.5,
+        white: int = 65535,
     ) -> None:
+        self.white = white
         self.rings, self.image_size, self.precision, self.device = rings, image_size, precision, device
         self.threshold, self.crf, self.crf_threshold = threshold, crf, crf_threshold
         self.dtype = compute_dtype(precision, device)
@@ -75,6 +80,7 @@ class Detector:
         self.predictor = place(Predictor(first.shape[1], first.shape[0] // 32), device)
         self.predictor.load_state_dict(predictor)
 
+    @torch.inference_mode(False)  # what a GPU records in there would be of no use outside
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Anomaly probabilities (N, S, S) float32 of `images` (N, S, S, 3) uint8 with S = image_size."""
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
@@ -111,14 +117,26 @@ class Detector:
             ]
         )
 
-    def predict(self, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
-        """Predict images (h, w, 3) uint8 of any sizes from 64 pixels up, `AT_ONCE` at a time.
+    def predict(self, images: np.ndarray | Iterable[np.ndarray]) -> Iterator[Prediction]:
+        """Predict one image or many, `AT_ONCE` at a time; a prediction for each, in their order.
 
         Each is resized to `image_size` as in training, and its probabilities back to (h, w).
+
+        Args:
+            images: arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), uint8 or uint16, of any sizes from 64
+                pixels up; one of them, an array (n, h, w, channels), or anything that gives them one by one.
+                A fourth channel is alpha, which is dropped: what is transparent counts as its colour.
+
+        Raises:
+            DataError: one is no such image; what comes before its batch has been given.
         """
-        images = iter(images)
-        while batch := list(itertools.islice(images, AT_ONCE)):
-            small = np.stack([resize_image(image, self.image_size) for image in batch])
+        one = images.ndim < 4 if isinstance(images, np.ndarray) else isinstance(images, str | bytes)
+        rest: Iterator[Any] = iter([images] if one or not isinstance(images, Iterable) else images)
+        for start in itertools.count(step=AT_ONCE):
+            batch = list(itertools.islice(rest, AT_ONCE))
+            if not batch:
+                return
+            small = np.stack([self._small(image, start + i) for i, image in enumerate(batch)])
             probabilities = self.probabilities(small)
             masks = self.masks(probabilities, small).astype(np.float32)
             scores = image_scores(probabilities).tolist()
@@ -126,6 +144,27 @@ class Detector:
                 height, width = image.shape[:2]
                 mask = resize_map(mask, height, width) >= 0.5
                 yield Prediction(resize_map(probability, height, width), mask, score)
+
+    def _small(self, image: Any, number: int) -> np.ndarray:
+        """RGB (S, S, 3) of the image with this number, for messages."""
+        least, array = Config.patch_size, isinstance(image, np.ndarray)
+        if (
+            not array
+            or image.dtype not in (np.uint8, np.uint16)
+            or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4)))
+            or min(image.shape[:2]) < least
+        ):
+            what = f"{image.dtype} {image.shape}" if array else f"a {type(image).__name__}"
+            raise DataError(
+                f"image {number} is {what}; expected uint8 or uint16 of shape (h, w) or (h, w, 1, 3 or 4), "
+                f"from {least}x{least} pixels: read files with nbs_env.data.read_image, scale "
+                "floats to 0-255, put channels last, enlarge smaller images"
+            )
+        rgb = image[..., :3] if image.ndim == 3 else image
+        try:
+            return resize_image(rgb, self.image_size, white=self.white)
+        except DataError as error:  # levels above white
+            raise DataError(f"image {number}: {str(error).removeprefix('image: ')}") from error
 
     def save(self, path: Path) -> None:
         """Write everything into one file, which `load` reads back to the same predictions."""
@@ -136,6 +175,7 @@ class Detector:
                 "predictor": self.predictor.state_dict(),
                 "image_size": self.image_size,
                 "precision": self.precision,
+                "white": self.white,
                 "threshold": self.threshold,
                 "crf_threshold": self.crf_threshold,
                 "crf": json.dumps(asdict(self.crf)),

@@ -8,13 +8,17 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.error import ResetNeeded
 
 from nbs_env import pictures
-from nbs_env.config import PRESETS, Config, ConfigError
+from nbs_env.config import PRESETS, Config, ConfigError, whole_number
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.learner import Learner
 from nbs_env.walk import Walk
 from nbs_env.walker import Walker
+
+own_gradients = torch.inference_mode(False)
+"""Whoever calls may be in inference mode; what is made in it could not be trained or written to after it."""
 
 
 class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
@@ -28,7 +32,8 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     ## Observation space
     `Box((5, 128, 128), float32)`: the window around the patch, channels first. 0-2 RGB in [0, 1]; 3 the
     current reconstruction loss, >= 0; 4 the sampling history, 1 where a pixel was sampled in this segment.
-    What lies outside the image is 0 in every channel.
+    What lies outside the image is 0 in every channel. Neither the segment nor beta is in it: an agent without
+    memory sees no difference between a step that is paid for cloning and one that trains.
 
     ## Episode
     One iteration of Algorithm 1 in two segments, each starting at a random place with an empty history:
@@ -61,11 +66,15 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     Raises:
         DataError: the labelled images cannot be drawn.
-        ConfigError: the images have another size than `config.image_size`, or there is no such device.
+        ConfigError: an argument is of another kind, the images have another size than `config.image_size`, or
+            there is no such device or render mode.
+        ResetNeeded: `step` or `render` before the first `reset`, or `step` after the end.
+        InvalidAction: `step` is given anything but a whole number from 0 to 8.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
 
+    @own_gradients
     def __init__(
         self,
         dataset: AnomalyDataset | None = None,
@@ -74,6 +83,11 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         device: str = "auto",
         render_mode: str | None = None,
     ) -> None:
+        for name, value, kind in (("dataset", dataset, AnomalyDataset), ("config", config, Config)):
+            if value is not None and not isinstance(value, kind):
+                raise ConfigError(f"{name} is {value!r}; give an nbs_env {kind.__name__}, or None")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ConfigError(f"render_mode is {render_mode!r}; choose rgb_array, or None for no pictures")
         self.config = config or PRESETS["quick"]
         self.dataset = dataset or load("synthetic", image_size=self.config.image_size)
         self.render_mode = render_mode
@@ -83,7 +97,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
                 f"image_size is {size} but {self.dataset.name} has images of {shape} pixels; read them with "
                 "load(..., image_size=...), or set image_size to theirs"
             )
-        self.labeled, self.unlabeled = split(self.dataset, labeled, np.random.default_rng(0))
+        self.labeled, self.unlabeled = split(self.dataset, number_or_names(labeled), np.random.default_rng(0))
         side = self.config.window_size
         low, high = np.zeros((5, side, side), np.float32), np.ones((5, side, side), np.float32)
         high[3] = np.inf
@@ -109,6 +123,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         """A walker over this environment's images, sharing its learner."""
         return Walker(self.dataset, self.labeled, self.learner, self.config)
 
+    @own_gradients
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -120,18 +135,24 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         info = self.walker.begin(self.np_random)
         return self.walk.window(), info
 
+    @own_gradients
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move, sample the patch, pay what is due; the last step trains (see the class)."""
-        info = self.walker.step(int(action), self.np_random)
+        info = self.walker.step(self.walker.check(action), self.np_random)
         if self.walker.done:
             self.walker.settle(info, self.learner.update(np.stack(self.walker.patches)))
         return self.walk.window(), self.walker.reward(info), self.walker.done, False, info
 
     def render(self) -> np.ndarray | None:
         """Side by side, (H, 4 W, 3) uint8: image with path and patch, loss, history, prediction."""
-        if self.render_mode is None:
-            return None
-        walk, image = self.walk, self.dataset.images[self.walk.image]
+        return None if self.render_mode is None else self.draw(self.walker)
+
+    @own_gradients
+    def draw(self, walker: Walker) -> np.ndarray:
+        """What `render` gives, of any walker over this environment's images."""
+        if not walker.begun:
+            raise ResetNeeded("no episode has begun; call reset before render")
+        walk, image = walker.walk, self.dataset.images[walker.walk.image]
         here = [(top, left) for index, top, left in walk.path if index == walk.image]
         loss = self.learner.loss_map(walk.image)
         probability = self.learner.probability(walk.image)
@@ -148,12 +169,27 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         )
 
 
+def number_or_names(labeled: Any) -> int | list[str]:
+    """How many labelled images to draw, or their names, as `split` takes them.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if np.ndim(labeled):
+        return list(labeled)
+    number = whole_number(labeled)
+    if number is None:
+        raise ConfigError(f"labeled is {labeled!r}; give a whole number of images, or a list of their names")
+    return number
+
+
 def pick_device(name: str) -> torch.device:
     """The device called `name`: "cpu", "cuda", "cuda:1" and so on, or "auto", CUDA where there is one.
 
     Raises:
         ConfigError: there is no such device.
     """
+    name = str(name)  # or a torch.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")

@@ -23,10 +23,7 @@ from nbs_env.profiles import (
     dihedral,
     measure_profiles,
 )
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
+from nbs_env.runs import TrainingError
 
 
 @dataclass(frozen=True)

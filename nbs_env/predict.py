@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import sys
+import io
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,21 +14,18 @@ import tyro
 from tqdm import tqdm
 
 from nbs_env import checkpoint
-from nbs_env.config import PAPER, ConfigError
-from nbs_env.data import DataError, image_files
+from nbs_env.config import PAPER
+from nbs_env.data import image_files
 from nbs_env.data.reading import by_stem, read_large
 from nbs_env.detector import Detector
 from nbs_env.env import pick_device
 from nbs_env.networks import keep_freed_memory
 from nbs_env.pictures import overlay_sheet
+from nbs_env.runs import RunError, check_names, claim, command
 
 OUTPUTS = ("masks", "probabilities", "overlays", "predictions.csv")
 MIN_TILE, MAX_TILE = 256, 1024
 """Width in pixels of an overlay's pictures: the image's own within these bounds."""
-
-
-class PredictError(ValueError):
-    """A prediction that cannot start; the message names the folder and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +57,39 @@ def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
         CheckpointError: the run holds no detector that can be read.
         ConfigError: there is no such device.
         DataError: an image cannot be read, is smaller than a patch, or shares its stem with another.
-        PredictError: the output folder holds predictions already.
+        RunError: the output folder holds predictions already, or one could not be called as its image.
+        WriteError: a file cannot be written.
     """
-    detector = Detector.load(args.run / "detector.pt", pick_device(args.device))
+    state, device = args.run / "detector.pt", pick_device(args.device)
+    with checkpoint.unpacking(state):
+        detector = Detector.load(state, device)
+        size = detector.image_size
+        detector.probabilities(np.zeros((1, size, size, 3), np.uint8))  # do its parts fit together?
     files = by_stem(image_files(args.images))
-    for output in OUTPUTS:
-        if (args.out / output).exists():
-            raise PredictError(f"{args.out / output} is there already; choose another --out or remove it")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for file in tqdm(files.values(), desc="check", unit="image", leave=False):
-        read_large(file, PAPER.patch_size)
+    check_names(args.out / folder / f"{stem}.png" for folder in OUTPUTS[:3] for stem in files)
+    with claim(args.out, resumed=True):
+        for output in OUTPUTS:
+            if (args.out / output).exists():
+                raise RunError(f"{args.out / output} is there already; choose another --out or remove it")
+        for file in tqdm(files.values(), desc="check", unit="image", leave=False):
+            read_large(file, PAPER.patch_size, detector.white)
+        rows = _predict(detector, files, args.out)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(("file", "image_score", "anomalous_share"))
+        writer.writerows((name, f"{score:.6f}", f"{share:.6f}") for name, score, share in rows)
+        checkpoint.save_text(text.getvalue(), args.out / "predictions.csv")
+    return rows
+
+
+def _predict(detector: Detector, files: dict[str, Path], out: Path) -> list[tuple[str, float, float]]:
+    """Write the pictures of `files`, by stem, into `out`; the rows of the table."""
     rows = []
     waiting: deque[np.ndarray] = deque()  # read, and not yet pictured
 
     def read() -> Iterator[np.ndarray]:
         for file in files.values():
-            waiting.append(read_large(file, PAPER.patch_size))
+            waiting.append(read_large(file, PAPER.patch_size, detector.white))
             yield waiting[-1]
 
     predictions = zip(files.items(), detector.predict(read()), strict=True)
@@ -88,28 +102,17 @@ def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
             ("probabilities", (probability.clip(0, 1) * 255).round().astype(np.uint8)),
             ("overlays", np.asarray(sheet)),
         ):
-            checkpoint.save_picture(picture, args.out / folder / f"{stem}.png")
+            checkpoint.save_picture(picture, out / folder / f"{stem}.png")
         rows.append((file.name, prediction.score, float(mask.mean())))
-    checkpoint.replace_file(args.out / "predictions.csv", lambda part: _write_table(rows, part))
     return rows
 
 
-def _write_table(rows: list[tuple[str, float, float]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "image_score", "anomalous_share"))
-        writer.writerows((name, f"{score:.6f}", f"{share:.6f}") for name, score, share in rows)
-
-
+@command()
 def main() -> None:
-    """Predict what the command line says; bad input is one line on standard error and exit code 2."""
+    """Predict what the command line says."""
     args = tyro.cli(PredictArgs, description=__doc__)
     keep_freed_memory()
-    try:
-        rows = predict_folder(args)
-    except (checkpoint.CheckpointError, ConfigError, DataError, OSError, PredictError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    rows = predict_folder(args)
     print(f"{len(rows)} images, {sum(share > 0 for _, _, share in rows)} with anomalies; see {args.out}")
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.error import InvalidAction
 from gymnasium.vector import AutoresetMode
 
-from nbs_env.config import Config
+from nbs_env.config import Config, ConfigError, whole_number
 from nbs_env.data import AnomalyDataset
-from nbs_env.env import PatchSamplingEnv
+from nbs_env.env import PatchSamplingEnv, own_gradients
 
 
 class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -29,11 +30,16 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         labeled: how many labelled images to draw, or their names.
         config: all settings.
         device: "cpu", "cuda", or "auto".
-        env: walk on this environment and its learner in place of a new one.
+        env: walk on this `PatchSamplingEnv`, wrapped or not, and its learner in place of a new one.
         tensors: observe tensors that stay on the learner's device, for agents that live there.
+        render_mode: "rgb_array" or None.
+
+    Raises:
+        ConfigError: `num_envs` is no whole number from 1 up, or `env` is another environment; and whatever
+            `PatchSamplingEnv` raises.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    metadata: dict[str, Any] = PatchSamplingEnv.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
 
     def __init__(
         self,
@@ -42,21 +48,27 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         labeled: int | Sequence[str] = 5,
         config: Config | None = None,
         device: str = "auto",
-        env: PatchSamplingEnv | None = None,
+        env: gymnasium.Env[np.ndarray, np.int64] | None = None,
         tensors: bool = False,
+        render_mode: str | None = None,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs}; it must be at least 1")
-        self.env = env or PatchSamplingEnv(dataset, labeled, config, device)
-        self.tensors = tensors
+        count = whole_number(num_envs)
+        if count is None or count < 1:
+            raise ConfigError(f"num_envs is {num_envs!r}; it must be at least 1, and a whole number")
+        if env is None:
+            env = PatchSamplingEnv(dataset, labeled, config, device, render_mode)
+        if not isinstance(env.unwrapped, PatchSamplingEnv):
+            raise ConfigError(f"env is a {type(env.unwrapped).__name__}; the walkers need a PatchSamplingEnv")
+        self.env, self.tensors, self.render_mode = env.unwrapped, tensors, env.unwrapped.render_mode
         self.learner = self.env.learner
-        self.walkers = [self.env.walker, *(self.env.make_walker() for _ in range(num_envs - 1))]
-        self.num_envs = num_envs
+        self.walkers = [self.env.walker, *(self.env.make_walker() for _ in range(count - 1))]
+        self.num_envs = count
         self.single_observation_space = self.env.observation_space
         self.single_action_space = self.env.action_space
-        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
-        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, count)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, count)
 
+    @own_gradients
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -78,6 +90,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             batch |= final
         return observations, rewards, ends, np.zeros_like(ends), batch
 
+    @own_gradients
     def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool, list[dict[str, Any]]]:
         """`step` without beginning the next episode.
 
@@ -86,10 +99,16 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
 
         Returns:
             Observations (num_envs, 5, 128, 128), rewards (num_envs,), whether the episodes ended, infos.
+
+        Raises:
+            ResetNeeded: no episode has begun, or it has ended.
+            InvalidAction: it is not one action a walker; then none of them has moved.
         """
-        rng = self.env.np_random
-        pairs = list(zip(self.walkers, np.asarray(actions).tolist(), strict=True))
-        infos = [walker.step(action, rng) for walker, action in pairs]
+        rng, given = self.env.np_random, np.asarray(actions)
+        if given.shape != (self.num_envs,):
+            raise InvalidAction(f"actions have shape {given.shape}; give one a walker, ({self.num_envs},)")
+        numbers = [walker.check(action) for walker, action in zip(self.walkers, given, strict=True)]
+        infos = [walker.step(number, rng) for walker, number in zip(self.walkers, numbers, strict=True)]
         done = self.walkers[0].done
         if done:
             update = self.learner.update(np.concatenate([walker.patches for walker in self.walkers]))
@@ -97,6 +116,10 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
                 walker.settle(info, update)
         rewards = [walker.reward(info) for walker, info in zip(self.walkers, infos, strict=True)]
         return self._windows(), np.array(rewards), done, infos
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The picture of `PatchSamplingEnv.render` for each walker."""
+        return None if self.render_mode is None else tuple(map(self.env.draw, self.walkers))
 
     def _windows(self) -> Any:
         windows = torch.stack([walker.walk.window_tensor() for walker in self.walkers])

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.error import InvalidAction
 
-from nbs_env.config import Config
+from nbs_env.config import Config, whole_number
 
 CHANGE_IMAGE = 8
 # (rows, columns) of actions 0-7: N, NE, E, SE, S, SW, W, NW.
 DIRECTIONS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
+
+
+def action_number(action: Any) -> int:
+    """The number of an action, which may be any whole number: Python's, NumPy's or a tensor's.
+
+    Raises:
+        InvalidAction: it is none from 0 to 8.
+    """
+    number = whole_number(action)
+    if number is None or not 0 <= number <= CHANGE_IMAGE:
+        raise InvalidAction(
+            f"action is {action!r}; choose a whole number from 0 to {CHANGE_IMAGE}: 0-7 shift the patch, "
+            f"{CHANGE_IMAGE} changes the image"
+        )
+    return number
 
 
 class Walk:

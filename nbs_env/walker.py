@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ResetNeeded
 
 from nbs_env import rewards
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.learner import Learner, Update
-from nbs_env.walk import Walk
+from nbs_env.walk import Walk, action_number
 
 
 class Walker:
     """Walks a patch through the cloning segment and the training segment of an episode.
 
-    Several walkers may share one learner. Whoever owns them calls `begin`, then `step` until `done`, gives
-    the `patches` of all to the learner and what came of it to `settle`.
+    Several walkers may share one learner. Whoever owns them calls `begin`, then `check` and `step` until
+    `done`, gives the `patches` of all to the learner and what came of it to `settle`.
     """
 
     def __init__(
@@ -27,6 +28,8 @@ class Walker:
         self.mask_of = dict(zip(labeled.tolist(), dataset.masks[labeled], strict=True))
         self.training_images = labeled if config.training_images == "labeled" else np.arange(len(dataset))
         self.walk = Walk(dataset.images, learner.loss_map_tensor, config)
+        self.begun = False
+        self.patches: list[np.ndarray] = []
 
     @property
     def done(self) -> bool:
@@ -35,14 +38,26 @@ class Walker:
 
     def begin(self, rng: np.random.Generator) -> dict[str, Any]:
         """Start an episode; the info of `reset`."""
-        self.step_count = 0
-        self.patches: list[np.ndarray] = []
+        self.begun, self.step_count, self.patches = True, 0, []
         self.cloning_terms: list[tuple[float, float]] = []  # R_clone and R_cover of each cloning step
         self.beta = rewards.beta(self.learner.updates, self.config.beta_horizon)
         self.warmup = self.learner.warmup
         cloning = self.config.cloning_length > 0
         self.walk.start(self.labeled if cloning else self.training_images, rng)
         return self._info("cloning" if cloning else "training")
+
+    def check(self, action: Any) -> int:
+        """The number of an action that may be taken now.
+
+        Raises:
+            ResetNeeded: no episode has begun, or it has ended.
+            InvalidAction: there is no such action.
+        """
+        if not self.begun or self.done:
+            raise ResetNeeded(
+                f"the episode has {'ended' if self.begun else 'not begun'}; call reset before step"
+            )
+        return action_number(action)
 
     def step(self, action: int, rng: np.random.Generator) -> dict[str, Any]:
         """Move, and sample the patch; the info with the terms of the reward."""

@@ -31,6 +31,7 @@ class SkipWarmup(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
         while info["warmup"]:
             terminated = truncated = False
             while not (terminated or truncated):
-                observation, _, terminated, truncated, _ = self.env.step(np.int64(self.act(observation)))
+                action: Any = self.act(observation)  # as it is: the environment says if it is none
+                observation, _, terminated, truncated, _ = self.env.step(action)
             observation, info = self.env.reset()
         return observation, info

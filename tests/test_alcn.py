@@ -264,8 +264,9 @@ def test_a_killed_command_goes_on(
         return original(self, images)
 
     monkeypatch.setattr(ALCN, "train_epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as end:
         main(*words, tmp_path / "killed")
+    assert end.value.code == 130
     monkeypatch.setattr(ALCN, "train_epoch", original)
     main(*words, tmp_path / "killed", "--resume")
     same_bits(*(checkpoint.load(tmp_path / n / "alcn" / "a" / "checkpoint.pt") for n in ("whole", "killed")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 import nbs_env.profiles
 from nbs_env import checkpoint
 from nbs_env.crf import CRFParams
-from nbs_env.data import AnomalyDataset
+from nbs_env.data import AnomalyDataset, DataError
 from nbs_env.detector import CRF_CANDIDATES, Detector, Prediction, image_scores
 from nbs_env.metrics import pixel_prf
 from nbs_env.networks import initialize
@@ -123,6 +124,87 @@ def test_image_score_is_the_mean_of_the_highest_thousandth() -> None:
     probabilities[0, 3, 4], probabilities[0, 9, 9], probabilities[0, 7, 7] = 0.9, 0.5, 0.3
     assert image_scores(probabilities).tolist() == pytest.approx([0.7, 0.0])
     assert image_scores(np.array([[[0.2, 0.4]]])).tolist() == [0.4]  # at least one pixel
+
+
+# Images of other kinds
+
+
+def test_one_array_or_many(detector: Detector) -> None:
+    images = np.stack(images_of_sizes((70, 80), (70, 80)))
+    alone = [next(detector.predict(image)) for image in images]
+    for many in (images, list(images), iter(images), tuple(images)):
+        assert all(equal(a, b) for a, b in zip(alone, detector.predict(many), strict=True))
+    assert len(list(detector.predict(images[0, :, :, 0]))) == 1
+    assert not list(detector.predict([]))
+
+
+def test_channels_and_layouts_that_say_the_same(detector: Detector) -> None:
+    rgb = images_of_sizes((90, 100))[0]
+    grey = rgb[..., 0].copy()
+    three = np.stack([grey] * 3, axis=-1)
+    alpha = np.random.default_rng(0).integers(0, 256, (90, 100, 1), dtype=np.uint8)
+    expected_rgb, expected_grey = detector.predict([rgb, three])
+    for same in (np.asfortranarray(rgb), np.concatenate([rgb, alpha], axis=2), rgb[::-1][::-1]):
+        assert equal(next(detector.predict(same)), expected_rgb)
+    flipped = rgb[:, ::-1]
+    assert equal(next(detector.predict(flipped)), next(detector.predict(flipped.copy())))
+    for same in (grey, grey[..., None], grey.astype(np.uint16) * 257):
+        assert equal(next(detector.predict(same)), expected_grey)
+
+
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_white_of_the_training_is_white_in_16_bit(white: int, detector: Detector, tmp_path: Path) -> None:
+    grey = images_of_sizes((90, 100))[0][..., 0]
+    detector.white = white
+    detector.save(tmp_path / "detector.pt")
+    loaded = Detector.load(tmp_path / "detector.pt")
+    deep = np.round(grey * (white / 255)).astype(np.uint16)
+    a, b = loaded.predict([grey, deep])
+    assert loaded.white == white
+    assert equal(a, b)
+
+
+def test_levels_above_white_are_refused(detector: Detector) -> None:
+    detector.white = 4095
+    image = images_of_sizes((90, 100))[0]
+    with pytest.raises(DataError, match=r"^image 1: levels up to 5000, above 4095"):
+        list(detector.predict([image, np.full((90, 100), 5000, np.uint16)]))
+
+
+def test_detector_of_before_there_was_white(detector: Detector, tmp_path: Path) -> None:
+    detector.white = 4095
+    detector.save(tmp_path / "detector.pt")
+    state = checkpoint.load(tmp_path / "detector.pt")
+    del state["white"]
+    checkpoint.save(state, tmp_path / "detector.pt")
+    assert Detector.load(tmp_path / "detector.pt").white == 65535
+
+
+WRONG: list[tuple[Any, str]] = [
+    (np.zeros((90, 90, 3)), r"float64 \(90, 90, 3\)"),
+    (np.zeros((90, 90), bool), r"bool \(90, 90\)"),
+    (np.zeros((90, 90, 3), np.int64), r"int64 \(90, 90, 3\)"),
+    (np.zeros((3, 90, 90), np.uint8), r"uint8 \(3, 90, 90\)"),
+    (np.zeros((90, 90, 2), np.uint8), r"uint8 \(90, 90, 2\)"),
+    (np.zeros(90, np.uint8), r"uint8 \(90,\)"),
+    (np.zeros((63, 90, 3), np.uint8), r"uint8 \(63, 90, 3\)"),
+    (np.zeros((90, 0), np.uint8), r"uint8 \(90, 0\)"),
+    ("crack.png", "a str"),
+    (Path("crack.png"), "a PosixPath"),
+    (None, "a NoneType"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "what"), WRONG)
+def test_what_is_no_image_is_named(wrong: Any, what: str, detector: Detector) -> None:
+    image = images_of_sizes((64, 64))[0]
+    with pytest.raises(DataError, match=f"^image 0 is {what}; expected uint8 or uint16") as caught:
+        list(detector.predict(wrong))
+    assert "\n" not in str(caught.value)
+    predictions = detector.predict([*[image] * 9, wrong])
+    assert len([next(predictions) for _ in range(8)]) == 8
+    with pytest.raises(DataError, match=f"^image 9 is {what}; expected .* from 64x64 pixels"):
+        next(predictions)
 
 
 # Calibration

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -338,54 +337,3 @@ def test_reset_within_an_episode_forgets_its_patches(
     for _ in range(6):
         env.step(0)
     assert [end for _, _, end, _ in play(env, 1, seed=None)].index(True) == 8
-
-
-# Pictures
-
-
-def test_render_shows_four_panels(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> None:
-    env = make(dataset, config)
-    assert env.render() is None
-    env = PatchSamplingEnv(dataset, ["0", "1"], config, device="cpu", render_mode="rgb_array")
-    play(env, 3)
-    env.reset()
-    blank = env.render()
-    assert blank is not None
-    env.step(8)
-    picture = env.render()
-    assert picture is not None
-    assert picture.dtype == np.uint8
-    assert picture.shape == (128, 4 * 128, 3)
-    image, loss, history, prediction = np.split(picture.astype(int), 4, axis=1)
-    own = dataset.images[env.walk.image]
-    top, left = env.walk.top, env.walk.left
-    drawn = (image != own).any(axis=-1)
-    assert drawn.any()
-    assert (~drawn).mean() > 0.8
-    rows, columns = np.nonzero(drawn)
-    assert abs(rows.min() - top) <= 2
-    assert abs(columns.max() - (left + 63)) <= 2
-    order = np.argsort(env.learner.loss_map(env.walk.image), axis=None)
-    brightness = loss.sum(axis=-1).ravel()[order]
-    assert brightness[-100:].mean() > brightness[:100].mean()
-    bright = history.sum(axis=-1) > history.min() * 3 + 100
-    expected = np.zeros((128, 128), bool)
-    expected[top : top + 64, left : left + 64] = True
-    np.testing.assert_array_equal(bright, expected)
-    assert len(np.unique(prediction.reshape(-1, 3), axis=0)) > 1
-    assert (np.split(blank, 4, axis=1)[2] == blank[0, 2 * 128]).all()  # nothing sampled yet
-
-
-def test_record_video(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, tmp_path: Path
-) -> None:
-    pytest.importorskip("moviepy")
-    inner = PatchSamplingEnv(dataset, ["0", "1"], config, device="cpu", render_mode="rgb_array")
-    folder = str(tmp_path / "videos")
-    env = gymnasium.wrappers.RecordVideo(inner, folder, episode_trigger=lambda episode: episode == 0)
-    env.reset(seed=0)
-    while not env.step(np.int64(8))[2]:
-        pass
-    env.close()
-    (video,) = tmp_path.glob("videos/*.mp4")
-    assert video.stat().st_size > 1000

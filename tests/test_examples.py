@@ -1,14 +1,19 @@
-"""The environment under other libraries' own entry points; they are in the extra `examples`."""
+"""The environment under other libraries' own entry points: README's example, and the extra `examples`."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from nbs_env.config import Config
+import nbs_env.env
+from agents.sb3_env import SB3VecEnv
+from nbs_env.config import PRESETS, Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 
@@ -27,6 +32,39 @@ def load(name: str) -> Any:
 @pytest.fixture
 def env(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> PatchSamplingEnv:
     return PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
+
+
+@pytest.mark.filterwarnings("ignore:It seems that your observation")  # see tests/test_env.py
+def test_readmes_stable_baselines3(
+    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that it learns from pays R_pred."""
+    readme = (EXAMPLES.parent / "README.md").read_text()
+    (block,) = (code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "SB3VecEnv(" in code)
+    paid: list[list[float]] = []
+    wait = SB3VecEnv.step_wait
+
+    def watch(venv: SB3VecEnv) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        step = wait(venv)
+        if step[2].any():
+            paid.append([info["R_pred"] for info in step[3]])
+        return step
+
+    monkeypatch.setitem(PRESETS, "quick", config)
+    monkeypatch.setattr(nbs_env.env, "load", lambda *_, **__: dataset)
+    monkeypatch.setattr(SB3VecEnv, "step_wait", watch)
+    assert block.count("128") == 2
+    exec(block.replace("128", "8").replace("num_envs=2", "num_envs=2, labeled=2"), {})
+    assert len(paid) == 10
+    assert (np.array(paid) < 0).all()
+
+
+def test_torchrl_credits_segments_apart() -> None:
+    pytest.importorskip("torchrl")
+    rewards = torch.tensor([1.0, -1.0, 2.0, 0.0, 0.0, -5.0])
+    to_go = load("torchrl_reinforce").reward_to_go
+    assert to_go(rewards, 3).tolist() == [2, 1, 2, -5, -5, -5]
+    assert to_go(rewards[3:], 0).tolist() == [-5, -5, -5]
 
 
 def test_torchrl(env: PatchSamplingEnv) -> None:

@@ -17,9 +17,10 @@ from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.checkpoint import CheckpointError
 from nbs_env.data import AnomalyDataset, DataError
 from nbs_env.detector import Detector, Prediction
-from nbs_env.predict import PredictArgs, PredictError, predict_folder
+from nbs_env.predict import PredictArgs, predict_folder
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
+from nbs_env.runs import RunError
 
 SIZES = {"b.png": (100, 150), "a.jpg": (70, 64), "c.png": (128, 128)}
 
@@ -82,9 +83,9 @@ def test_a_few_images_are_in_memory(args: PredictArgs, monkeypatch: pytest.Monke
     alive: list[weakref.ref[np.ndarray]] = []
     read_large = predict.read_large
 
-    def watched(file: Path, min_side: int) -> np.ndarray:
+    def watched(file: Path, min_side: int, white: int | None) -> np.ndarray:
         assert sum(image() is not None for image in alive) <= at_once  # those being replaced
-        image = read_large(file, min_side)
+        image = read_large(file, min_side, white)
         alive.append(weakref.ref(image))
         return image
 
@@ -112,7 +113,7 @@ def test_bad_images_are_found_before_any_work(args: PredictArgs) -> None:
 
 def test_predictions_are_never_overwritten(args: PredictArgs) -> None:
     predict_folder(args)
-    with pytest.raises(PredictError, match=r"masks is there already; choose another --out or remove it"):
+    with pytest.raises(RunError, match=r"masks is there already; choose another --out or remove it"):
         predict_folder(args)
 
 

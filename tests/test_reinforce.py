@@ -200,8 +200,8 @@ def test_baseline_is_of_earlier_episodes_only(monkeypatch: pytest.MonkeyPatch) -
         rewards = np.array([[reward], [2 * reward]])
         agent._learn_from(windows, [[0], [0]], rewards, np.array(["training"] * 2))
     advantages = [batch[2].tolist() for batch in updates]
-    # nothing to subtract at first; then 4; then 0.75 * 4 + 0.25 * 8 = 5
-    assert advantages == [[4, 8], [4, 8], [-4, -8]]
+    # nothing to compare with at first; then 4; then 0.75 * 4 + 0.25 * 8 = 5
+    assert advantages == [[0, 0], [4, 8], [-4, -8]]
 
 
 def test_walkers_share_a_baseline_of_earlier_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +213,7 @@ def test_walkers_share_a_baseline_of_earlier_episodes(monkeypatch: pytest.Monkey
     given, actions, advantages, _ = updates[0]
     assert given[:, 0, 0, 0].tolist() == [0, 0.5, 1, 1.5]
     assert actions.tolist() == [0, 1, 2, 3]
-    assert advantages.tolist() == [4, 6, 8, 4]
+    assert advantages.tolist() == [0, 0, 0, 0]
     # the means, 5 and 6, are subtracted from returns of 3, 6 and 0, 2
     assert updates[1][2].tolist() == [-2, 1, -6, -4]
     assert figures["agent/training_return"] == 4.5

@@ -89,7 +89,7 @@ def test_the_command(
     sys.argv[sys.argv.index("--image-size") + 1] = "192"
     with pytest.raises(SystemExit):
         tables.main()
-    assert "unet/metrics.json was made with other settings; choose another --out" in capsys.readouterr().err
+    assert "unet/metrics.json was made with image_size = 128, not 192" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["--seeds 0", "--image-size 100"])

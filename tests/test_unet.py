@@ -52,6 +52,7 @@ def test_an_image_with_the_only_anomaly_is_never_left_out(blobs: AnomalyDataset)
         ("--model.crop 100", "model.crop is 100; choose a multiple of 16 up to 256"),
         ("--dataset crackforest", "crackforest is read from files"),
         ("--labeled 99", "99"),
+        ("--image-size 200", "image_size is 200; choose a multiple of 64"),
         ("--model.check-every 0", "check_every is 0; it must be at least 1"),
     ],
 )
@@ -74,13 +75,15 @@ def test_an_interrupted_run_begins_again_and_a_finished_one_stays(folder: Path, 
     (tmp_path / "run").mkdir()
     for name in ("overlays.png", "metrics.json.part"):
         (tmp_path / "run" / name).touch()
-    assert prepare(args, "unet").data.images.shape[1] == 128
+    with prepare(args, "unet") as problem:
+        assert problem.data.images.shape[1] == 128
     (tmp_path / "run" / "metrics.json").touch()
-    with pytest.raises(RunError, match="already holds a run"):
-        prepare(args, "unet")
+    with pytest.raises(RunError, match="already holds a run"), prepare(args, "unet"):
+        pass
 
 
 def test_nothing_to_score_is_said_before_training(mine: Path, tmp_path: Path) -> None:
     args = unet.Args("folder", mine, labeled=4, run_dir=tmp_path / "run", device="cpu")
-    with pytest.raises(RunError, match="no image of folder/mine but the 4 labelled ones has a mask"):
-        prepare(args, "unet")
+    message = "no image of folder/mine but the 4 labelled ones has a mask"
+    with pytest.raises(RunError, match=message), prepare(args, "unet"):
+        pass

@@ -97,8 +97,3 @@ def test_walkers_go_their_own_ways(dataset: AnomalyDataset, config: Config) -> N
         image = np.pad(dataset.images[walker.walk.image] / 255, ((32, 32), (32, 32), (0, 0)))
         window = image[walker.walk.top :, walker.walk.left :][:128, :128]
         np.testing.assert_allclose(observation[:3], window.transpose(2, 0, 1), atol=1e-6)
-
-
-def test_without_walkers(dataset: AnomalyDataset, config: Config) -> None:
-    with pytest.raises(ValueError, match="num_envs is 0; it must be at least 1"):
-        make(dataset, config, 0)

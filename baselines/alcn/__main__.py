@@ -6,26 +6,34 @@ of 32 pixels, made on the fly.
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-import tyro
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from baselines.alcn.networks import SizeError, sides
-from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, TrainingError
-from baselines.common import ERRORS, RunError, at_least, home, open_run, pick_device, read_classes, train_all
+from baselines.alcn.networks import sides
+from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig
+from baselines.common import (
+    ClassesArgs,
+    claim_all,
+    home,
+    markdown,
+    open_run,
+    parse,
+    read_classes,
+    train_all,
+)
 from baselines.d_anogan import wheel
 from nbs_env import checkpoint
+from nbs_env.curves import Curves
 from nbs_env.data import GOOD, cifar10
 from nbs_env.data.classes import ClassDataset, read_mvtec, read_plant_village
+from nbs_env.env import pick_device
 from nbs_env.metrics import image_auroc
+from nbs_env.runs import RunError, at_least, command
 
 PUBLISHED: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
     ("mnist", 1): {
@@ -58,19 +66,14 @@ Task = tuple[ClassDataset, tuple[str, ...], float]
 """Images, the classes that are anomalous, and the share of each other class that is trained on."""
 
 
-FAILURES = (*ERRORS, SizeError, TrainingError)
-
-
 @dataclass(frozen=True)
-class Args:
+class Args(ClassesArgs):
     """What to train on, and where to put it."""
 
     dataset: Literal["synthetic", "mnist", "fashion_mnist", "cifar10", "mvtec", "plant_village", "folder"] = (
         "synthetic"
     )
     """Data set; `synthetic` is wheels of 32 pixels, made on the fly; `folder` has a folder for each class."""
-    data_root: Path | None = None
-    """Its folder, or the one that holds it; synthetic needs none."""
     protocol: Literal[1, 2] = 2
     """1: the class is anomalous and all others are normal; 2: it is normal and all others are anomalous.
     mvtec and plant_village say themselves what is normal."""
@@ -78,22 +81,8 @@ class Args:
     """`all`, or classes (categories of mvtec, species of plant_village), separated by commas."""
     noise: str = "alcn,none"
     """Noises (alcn, none, gaussian, speckle), separated by commas."""
-    limit: int = 0
-    """Normal images to train on, drawn at random; 0: all."""
     test_limit: int = 0
     """Images to test on, drawn at random; 0: all."""
-    seed: int = 0
-    """Of everything."""
-    run_dir: Path | None = None
-    """Folder for all results; default: runs/alcn-DATASET-PROTOCOL-SEED."""
-    resume: bool = False
-    """Go on from the last checkpoint; finished models are only scored again."""
-    device: str = "auto"
-    """cpu, cuda or auto."""
-    workers: int = 1
-    """Models that train at the same time."""
-    checkpoint_every: int = 10
-    """Epochs between checkpoints."""
     model: ALCNConfig = field(
         default_factory=lambda: ALCNConfig(
             size=32,
@@ -107,6 +96,11 @@ class Args:
         )
     )
     """The model and its training; other data sets begin with the paper's settings."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        super().__post_init__()
+        at_least(0, test_limit=self.test_limit)
 
 
 def tasks(args: Args) -> dict[str, Task]:
@@ -130,7 +124,7 @@ def tasks(args: Args) -> dict[str, Task]:
 
 def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, float]:
     """Train one model, score it, and write everything into `directory`; AUC without and with test noise."""
-    device = pick_device(args.device)
+    device = str(pick_device(args.device))
     rng = np.random.default_rng(args.seed)
     data, anomalous, share = task
     train, test = data.split(anomalous, share, rng)
@@ -142,14 +136,12 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
     if truth.all() or not truth.any():
         raise RunError(f"test_limit is {args.test_limit}: all images drawn are of one kind; raise it")
     held_out, train = np.split(rng.permutation(train), [max(1, len(train) // 10)])
-    settings = json.dumps(_settings(args) | {"class": name})
-    state = open_run(directory, args.resume, settings, device)
-    model, file = ALCN(args.model, args.seed, device), directory / "checkpoint.pt"
-    if state is not None:
-        model.load_state_dict(state)
+    saved = open_run(args, ("classes", "noise"), data, directory, device, **{"class": name})
+    model = ALCN(args.model, args.seed, device)
+    saved.restore(model)
     images, kept = (torch.from_numpy(data.images[rows]).to(device) for rows in (train, held_out))
     model.fit_scale(images)
-    with SummaryWriter(str(directory)) as writer:
+    with Curves(directory) as writer:
         title = f"{args.model.noise} {name}"
         left = 0 if model.stopped else args.model.epochs - model.epoch
         epochs = tqdm(range(model.epoch, model.epoch + left), desc=title, unit="epoch")
@@ -162,7 +154,7 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
             epochs.set_postfix({key: f"{value:.4f}" for key, value in figures.items()})
             last = stop or epoch + 1 == args.model.epochs
             if (epoch + 1) % args.checkpoint_every == 0 or last:
-                checkpoint.save(model.state_dict() | {"settings": settings}, file)
+                saved.save(model)
             if last:
                 break
     checkpoint.save_picture(pictures(model, data.images[test[:8]]), directory / "pictures.png")
@@ -173,11 +165,6 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
         figures[key] = auc
     checkpoint.save_json(figures | {"epochs": model.epoch}, directory / "metrics.json")
     return figures
-
-
-def _settings(args: Args) -> dict[str, Any]:
-    left_out = ("run_dir", "resume", "device", "workers", "checkpoint_every", "classes", "noise")
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items() if k not in left_out}
 
 
 def pictures(model: ALCN, images: np.ndarray) -> np.ndarray:
@@ -214,13 +201,12 @@ def table(args: Args, results: dict[str, dict[str, dict[str, float]]]) -> str:
             rows.append([f"{noise}, paper", *cells, f"{np.mean([known[name] for name in names]):.2f}"])
         elif noise == "alcn" and whole and (args.dataset, args.protocol) in PUBLISHED_MEANS:
             rows.append(["alcn, paper", *cells, f"{PUBLISHED_MEANS[args.dataset, args.protocol]}"])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
     """Train all models; their figures by noise and class."""
     directory = args.run_dir or Path("runs") / f"alcn-{args.dataset}-{args.protocol}-{args.seed}"
-    at_least(1, checkpoint_every=args.checkpoint_every)
     noises = args.noise.split(",")
     for noise in noises:
         if noise not in NOISES:
@@ -235,33 +221,32 @@ def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
         for noise in noises
         for name in names
     ]
-    figures = iter(train_all(train_one, jobs, args.workers))
-    results = {noise: {name: next(figures) for name in names} for noise in noises}
-    text = table(args, results)
-    checkpoint.replace_file(directory / "table.md", lambda part: part.write_text(text + "\n"))
+    with claim_all(directory, [place for *_, place in jobs]):
+        figures = iter(train_all(train_one, jobs, args.workers))
+        results = {noise: {name: next(figures) for name in names} for noise in noises}
+        text = table(args, results)
+        checkpoint.save_text(text + "\n", directory / "table.md")
     print(text)
     return results
 
 
+def default(dataset: str) -> Args:
+    """The defaults for a data set: quick ones for wheels, the paper's for all others."""
+    if dataset == "synthetic":
+        return Args()
+    large = dataset in ("mvtec", "plant_village", "folder")
+    model = ALCNConfig(
+        size=256 if large else 28,
+        channels=3 if large or dataset == "cifar10" else 1,
+        batch_size=16 if large else 4096,
+    )
+    return Args(protocol=1, classes="all", noise="alcn,none,gaussian,speckle", model=model)
+
+
+@command()
 def main() -> None:
-    """Run what the command line says; bad input is one line on standard error and exit code 2."""
-    words = sys.argv[1:]
-    quiet, _ = tyro.cli(Args, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
-    default = Args()
-    if quiet.dataset != "synthetic":
-        large = quiet.dataset in ("mvtec", "plant_village", "folder")
-        model = ALCNConfig(
-            size=256 if large else 28,
-            channels=3 if large or quiet.dataset == "cifar10" else 1,
-            batch_size=16 if large else 4096,
-        )
-        default = Args(protocol=1, classes="all", noise="alcn,none,gaussian,speckle", model=model)
-    args = tyro.cli(Args, args=words, default=default, description=__doc__)
-    try:
-        run(args)
-    except FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run what the command line says."""
+    run(parse(Args, default, __doc__))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from nbs_env.runs import RunError
+
 NOISE_LATENT = 256
 """Gaussian numbers that the noise generator starts from."""
 _WIDTHS = (64, 128, 256)
@@ -19,7 +21,7 @@ _NOISE_WIDTHS = (704, 512, 256, 128)
 _BOTTLENECK = 32
 
 
-class SizeError(ValueError):
+class SizeError(RunError):
     """An image size that the networks cannot be built for."""
 
 

@@ -17,13 +17,11 @@ from torch import nn
 from baselines.alcn.networks import NOISE_LATENT, Denoiser, NoiseGenerator
 from baselines.common import set_generator
 from nbs_env import checkpoint
+from nbs_env.config import check_types
+from nbs_env.runs import RunError, TrainingError, at_least, positive
 
 NoiseName = Literal["none", "speckle", "gaussian", "alcn"]
 NOISES: tuple[NoiseName, ...] = ("none", "speckle", "gaussian", "alcn")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,20 @@ class ALCNConfig:
     """Noises that a score with `test_noise` is averaged over."""
     bfloat16: bool = False
     """Run the convolutions in bfloat16."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        check_types(self, RunError)
+        at_least(1, batch_size=self.batch_size, epochs=self.epochs, test_draws=self.test_draws)
+        at_least(0, patience=self.patience)
+        positive(denoiser_lr=self.denoiser_lr, noise_lr=self.noise_lr, noise_width=self.noise_width)
+        if self.channels not in (1, 3):
+            raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
+        if not 0 <= self.alpha_low <= self.alpha_high <= 1:
+            raise RunError(
+                f"alpha_low is {self.alpha_low} and alpha_high {self.alpha_high}; choose shares of which the "
+                "first is not above the second"
+            )
 
 
 def blend(images: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:

@@ -5,30 +5,37 @@ Without arguments: wheels of 64 pixels, made on the fly, in a few minutes on two
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from baselines.common import ERRORS, RunError, at_least, open_run, pick_device, read_classes, train_all
+from baselines.common import (
+    ClassesArgs,
+    Kept,
+    claim_all,
+    markdown,
+    open_run,
+    parse,
+    read_classes,
+    train_all,
+)
 from baselines.d_anogan import wheel
 from baselines.d_anogan.detector import DAnoGANDetector
-from baselines.d_anogan.networks import SizeError, layer_channels
-from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig, TrainingError
+from baselines.d_anogan.networks import layer_channels
+from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
 from nbs_env import checkpoint
+from nbs_env.curves import Curves
 from nbs_env.data.classes import ClassDataset
+from nbs_env.env import pick_device
 from nbs_env.metrics import image_auroc
+from nbs_env.runs import RunError, at_least, command
 
 ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "wheel": 1.0, "folder": 0.9}
 """Share of the divergence in a score (thesis 5.4), fixed before any test image is seen."""
@@ -40,33 +47,16 @@ PUBLISHED = {
 """AUC of the thesis's Tables 5.1 to 5.3, by anomalous class."""
 
 
-FAILURES = (*ERRORS, SizeError, TrainingError)
-
-
 @dataclass(frozen=True)
-class Args:
+class Args(ClassesArgs):
     """What to train on, and where to put it."""
 
     dataset: Literal["wheel", "mnist", "fashion_mnist", "folder"] = "wheel"
     """Data set; `folder` has a folder for each class."""
-    data_root: Path | None = None
-    """Its folder, or the one that holds it; wheel needs none."""
     anomalous_class: str = "9"
     """Class that is left out of training and to be found; `all`: each in turn. Wheel has two: both are."""
     per_class: int = 250
     """Images of each class of wheel."""
-    limit: int = 0
-    """Normal images to train on, drawn at random; 0: all."""
-    seed: int = 0
-    """Of everything."""
-    run_dir: Path | None = None
-    """Folder for all results; default: runs/d_anogan-DATASET-SEED."""
-    resume: bool = False
-    """Go on from the last checkpoint."""
-    device: str = "auto"
-    """cpu, cuda or auto."""
-    workers: int = 1
-    """Models that train at the same time with `--anomalous-class all`, on one GPU all ten."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     no_xzx: bool = False
@@ -94,6 +84,11 @@ class Args:
     )
     """The model and its training."""
 
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        super().__post_init__()
+        at_least(1, per_class=self.per_class)
+
 
 def load(args: Args) -> ClassDataset:
     """The data set, in the size and channels of the model."""
@@ -107,7 +102,7 @@ def load(args: Args) -> ClassDataset:
 
 def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], directory: Path) -> dict[str, Any]:
     """Train without the classes `anomalous`, score, and write everything into `directory`."""
-    device = pick_device(args.device)
+    device = str(pick_device(args.device))
     rng = np.random.default_rng(args.seed)
     train, test = data.split(anomalous, 0.8, rng)
     if args.limit:
@@ -117,30 +112,21 @@ def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], direct
             f"{len(train)} normal images to train on are fewer than model.batch_size "
             f"({args.model.batch_size}); lower it"
         )
-    settings = json.dumps(_settings(args) | {"anomalous": anomalous})
-    state = open_run(directory, args.resume, settings, device)
-    model, file = DAnoGAN(args.model, args.seed, device), directory / "checkpoint.pt"
-    if state is not None:
-        model.load_state_dict(state)
+    saved = open_run(args, ("anomalous_class",), data, directory, device, anomalous=anomalous)
+    model = DAnoGAN(args.model, args.seed, device)
+    saved.restore(model)
     images = torch.from_numpy(data.images[train]).to(device)
     start = time.perf_counter()
-    with SummaryWriter(str(directory)) as writer:
-        _first_phase(model, images, args, writer, file, settings)
-        _second_phase(model, images, args, writer, file, settings)
+    with Curves(directory) as writer:
+        _first_phase(model, images, args, writer, saved)
+        _second_phase(model, images, args, writer, saved)
     seconds = time.perf_counter() - start
     detector = DAnoGANDetector(model, ALPHA[args.dataset])
     detector.save(directory / "detector.pt")
     return _score(args, detector, data, test, anomalous, directory) | {"seconds": seconds}
 
 
-def _settings(args: Args) -> dict[str, Any]:
-    left_out = ("run_dir", "resume", "device", "workers", "checkpoint_every", "anomalous_class")
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items() if k not in left_out}
-
-
-def _first_phase(
-    model: DAnoGAN, images: torch.Tensor, args: Args, writer: SummaryWriter, file: Path, settings: str
-) -> None:
+def _first_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curves, saved: Kept) -> None:
     config = args.model
     latest: dict[str, torch.Tensor] = {}
     bar = tqdm(total=config.steps, initial=model.steps, desc="adversarial", unit="step")
@@ -155,17 +141,15 @@ def _first_phase(
                 writer.add_scalar(f"cluster_probability/{k}", probability, model.steps)
             bar.set_postfix(clusters=len(model.clusters), w=f"{float(latest['wasserstein']):.3f}")
         if model.steps % 500 == 0:
-            writer.add_image("samples", sample_sheet(model), model.steps, dataformats="HW")
-            writer.add_image("queries", _queries(model, images[:8]), model.steps, dataformats="HW")
+            writer.add_image("samples", sample_sheet(model), model.steps)
+            writer.add_image("queries", _queries(model, images[:8]), model.steps)
         if model.steps % args.checkpoint_every == 0 or model.steps == config.steps:
-            checkpoint.save(model.state_dict() | {"settings": settings}, file)
+            saved.save(model)
     bar.close()
     model.refresh_active()
 
 
-def _second_phase(
-    model: DAnoGAN, images: torch.Tensor, args: Args, writer: SummaryWriter, file: Path, settings: str
-) -> None:
+def _second_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curves, saved: Kept) -> None:
     wanted = args.model.xzx_steps
     if model.xzx_steps >= wanted:
         return
@@ -176,7 +160,7 @@ def _second_phase(
             for name, value in model.check(figures).items():
                 writer.add_scalar(name, value, model.xzx_steps)
         if model.xzx_steps % args.checkpoint_every == 0 or model.xzx_steps == wanted:
-            checkpoint.save(model.state_dict() | {"settings": settings}, file)
+            saved.save(model)
 
 
 @torch.no_grad()
@@ -245,7 +229,8 @@ def plot(
     scores: dict[str, tuple[np.ndarray, np.ndarray]], swept: dict[str, Any], alpha: float, file: Path
 ) -> None:
     """ROC at the fixed alpha, and AUC over alpha; scores of (normal, anomalous) images by anomalous class."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.5), constrained_layout=True)
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for name, (normal, anomalous) in scores.items():
         truth = np.repeat([0, 1], [len(normal), len(anomalous)])
         false_positive, true_positive, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
@@ -255,8 +240,7 @@ def plot(
     right.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
     right.axvline(alpha, color="grey", linewidth=0.8)
     left.legend()
-    checkpoint.replace_file(file, partial(figure.savefig, format="png", dpi=100))
-    plt.close(figure)
+    checkpoint.save_figure(figure, file, dpi=100)
 
 
 def table(args: Args, results: dict[str, float]) -> str:
@@ -272,12 +256,11 @@ def table(args: Args, results: dict[str, float]) -> str:
         ["thesis", *(f"{published[n]:.2f}" if n in published else "-" for n in names),
          f"{np.mean(known):.2f}" if known else "-"],
     ]  # fmt: skip
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def run(args: Args) -> dict[str, float]:
     """Train one model, or one for each class; AUC by anomalous class."""
-    at_least(1, checkpoint_every=args.checkpoint_every, critic_steps=args.model.critic_steps)
     if args.no_xzx or args.no_bandit:
         xzx = 0 if args.no_xzx else args.model.xzx_steps
         model = replace(args.model, xzx_steps=xzx, bandit=args.model.bandit and not args.no_bandit)
@@ -293,27 +276,24 @@ def run(args: Args) -> dict[str, float]:
     places = [directory if len(groups) == 1 else directory / group[0] for group in groups]
     jobs = [(args, data, group, place) for group, place in zip(groups, places, strict=True)]
     results: dict[str, float] = {}
-    for figures in train_all(train_one, jobs, args.workers):
-        results |= figures["auc"]
-    text = table(args, results)
-    checkpoint.replace_file(directory / "table.md", lambda part: part.write_text(text + "\n"))
+    with claim_all(directory, places):
+        for figures in train_all(train_one, jobs, args.workers):
+            results |= figures["auc"]
+        text = table(args, results)
+        checkpoint.save_text(text + "\n", directory / "table.md")
     print(text)
     return results
 
 
+def default(dataset: str) -> Args:
+    """The defaults for a data set: the thesis's for digits and clothes."""
+    return Args(model=DAnoGANConfig()) if dataset in ("mnist", "fashion_mnist") else Args()
+
+
+@command()
 def main() -> None:
-    """Run what the command line says; bad input is one line on standard error and exit code 2."""
-    words = sys.argv[1:]
-    quiet, _ = tyro.cli(Args, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
-    default = Args()
-    if quiet.dataset in ("mnist", "fashion_mnist"):
-        default = replace(default, model=DAnoGANConfig())
-    parsed = tyro.cli(Args, args=words, default=default, description=__doc__)
-    try:
-        run(parsed)
-    except FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run what the command line says."""
+    run(parse(Args, default, __doc__))
 
 
 if __name__ == "__main__":

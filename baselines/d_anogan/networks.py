@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nbs_env.runs import RunError
 
-class SizeError(ValueError):
+
+class SizeError(RunError):
     """An image size or a width that the networks cannot be built for."""
 
 

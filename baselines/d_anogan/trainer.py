@@ -13,10 +13,8 @@ import torch.nn.functional as F
 from baselines.common import set_generator
 from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
 from baselines.d_anogan.prior import Prior
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
+from nbs_env.config import check_types
+from nbs_env.runs import RunError, TrainingError, at_least, positive
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,17 @@ class DAnoGANConfig:
     """Beta of Eq. 4.2, per update of the prior."""
     bfloat16: bool = False
     """Run the convolutions in bfloat16."""
+
+    def __post_init__(self) -> None:
+        """Check types first, then values."""
+        check_types(self, RunError)
+        counts = ("clusters", "latent", "batch_size", "critic_steps")
+        at_least(1, **{name: getattr(self, name) for name in counts})
+        at_least(0, **{name: getattr(self, name) for name in ("critic_warmup", "steps", "xzx_steps")})
+        rates = ("generator_lr", "critic_lr", "classifier_lr", "encoder_lr", "prior_lr", "entropy_decay")
+        positive(width=self.width, **{name: getattr(self, name) for name in rates})
+        if self.channels not in (1, 3):
+            raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
 
 
 def critic_loss(

@@ -17,7 +17,8 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from nbs_env.checkpoint import replace_file, save_picture
+from nbs_env.checkpoint import save_picture, save_text
+from nbs_env.runs import command
 
 NORMAL = tuple(
     f"{spokes}-{kind}-{bolts}"
@@ -131,6 +132,7 @@ class WheelArgs:
     """Of the diameters."""
 
 
+@command()
 def main() -> None:
     """Write the data set."""
     args = tyro.cli(WheelArgs, description=__doc__)
@@ -146,7 +148,7 @@ def main() -> None:
         writer.writerow({"file": str(file), "class": CLASSES[label], "anomalous": anomalous} | row)
     sheet = contact_sheet(images, labels, min(6, args.per_class))
     save_picture(np.asarray(Image.fromarray(sheet)), args.out / "contact_sheet.png")
-    replace_file(args.out / "manifest.csv", lambda part: part.write_text(text.getvalue()))
+    save_text(text.getvalue(), args.out / "manifest.csv")
 
 
 if __name__ == "__main__":

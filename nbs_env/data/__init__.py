@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbs_env.data import crackforest, folder, magnetic_tile, mvtec, nanotwice, synthetic
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, split
-from nbs_env.data.images import image_files, read_image, read_mask, resize_image, resize_mask
+from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, DataWarning, split
+from nbs_env.data.folders import image_files
+from nbs_env.data.images import read_image, resize_image, resize_mask
+from nbs_env.data.masks import read_mask
 from nbs_env.data.reading import Request
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "READERS",
     "AnomalyDataset",
     "DataError",
+    "DataWarning",
     "Request",
     "image_files",
     "load",
@@ -46,6 +49,7 @@ def load(
     seed: int = 0,
     count: int = 40,
     difficulty: float = 0.5,
+    mask_values: Sequence[int] = (),
 ) -> AnomalyDataset:
     """Load a data set, checked and resized.
 
@@ -59,6 +63,8 @@ def load(
         seed: Seed of the images of `synthetic`.
         count: Number of images of `synthetic`.
         difficulty: How hard the defects of `synthetic` are to find, from 0 to 1.
+        mask_values: The stored values of mask files (of a palette: the indices) that are anomalous; all else
+            is normal, regions to be ignored too. None given: a mask is read as it looks, `docs/masks.md`.
 
     Returns:
         The images with their masks.
@@ -70,6 +76,11 @@ def load(
         raise DataError(f"there is no data set {name!r}; choose one of {', '.join(READERS)}")
     if image_size < min_side:
         raise DataError(f"image_size is {image_size}; it must be at least the patch's side, {min_side}")
+    for value in mask_values:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
+            raise DataError(
+                f"mask_values holds {value!r}; give whole numbers from 0 to 65535, such as 85 170"
+            )
     request = Request(
         name=name,
         root=None if root is None else Path(root),
@@ -79,5 +90,6 @@ def load(
         seed=seed,
         count=count,
         difficulty=difficulty,
+        mask_values=tuple(mask_values),
     )
     return READERS[name](request)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import codecs
 import io
 import pickle
+import warnings
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from nbs_env.data.dataset import DataError
+from nbs_env.data.dataset import DataError, DataWarning, some
+from nbs_env.data.folders import SUFFIXES, entries, visible
+from nbs_env.data.images import decode, to_rgb8
 
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
@@ -44,14 +46,19 @@ def read(root: Path) -> tuple[np.ndarray, np.ndarray]:
         if any(file.is_file() for file in files):
             parts = [one(file) for file in files]
             return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-    archives = sorted(root.glob("*.zip"))
+    archives = [path for path in entries(root) if path.suffix.lower() == ".zip"]
     if len(archives) != 1:
         raise DataError(f"{root} holds no CIFAR-10; expected {EXPECTED}")
     return _read_zip(archives[0])
 
 
 def _planes(data: np.ndarray, labels: np.ndarray, file: Path) -> tuple[np.ndarray, np.ndarray]:
-    if data.shape != (len(labels), 3072) or data.dtype != np.uint8 or not np.isin(labels, range(10)).all():
+    if (
+        labels.ndim != 1
+        or data.shape != (len(labels), 3072)
+        or data.dtype != np.uint8
+        or not np.isin(labels, range(10)).all()
+    ):
         raise DataError(f"{file}: not a batch of CIFAR-10; download it again")
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64)
 
@@ -67,24 +74,36 @@ def _read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_python(file: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         batch = _Arrays(io.BytesIO(file.read_bytes()), encoding="bytes").load()
-        data, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: not a readable batch of CIFAR-10 ({error}); download it again") from error
-    return _planes(data, labels, file)
+        return _planes(np.asarray(batch[b"data"]), np.asarray(batch[b"labels"]), file)
+    except DataError:
+        raise
+    except Exception as error:  # a damaged pickle may ask for nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{file}: not a readable batch of CIFAR-10 ({reason}); download it again") from error
 
 
 def _read_zip(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = [], []
+    images, labels, others = [], [], []
     try:
         with zipfile.ZipFile(file) as archive:
             # "train" before "test", as in the other forms
             for name in sorted(archive.namelist(), key=lambda name: ("test" in name, name)):
-                folder = name.split("/")[-2] if "/" in name else ""
-                if folder in NAMES and name.endswith((".jpg", ".jpeg", ".png")):
-                    images.append(np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB")))
-                    labels.append(NAMES.index(folder))
-    except (OSError, zipfile.BadZipFile, UnidentifiedImageError) as error:
+                path = PurePosixPath(name)
+                if name.endswith("/") or not all(map(visible, path.parts)):
+                    continue
+                if path.parent.name in NAMES and path.suffix.lower() in SUFFIXES:
+                    picture = decode(io.BytesIO(archive.read(name)), f"{file}: {name}")
+                    images.append(to_rgb8(picture.pixels, picture.name))
+                    labels.append(NAMES.index(path.parent.name))
+                else:
+                    others.append(name)
+    except DataError:
+        raise
+    except Exception as error:  # zipfile also raises RuntimeError, NotImplementedError and zlib.error
         raise DataError(f"{file}: not a readable zip of images ({error}); download it again") from error
     if not images or {image.shape for image in images} != {(32, 32, 3)}:
         raise DataError(f"{file}: expected images of 32x32 in folders named {', '.join(NAMES)}")
+    if others:
+        message = f"{file}: left out: {some(others)} ({len(others)} in all)"
+        warnings.warn(message, DataWarning, stacklevel=2)
     return np.stack(images), np.array(labels)

@@ -9,7 +9,9 @@ import numpy as np
 
 from nbs_env.data import cifar10, load, mnist, mvtec
 from nbs_env.data.dataset import GOOD, DataError
-from nbs_env.data.images import image_files, read_image, resize_image
+from nbs_env.data.folders import entries, image_files, subfolders, warn_left_out
+from nbs_env.data.images import read_with_white, resize_image
+from nbs_env.data.reading import Whites
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,14 @@ class ClassDataset:
 
 
 def read_mnist(root: Path) -> ClassDataset:
-    """MNIST or Fashion-MNIST, classes "0" to "9"."""
+    """MNIST or Fashion-MNIST, classes "0" to "9".
+
+    Raises:
+        DataError: a file is missing or wrong.
+    """
     images, labels = mnist.read(root)
+    if labels.max(initial=0) > 9:
+        raise DataError(f"{root}: a label is {labels.max()}, expected 0 to 9; download the files again")
     return ClassDataset(images[:, None], labels, tuple(map(str, range(10))))
 
 
@@ -72,9 +80,10 @@ def read_folder(root: Path, size: int, channels: int) -> ClassDataset:
     Raises:
         DataError: fewer than two classes, an empty one, or a file that is no image.
     """
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir()) if root.is_dir() else []
+    folders = subfolders(root)
     if len(folders) < 2:
         raise DataError(f"{root} has no folders of classes; expected at least two, CLASS/image.png")
+    warn_left_out(root, [path for path in entries(root) if path not in folders])
     return _read_classes({folder.name: folder for folder in folders}, size, channels)
 
 
@@ -87,9 +96,9 @@ def read_plant_village(root: Path, size: int, channels: int) -> dict[str, ClassD
         DataError: no species with healthy and with diseased leaves, or a file that is no image.
     """
     species: dict[str, dict[str, Path]] = {}
-    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+    for folder in subfolders(root):
         name, separator, condition = folder.name.partition("___")
-        if separator and folder.is_dir():
+        if separator:
             species.setdefault(name, {})[GOOD if condition == "healthy" else condition] = folder
     species = {name: folders for name, folders in species.items() if GOOD in folders and len(folders) > 1}
     if not species:
@@ -97,6 +106,8 @@ def read_plant_village(root: Path, size: int, channels: int) -> dict[str, ClassD
             f"{root} holds no Plant Village; expected Species___healthy and Species___DISEASE, so give the "
             "folder of one variant (segmented, say)"
         )
+    used = [folder for folders in species.values() for folder in folders.values()]
+    warn_left_out(root, [path for path in entries(root) if path not in used])
     return {name: _read_classes(folders, size, channels) for name, folders in species.items()}
 
 
@@ -106,7 +117,7 @@ def read_mvtec(root: Path, size: int, channels: int) -> dict[str, ClassDataset]:
     Raises:
         DataError: there is no category, or a file cannot be used.
     """
-    homes = [folder for folder in sorted(root.iterdir()) if mvtec.is_layout(folder)] if root.is_dir() else []
+    homes = [folder for folder in subfolders(root) if mvtec.is_layout(folder)]
     if not homes:
         raise DataError(
             f"{root} holds no categories of MVTec AD; expected CATEGORY/train/good and CATEGORY/test"
@@ -131,9 +142,12 @@ def _fit(image: np.ndarray, size: int, channels: int) -> np.ndarray:
 
 
 def _read_classes(folders: dict[str, Path], size: int, channels: int) -> ClassDataset:
-    images, labels = [], []
+    images, labels, whites = [], [], Whites(", ".join(folders))
     for label, folder in enumerate(folders.values()):
         for file in image_files(folder):
-            images.append(_fit(read_image(file), size, channels))
+            image, white, _ = read_with_white(file)
+            whites.add(file, white)
+            images.append(_fit(image, size, channels))
             labels.append(label)
+    whites.close()
     return ClassDataset(np.stack(images), np.array(labels), tuple(folders))

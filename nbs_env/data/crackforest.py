@@ -14,17 +14,16 @@ another image; the image stays, without a mask.
 
 from __future__ import annotations
 
-import zlib
+import warnings
 from pathlib import Path
 
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
-from scipy.io.matlab import MatReadError
 
 from nbs_env.data.dataset import AnomalyDataset, DataError
-from nbs_env.data.images import image_files
-from nbs_env.data.reading import Collection, Request, by_stem, reject_orphans
+from nbs_env.data.folders import by_stem, child, image_files, masks_of
+from nbs_env.data.reading import Collection, Request
 
 CRACK = 2
 """The label of a crack."""
@@ -40,21 +39,21 @@ def read(request: Request) -> AnomalyDataset:
             truth has no image, or a file cannot be used.
     """
     request.without_category()
+    request.without_mask_values()
     home = request.find(
-        lambda place: (place / "image").is_dir() and (place / "groundTruth").is_dir(),
+        lambda place: child(place, "image").is_dir() and child(place, "groundTruth").is_dir(),
         "image/ and groundTruth/",
     )
-    images = by_stem(image_files(home / "image"))
-    truths = by_stem(sorted((home / "groundTruth").glob("*.mat")))
-    reject_orphans(truths, images)
+    images = by_stem(image_files(child(home, "image")))
+    truths = masks_of(child(home, "groundTruth"), images, suffixes=(".mat",))
     collection = Collection(request.name, request.image_size, request.min_side)
     for stem, file in images.items():
         if stem not in truths:
             raise DataError(f"{file}: no ground truth; expected groundTruth/{stem}.mat, so add it")
         if stem in WRONG_MASKS:
-            collection.add(file, stem, "", None)
+            collection.add(collection.read(file, None), stem, "")
         else:
-            collection.add(file, stem, "crack", read_labels(truths[stem]) == CRACK)
+            collection.add(collection.read(file, read_labels(truths[stem]) == CRACK), stem, "crack")
     return collection.dataset()
 
 
@@ -65,12 +64,12 @@ def read_labels(path: Path) -> NDArray[np.int64]:
         DataError: If the file is damaged or has another structure.
     """
     try:
-        labels = np.asarray(scipy.io.loadmat(path)["groundTruth"][0, 0]["Segmentation"])
-    except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            labels = np.asarray(scipy.io.loadmat(path)["groundTruth"][0, 0]["Segmentation"])
+    except Exception as error:  # SciPy raises nearly anything on a damaged file
         raise _unreadable(path) from error
-    except (NotImplementedError, MatReadError, zlib.error) as error:
-        raise _unreadable(path) from error
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or not labels.size:
         raise _unreadable(path)
     return labels.astype(np.int64)
 

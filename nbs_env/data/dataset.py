@@ -16,13 +16,23 @@ class DataError(ValueError):
     """Data that cannot be used; the message names the file or value, what was expected, and the remedy."""
 
 
+class DataWarning(UserWarning):
+    """Data that is used, but perhaps not as was meant; the message says how, and names some of the files."""
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names in words, and how many there are beside them."""
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
 @dataclass(frozen=True, eq=False)
 class AnomalyDataset:
     """Images of equal size with what is known about their anomalies; n is the number of images.
 
     Raises:
-        DataError: If shapes, dtypes or lengths disagree, a name is given twice, or an image of unknown truth
-            has an anomalous pixel.
+        DataError: If shapes, dtypes or lengths disagree, a name is given twice, an image of unknown truth has
+            an anomalous pixel, or there is no such white.
     """
 
     name: str
@@ -39,6 +49,8 @@ class AnomalyDataset:
     """The defect kind of each image; `good` where there is none, empty where it is not known."""
     sizes: tuple[tuple[int, int], ...] = ()
     """The (height, width) that each image had before it was resized; none given: as it is here."""
+    white: int = 255
+    """The level of the files that became 255: 65535 (16 bit) or 4095 (12 bit) where there are such files."""
 
     def __post_init__(self) -> None:
         """Raise `DataError` on fields that do not fit together."""
@@ -65,6 +77,8 @@ class AnomalyDataset:
             raise DataError(f"{self.name}: two images are named {twice!r}; make the names unique")
         if any(self.masks[i].any() for i in np.flatnonzero(~self.has_mask)):
             raise DataError(f"{self.name}: an image of unknown truth has anomalous pixels; clear its mask")
+        if self.white not in (255, 4095, 65535):
+            raise DataError(f"{self.name}: white is {self.white}; it must be 255, 4095 or 65535")
 
     def __len__(self) -> int:
         """The number of images."""

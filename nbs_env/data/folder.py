@@ -1,8 +1,8 @@
 """A user's own images: a folder with `images/` and `masks/`, or one in the MVTec layout.
 
-A mask has the stem of its image (`images/007.jpg`, `masks/007.png`) and its size. It marks anomalous pixels
-with values above 127 of 255, or with 1 where it holds only 0 and 1. An empty mask says that the image is
-good; an image without a mask file is unlabelled.
+A mask has the stem of its image (`images/007.jpg`, `masks/007.png`, `007_mask.png` or `007.jpg.png`) and its
+size. It marks anomalous pixels with white, or with 1 where it holds only 0 and 1; `docs/masks.md` says what
+becomes of others. An empty mask says that the image is good; an image without a mask file is unlabelled.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from nbs_env.data.dataset import GOOD, AnomalyDataset
-from nbs_env.data.images import image_files, read_mask
+from nbs_env.data.folders import by_stem, child, image_files, masks_of, subfolders, warn_left_out
 from nbs_env.data.mvtec import is_layout, read_layout
-from nbs_env.data.reading import Collection, Request, by_stem, reject_orphans
+from nbs_env.data.reading import Collection, Request
 
 
 def read(request: Request) -> AnomalyDataset:
@@ -26,19 +26,19 @@ def read(request: Request) -> AnomalyDataset:
     """
     inner = Path(request.category or "")
     home = request.find(
-        lambda place: (place / inner / "images").is_dir() or is_layout(place / inner),
+        lambda place: child(place / inner, "images").is_dir() or is_layout(place / inner),
         f"{inner / 'images'}/ and {inner / 'masks'}/, or {inner / 'test'}/ and {inner / 'ground_truth'}/",
     )
     home = (home / inner).resolve()
     name = f"{request.name}/{home.name}"
-    if not (home / "images").is_dir():
+    pictures, drawn = child(home, "images"), child(home, "masks")
+    if not pictures.is_dir():
         return read_layout(home, name, request)
-    images = by_stem(image_files(home / "images"))
-    masks = by_stem(image_files(home / "masks")) if (home / "masks").is_dir() else {}
-    reject_orphans(masks, images)
-    collection = Collection(name, request.image_size, request.min_side)
+    warn_left_out(home, [path for path in subfolders(home) if path not in (pictures, drawn)])
+    images = by_stem(image_files(pictures))
+    masks = masks_of(drawn, images, ("", "_mask")) if drawn.is_dir() else {}
+    collection = Collection(name, request.image_size, request.min_side, request.mask_values)
     for stem, file in images.items():
-        mask = masks.get(stem)
-        good = mask is not None and not read_mask(mask).any()
-        collection.add(file, stem, GOOD if good else "", mask)
+        pair = collection.read(file, masks.get(stem))
+        collection.add(pair, stem, GOOD if pair.truth is not None and not pair.truth.any() else "")
     return collection.dataset()

@@ -3,90 +3,190 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from nbs_env.data.dataset import DataError
+from nbs_env.data.dataset import DataError, DataWarning
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Suffixes, in lower case, of the files that are taken for images."""
+FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that Pillow may try, whatever a file's suffix is. Others run programs (EPS) or are no pictures."""
+ORIENTATION = 0x0112
+"""The EXIF tag that says how the camera was held, from 1 (upright) to 8."""
 MASK_SHARE = 0.25
 """A pixel of a resized mask is anomalous where at least this share of its source area is."""
-MASK_THRESHOLD = 127
-"""A pixel of a mask file is anomalous above this value, unless the file holds only 0 and 1."""
+WHITE_12, WHITE_16 = 4095, 65535
+"""The highest level of 12 and of 16 bit."""
+TWELVE_BIT = "no level of 16 bit above 4095, so it is read as 12 bit: 0..4095 became 0..255"
+UNTURNED = "damaged EXIF data, so it is read as stored, not turned; check that it is upright"
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def image_files(directory: Path) -> list[Path]:
-    """List the image files of a directory, sorted by name; hidden files and subdirectories are skipped.
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file."""
+
+    name: str
+    """For messages."""
+    pixels: Image.Image
+    """Upright, as the EXIF data says."""
+    orientation: int | None
+    """The EXIF tag, 1 to 8, 1 being upright already; None if there is none, or it cannot be read."""
+    exif_damaged: bool
+    """Whether there may be an orientation that cannot be read."""
+    format: str
+    """Pillow's name of the format."""
+    pages: int
+    """Pages or frames; `pixels` is the first."""
+    cut: bool
+    """Whether Pillow cut 16-bit colours to 8 bit."""
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Width and height in the file, before it was turned upright."""
+        width, height = self.pixels.size
+        return (height, width) if (self.orientation or 1) >= 5 else (width, height)
+
+
+def decode(source: Path | IO[bytes], name: str) -> Picture:
+    """Decode an image file.
+
+    Args:
+        source: The file.
+        name: What messages call it.
 
     Raises:
-        DataError: If the directory is missing or holds no image file.
+        DataError: If the file is missing, no image, too large or damaged.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such directory; expected one with image files")
-    files = sorted(
-        path
-        for path in directory.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
-        raise DataError(f"{directory}: no image file in this directory; expected {', '.join(SUFFIXES)}")
-    return files
+    try:
+        with warnings.catch_warnings(), Image.open(source, formats=FORMATS) as picture:
+            warnings.simplefilter("ignore")
+            pages = getattr(picture, "n_frames", 1)
+            raw_mode = str(picture.tile[0][3]) if picture.tile else ""
+            # Pillow turns a TIFF upright itself and then forgets the tag; a PNG's may come after the pixels.
+            orientation, damaged = _orientation(picture) if picture.format == "TIFF" else (None, False)
+            picture.load()
+            upright: Image.Image = picture
+            if picture.format != "TIFF":
+                orientation, damaged = _orientation(picture)
+                if orientation in _TURNS:
+                    upright = picture.transpose(_TURNS[orientation])
+            elif picture.mode.startswith("I;16") and picture.tag_v2.get(262) == 0:
+                raise DataError(f"{name}: a 16-bit TIFF in which 0 is white; save it with 0 as black")
+            cut = any(depth in raw_mode for depth in (";16B", ";16L", ";16N")) and picture.mode[0] != "I"
+            return Picture(name, upright, orientation, damaged, picture.format, pages, cut)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        link = isinstance(source, Path) and source.is_symlink()
+        lacking = "a link to a file that is not there; mount or copy it" if link else "no such file"
+        raise DataError(f"{name}: {lacking}; expected an image") from None
+    except (MemoryError, Image.DecompressionBombError):
+        raise DataError(f"{name}: too large an image to be read at once; cut it into tiles") from None
+    except Exception as error:
+        # Pillow's decoders raise nearly anything on a damaged file: OSError, SyntaxError, struct.error,
+        # zlib.error, TypeError, OverflowError, KeyError and more.
+        raise DataError(
+            f"{name}: not a readable image ({_reason(error, name)}); replace or remove it"
+        ) from error
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def _reason(error: Exception, name: str) -> str:
+    text = " ".join(str(error).replace(name, "the file").split()).rstrip(".")
+    return text[:200] or type(error).__name__
+
+
+def _orientation(picture: Image.Image) -> tuple[int | None, bool]:
+    """The EXIF orientation, None if there is none, and whether the EXIF data is damaged where it may be."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")  # Pillow warns of corrupt EXIF data, or raises nearly anything
+        try:
+            Image.Exif().load(picture.info.get("exif", b""))  # what went wrong on opening is forgotten
+            value: Any = picture.getexif().get(ORIENTATION)
+        except Exception:
+            return None, True
+    valid = isinstance(value, int) and 1 <= value <= 8
+    return (value, False) if valid else (None, bool(caught))
+
+
+def read_image(path: Path, white: int | None = None) -> NDArray[np.uint8]:
     """Read an image file as RGB `(h, w, 3)`, turned upright as its EXIF data says.
 
-    Grey is replicated, transparency dropped, 16-bit grey mapped from 0..65535 to 0..255.
+    Grey is replicated and transparency dropped. Of a 16-bit grey file the levels from 0 to `white` become 0
+    to 255. A photo's second frame (MPO) is left out.
+
+    Args:
+        path: The file.
+        white: The level that becomes 255; None takes 4095 (12 bit) for a file that has no higher one, with a
+            `DataWarning`, and 65535 for others.
 
     Raises:
-        DataError: If the file is missing, no image, damaged, or neither 8 nor 16 bit.
+        DataError: If the file is missing, no image, damaged, too large, of several pages, neither 8 nor 16
+            bit, or has levels above `white`.
     """
-    return _to_rgb(_open(path), str(path))
+    rgb, found, picture = read_with_white(path, white)
+    if found == WHITE_12 and white is None:
+        warnings.warn(f"{path}: {TWELVE_BIT}", DataWarning, stacklevel=2)
+    if picture.exif_damaged:
+        warnings.warn(f"{path}: {UNTURNED}", DataWarning, stacklevel=2)
+    return rgb
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask file as `(h, w)`: True above `MASK_THRESHOLD` of 255, or at 1 if there are only 0 and 1.
+def read_with_white(path: Path, white: int | None = None) -> tuple[NDArray[np.uint8], int, Picture]:
+    """Read an image as `read_image` does, without its warnings.
+
+    Returns:
+        RGB `(h, w, 3)`; the level that became 255, which is 255 for 8 bit and for a file that is all black;
+        and the file.
 
     Raises:
-        DataError: As `read_image` does, or if it holds other values, but none above `MASK_THRESHOLD`.
+        DataError: As `read_image` does.
     """
-    picture = _open(path)
-    rgb = _to_rgb(picture, str(path))
-    one_channel = picture.mode in ("1", "L", "P") or picture.mode.startswith("I")
-    values = np.asarray(picture) if one_channel else rgb  # a palette's indices: many 0/1 masks have one
-    if values.max() <= 1:
-        return values.reshape(*rgb.shape[:2], -1).max(axis=2) == 1
-    mask = rgb.max(axis=2) > MASK_THRESHOLD
-    if not mask.any():
-        raise DataError(
-            f"{path}: a mask with values up to {values.max()}; write 255 where it is anomalous, or 1 in a "
-            "file of 0 and 1"
-        )
-    return mask
+    picture = decode(path, str(path))
+    if picture.pages > 1 and picture.format != "MPO":  # MPO: a phone's photo with its depth or brightness
+        raise DataError(f"{path}: an image of {picture.pages} pages; save each as a file of its own")
+    rgb, found = _to_rgb(picture.pixels, str(path), white)
+    if picture.cut and 0 < rgb.max() < 16:
+        raise DataError(f"{path}: 12 bit in a colour file of 16 bit; save it with 8 bit a channel")
+    return rgb, found, picture
 
 
-def resize_image(image: NDArray[np.uint8] | NDArray[np.uint16] | Image.Image, size: int) -> NDArray[np.uint8]:
+def resize_image(
+    image: NDArray[np.uint8] | NDArray[np.uint16] | Image.Image, size: int, white: int = WHITE_16
+) -> NDArray[np.uint8]:
     """Make an image square: the rule for training images and for new images alike.
 
     Each side is resampled on its own (bicubic, anti-aliased where it shrinks), so the aspect ratio is not
     kept, as in the thesis (4.1). An image that has the size already is returned pixel for pixel.
 
     Args:
-        image: `(h, w)`, `(h, w, 1)` or `(h, w, 3)`, uint8 or uint16 (0..65535 becomes 0..255), or a picture.
+        image: `(h, w)`, `(h, w, 1)` or `(h, w, 3)`, uint8 or uint16, or a picture.
         size: Side of the result in pixels.
+        white: The level of 16-bit images that becomes 255.
 
     Returns:
         RGB `(size, size, 3)`, a fresh array.
 
     Raises:
-        DataError: If the array has another shape or dtype.
+        DataError: If the array has another shape or dtype, or levels above `white`.
     """
-    rgb = _to_rgb(image, "image") if isinstance(image, Image.Image) else _array_to_rgb(image)
+    if isinstance(image, Image.Image):
+        rgb, _ = _to_rgb(image, "image", white)
+    else:
+        rgb = _array_to_rgb(image, "image", white)
     if rgb.shape[:2] == (size, size):
         return rgb.copy()
     return np.array(Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC))
@@ -117,31 +217,45 @@ def _overlap(source: int, target: int) -> NDArray[np.float64]:
     return np.maximum(end - begin, 0).astype(np.float64)
 
 
-def _open(path: Path) -> Image.Image:
+def deep_levels(pixels: Image.Image, name: str) -> NDArray[np.uint16] | None:
+    """The levels `(h, w)` of a 16-bit grey picture, None if it has 8 bit.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    if pixels.mode == "F":
+        raise DataError(f"{name}: a floating-point image; convert it to 8 or 16 bit")
+    if pixels.mode != "I" and not pixels.mode.startswith("I;16"):
+        return None
+    values = np.asarray(pixels)
+    if values.min() < 0 or values.max() > WHITE_16:
+        raise DataError(f"{name}: values {values.min()}..{values.max()}; convert it to 8 or 16 bit")
+    return values.astype(np.uint16)
+
+
+def _to_rgb(pixels: Image.Image, name: str, white: int | None) -> tuple[NDArray[np.uint8], int]:
+    """RGB, and the level that became 255; 255 for 8 bit, and for a picture that is all black."""
+    deep = deep_levels(pixels, name)
+    if deep is None:
+        return to_rgb8(pixels, name), 255
+    high = int(deep.max())
+    white = white or (WHITE_12 if high <= WHITE_12 else WHITE_16)
+    return _array_to_rgb(deep, name, white), white if high else 255
+
+
+def to_rgb8(pixels: Image.Image, name: str, mode: str = "RGB") -> NDArray[np.uint8]:
+    """The picture in another mode, RGB or RGBA, `(h, w, 3 or 4)`.
+
+    Raises:
+        DataError: If Pillow cannot convert it.
+    """
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected an image") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(str(path), "the file").rstrip(".") or type(error).__name__
-        raise DataError(f"{path}: not a readable image ({reason}); replace or remove it") from error
+        return np.array(pixels.convert(mode))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{name}: colours of the kind {pixels.mode}; save it as RGB") from error
 
 
-def _to_rgb(picture: Image.Image, what: str) -> NDArray[np.uint8]:
-    if picture.mode == "F":
-        raise DataError(f"{what}: a floating-point image; convert it to 8 or 16 bit")
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise DataError(f"{what}: values {values.min()}..{values.max()}; convert it to 8 or 16 bit")
-        return _array_to_rgb(values.astype(np.uint16))
-    return np.array(picture.convert("RGB"))
-
-
-def _array_to_rgb(array: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8]:
+def _array_to_rgb(array: NDArray[np.uint8] | NDArray[np.uint16], name: str, white: int) -> NDArray[np.uint8]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3) or array.dtype not in (np.uint8, np.uint16):
@@ -150,5 +264,10 @@ def _array_to_rgb(array: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.u
             "expected uint8 or uint16 of shape (h, w), (h, w, 1) or (h, w, 3)"
         )
     if array.dtype == np.uint16:
-        array = np.round(array / 257).astype(np.uint8)
+        if array.size and array.max() > white:
+            raise DataError(
+                f"{name}: levels up to {array.max()}, above {white}, the white of this data; "
+                "bring it to the range of the other images"
+            )
+        array = np.round(array / (white / 255)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)), dtype=np.uint8)

@@ -6,11 +6,12 @@ the unevenness is plain to see; their truth counts as unknown.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
-from nbs_env.data.images import image_files, read_mask
-from nbs_env.data.reading import Collection, Request, by_stem, reject_orphans, subfolders
+from nbs_env.data.folders import by_stem, child, image_files, orphan, subfolders
+from nbs_env.data.reading import Collection, Request
 
 PREFIX = "MT_"
 FREE = "Free"
@@ -36,9 +37,9 @@ def read(request: Request) -> AnomalyDataset:
             raise DataError(f"{home}: no category {request.category!r}; choose one of {', '.join(defects)}")
         kinds = [kind for kind in kinds if kind in (chosen, FREE)]
         name = f"{name}/{chosen}"
-    collection = Collection(name, request.image_size, request.min_side)
+    collection = Collection(name, request.image_size, request.min_side, request.mask_values)
     for kind in kinds:
-        _add_kind(collection, home / f"{PREFIX}{kind}" / "Imgs", kind)
+        _add_kind(collection, child(home, f"{PREFIX}{kind}", "Imgs"), kind)
     return collection.dataset()
 
 
@@ -46,12 +47,13 @@ def _add_kind(collection: Collection, folder: Path, kind: str) -> None:
     files = image_files(folder)
     masks = by_stem(file for file in files if file.suffix.lower() == ".png")
     images = by_stem(file for file in files if file.suffix.lower() != ".png")
-    reject_orphans(masks, images)
+    for stem, mask in masks.items():
+        if stem not in images:
+            raise orphan(mask)
     for stem, file in images.items():
         if stem not in masks:
             raise DataError(f"{file}: no mask; expected {stem}.png beside it, so add it or remove the image")
-        if kind == FREE:
-            collection.add(file, f"{kind}/{stem}", GOOD, masks[stem])
-        else:
-            known = read_mask(masks[stem]).any()
-            collection.add(file, f"{kind}/{stem}", kind, masks[stem] if known else None)
+        pair = collection.read(file, masks[stem])
+        if kind != FREE and pair.truth is not None and not pair.truth.any():
+            pair = replace(pair, truth=None)
+        collection.add(pair, f"{kind}/{stem}", GOOD if kind == FREE else kind)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,10 @@ def read_idx(file: Path) -> np.ndarray:
         zeros, kind, dimensions = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
         array = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-        if zeros or kind != 8 or array.size != int(np.prod(shape)):
+        if zeros or kind != 8 or array.size != math.prod(shape):
             raise ValueError("not an idx file of bytes")
         return array.reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
+    except Exception as error:  # gzip alone raises OSError, EOFError, struct.error and zlib.error
         raise DataError(f"{file}: not a readable idx file ({error}); download it again") from error
 
 
@@ -51,7 +51,11 @@ def read(root: Path) -> tuple[np.ndarray, np.ndarray]:
         if not found:
             raise DataError(f"{root} lacks {name}.gz; expected {', '.join(FILES)}, gzipped or not")
         arrays.append(read_idx(found[0]))
+    side = arrays[0].shape[1:]
+    for name, array in zip(FILES, arrays, strict=True):
+        if len(side) != 2 or array.shape[1:] != (side if "images" in name else ()):
+            raise DataError(f"{root}: {name} has the shape {array.shape}; download it again")
     images, labels = np.concatenate(arrays[::2]), np.concatenate(arrays[1::2]).astype(np.int64)
-    if len(images) != len(labels) or images.ndim != 3:
+    if len(images) != len(labels):
         raise DataError(f"{root}: {len(images)} images but {len(labels)} labels; download the files again")
     return images, labels

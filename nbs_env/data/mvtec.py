@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
-from nbs_env.data.images import image_files
-from nbs_env.data.reading import Collection, Request, by_stem, reject_orphans, subfolders
+from nbs_env.data.folders import by_stem, child, entries, image_files, masks_of, subfolders, warn_left_out
+from nbs_env.data.reading import Collection, Request
 
 
 def read(request: Request) -> AnomalyDataset:
@@ -54,7 +54,7 @@ def find_category(request: Request) -> Path:
 
 def is_layout(directory: Path) -> bool:
     """Whether a folder has the MVTec layout, that is a `test` folder."""
-    return (directory / "test").is_dir()
+    return child(directory, "test").is_dir()
 
 
 def read_layout(home: Path, name: str, request: Request) -> AnomalyDataset:
@@ -63,26 +63,27 @@ def read_layout(home: Path, name: str, request: Request) -> AnomalyDataset:
     Raises:
         DataError: If a defective image lacks its mask, a mask its image, or a file cannot be used.
     """
-    collection = Collection(name, request.image_size, request.min_side)
-    kinds = subfolders(home / "test")
+    collection = Collection(name, request.image_size, request.min_side, request.mask_values)
+    test, truths = child(home, "test"), child(home, "ground_truth")
+    kinds = subfolders(test)
     if not kinds:
-        raise DataError(f"{home / 'test'}: no folder inside; expected good/ and one for each defect kind")
-    for folder in subfolders(home / "ground_truth"):
-        if not (home / "test" / folder.name).is_dir():
+        raise DataError(f"{test}: no folder inside; expected good/ and one for each defect kind")
+    warn_left_out(test, [path for path in entries(test) if path not in kinds])
+    for folder in subfolders(truths):
+        if not child(test, folder.name).is_dir():
             raise DataError(f"{folder}: masks without images; add test/{folder.name}/ or remove them")
     for folder in kinds:
+        kind = GOOD if folder.name.lower() == GOOD else folder.name
+        drawn = child(truths, kind)
         images = by_stem(image_files(folder))
-        masks: dict[str, Path] = {}
-        if folder.name != GOOD:
-            masks = by_stem(image_files(home / "ground_truth" / folder.name), ending="_mask")
-            reject_orphans(masks, images)
+        masks = masks_of(drawn, images, ("_mask", "")) if kind != GOOD or drawn.is_dir() else {}
         for stem, file in images.items():
-            if folder.name != GOOD and stem not in masks:
+            if kind != GOOD and stem not in masks:
                 raise DataError(
-                    f"{file}: no mask; expected ground_truth/{folder.name}/{stem}_mask.png, "
+                    f"{file}: no mask; expected ground_truth/{kind}/{stem}_mask.png, "
                     "so add it or remove the image"
                 )
-            collection.add(file, f"{folder.name}/{stem}", folder.name, masks.get(stem))
+            collection.add(collection.read(file, masks.get(stem)), f"{kind}/{stem}", kind)
     return collection.dataset()
 
 
@@ -106,6 +107,6 @@ def normal_training_images(
     request = Request("mvtec", root=root, category=category, image_size=image_size, min_side=min_side)
     home = find_category(request)
     collection = Collection(f"mvtec/{home.name}/train", image_size, min_side)
-    for stem, file in by_stem(image_files(home / "train" / GOOD)).items():
-        collection.add(file, stem, GOOD, None)
+    for stem, file in by_stem(image_files(child(home, "train", GOOD))).items():
+        collection.add(collection.read(file, None), stem, GOOD)
     return collection.dataset().images

@@ -10,8 +10,8 @@ The microscope's caption is cut off already; the two heights differ, and all ima
 from __future__ import annotations
 
 from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
-from nbs_env.data.images import image_files
-from nbs_env.data.reading import Collection, Request, by_stem, reject_orphans
+from nbs_env.data.folders import by_stem, child, image_files, masks_of
+from nbs_env.data.reading import Collection, Request
 
 
 def read(request: Request) -> AnomalyDataset:
@@ -23,17 +23,16 @@ def read(request: Request) -> AnomalyDataset:
     """
     request.without_category()
     home = request.find(
-        lambda place: (place / "Anomalous" / "images").is_dir() and (place / "Normal").is_dir(),
+        lambda place: child(place, "Anomalous", "images").is_dir() and child(place, "Normal").is_dir(),
         "Normal/, Anomalous/images/ and Anomalous/gt/",
     )
-    images = by_stem(image_files(home / "Anomalous" / "images"))
-    masks = by_stem(image_files(home / "Anomalous" / "gt"), ending="_gt")
-    reject_orphans(masks, images)
-    collection = Collection(request.name, request.image_size, request.min_side)
+    images = by_stem(image_files(child(home, "Anomalous", "images")))
+    masks = masks_of(child(home, "Anomalous", "gt"), images, ("_gt",))
+    collection = Collection(request.name, request.image_size, request.min_side, request.mask_values)
     for stem, file in images.items():
         if stem not in masks:
             raise DataError(f"{file}: no mask; expected Anomalous/gt/{stem}_gt.png, so add it")
-        collection.add(file, f"Anomalous/{stem}", "anomalous", masks[stem])
-    for stem, file in by_stem(image_files(home / "Normal")).items():
-        collection.add(file, f"Normal/{stem}", GOOD, None)
+        collection.add(collection.read(file, masks[stem]), f"Anomalous/{stem}", "anomalous")
+    for stem, file in by_stem(image_files(child(home, "Normal"))).items():
+        collection.add(collection.read(file, None), f"Normal/{stem}", GOOD)
     return collection.dataset()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
-from nbs_env.data.images import read_image, read_mask, resize_image, resize_mask
+from nbs_env.data import masks
+from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, DataWarning, some
+from nbs_env.data.folders import by_stem as by_stem  # commands take it from here
+from nbs_env.data.images import (
+    UNTURNED,
+    WHITE_12,
+    WHITE_16,
+    read_image,
+    read_with_white,
+    resize_image,
+    resize_mask,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,13 @@ class Request:
     """Number of images that are made rather than read."""
     difficulty: float = 0.5
     """How hard the defects of made images are to find, from 0 to 1."""
+    mask_values: tuple[int, ...] = ()
+    """The stored values of mask files that are anomalous; none given: a mask is read as it looks."""
+
+    def without_mask_values(self) -> None:
+        """Raise `DataError` if values were chosen where masks are no image files."""
+        if self.mask_values:
+            raise DataError(f"{self.name} has no mask files of its own; leave out mask_values")
 
     def without_category(self) -> None:
         """Raise `DataError` if a category was asked for where there are none."""
@@ -92,50 +110,156 @@ class _Stack:
 
 
 @dataclass
+class Whites:
+    """Which levels became 255 in the files of one data set: one range for all that have 16 bit."""
+
+    name: str
+    """The data set, for messages."""
+    _files: dict[int, list[Path]] = field(default_factory=dict)
+
+    def add(self, file: Path, white: int) -> None:
+        """Take in that `white` became 255 in a file.
+
+        Raises:
+            DataError: If other files have another range.
+        """
+        self._files.setdefault(white, []).append(file)
+        if WHITE_12 in self._files and WHITE_16 in self._files:
+            raise DataError(
+                f"{self._files[WHITE_12][0]}: no level of 16 bit above 4095, so 12 bit, but "
+                f"{self._files[WHITE_16][0].name} has 16; save both with one range, or with 8 bit"
+            )
+
+    def close(self) -> int:
+        """The level that became 255; a `DataWarning` says so for 12 bit."""
+        twelve = [file.name for file in self._files.get(WHITE_12, [])]
+        if twelve:
+            warnings.warn(
+                f"{self.name}: no level of 16 bit above 4095 in {some(twelve)}, so 0..4095 became 0..255",
+                DataWarning,
+                stacklevel=3,
+            )
+        return max(self._files, default=255)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and what is known of its anomalies, checked."""
+
+    file: Path
+    """The image's."""
+    image: NDArray[np.uint8]
+    """RGB `(h, w, 3)`."""
+    truth: NDArray[np.bool_] | None
+    """True where it is anomalous, `(h, w)`; None if that is not known."""
+
+
+@dataclass
 class Collection:
     """Reads, checks and resizes the images of a data set one after the other."""
 
     name: str
     image_size: int
     min_side: int
+    mask_values: tuple[int, ...] = ()
     _images: _Stack = field(default_factory=_Stack)
     _masks: _Stack = field(default_factory=_Stack)
     _has_mask: list[bool] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _kinds: list[str] = field(default_factory=list)
     _sizes: list[tuple[int, int]] = field(default_factory=list)
+    _anomalous: bool = False
+    _vanished: list[str] = field(default_factory=list)
+    _keeping_size: int = 0
+    _mostly: list[str] = field(default_factory=list)
+    _unturned: list[str] = field(default_factory=list)
 
-    def add(self, file: Path, name: str, kind: str, mask: Path | NDArray[np.bool_] | None) -> None:
-        """Add the image of a file.
+    def __post_init__(self) -> None:
+        """Begin with no levels."""
+        self._whites = Whites(self.name)
+
+    def read(self, file: Path, mask: Path | NDArray[np.bool_] | None) -> Pair:
+        """Read an image and its mask.
 
         Args:
             file: The image.
-            name: Its name in the data set.
-            kind: Its defect kind. A `good` image has an empty mask that need not be given.
-            mask: A mask file or an array `(h, w)`; None where the truth is unknown, or the image is good.
+            mask: A mask file or an array `(h, w)`; None where there is none.
 
         Raises:
-            DataError: If a file cannot be read, the image is too small, or the mask has another size.
+            DataError: If a file cannot be read, the image is too small, the range of its levels is not that
+                of the others, or the mask has another size or cannot be understood.
         """
-        image = read_large(file, self.min_side)
-        height, width = image.shape[:2]
-        truth = read_mask(mask) if isinstance(mask, Path) else mask
-        if truth is not None and truth.shape != (height, width):
-            where = mask if isinstance(mask, Path) else f"mask of {file}"
+        image, white, picture = read_with_white(file)
+        _reject_small(file, image, self.min_side)
+        self._whites.add(file, white)
+        damaged = [picture]
+        truth = None if isinstance(mask, Path) else mask
+        if isinstance(mask, Path):
+            drawn = masks.open_mask(mask)
+            # Before a mask's content is judged: sizes tell more.
+            masks.reject_other_size(drawn, picture, marks=False)
+            truth = masks.marked(drawn, self.mask_values)
+            masks.reject_other_size(drawn, picture, marks=bool(truth.any()))
+            damaged.append(drawn)
+            if truth.mean() > 0.5:
+                self._mostly.append(mask.name)
+        elif truth is not None and truth.shape != image.shape[:2]:
             raise DataError(
-                f"{where}: {truth.shape[1]}x{truth.shape[0]} pixels, but its image {file.name} has "
-                f"{width}x{height}; make them equal"
+                f"mask of {file}: {truth.shape[1]}x{truth.shape[0]} pixels, but its image {file.name} has "
+                f"{image.shape[1]}x{image.shape[0]}; make them equal"
             )
-        self._images.append(resize_image(image, self.image_size))
-        self._has_mask.append(truth is not None or kind == GOOD)
-        empty = np.zeros((self.image_size, self.image_size), dtype=np.bool_)
-        self._masks.append(empty if truth is None else resize_mask(truth, self.image_size))
+        self._unturned += [Path(one.name).name for one in damaged if one.exif_damaged]
+        return Pair(file, image, truth)
+
+    def add(self, pair: Pair, name: str, kind: str) -> None:
+        """Add an image.
+
+        A defect that vanishes at this image size leaves the truth of its image unknown.
+
+        Args:
+            pair: The image and its truth.
+            name: Its name in the data set.
+            kind: Its defect kind. A `good` image is known to be so without a mask.
+
+        Raises:
+            DataError: If a `good` image has a mask that is not empty.
+        """
+        size, truth = self.image_size, pair.truth
+        if kind == GOOD and truth is not None and truth.any():
+            raise DataError(
+                f"{pair.file}: among the good images, but its mask marks a defect; move it or clear the mask"
+            )
+        small = np.zeros((size, size), dtype=np.bool_) if truth is None else resize_mask(truth, size)
+        vanished = False
+        if truth is not None and truth.any() and not small.any():
+            vanished = True
+            self._vanished.append(name)
+            self._keeping_size = _keeping_size(truth, max(size, self._keeping_size))
+        self._anomalous |= bool(small.any())
+        self._images.append(resize_image(pair.image, size))
+        self._has_mask.append(not vanished and (truth is not None or kind == GOOD))
+        self._masks.append(small)
         self._names.append(name)
         self._kinds.append(kind)
-        self._sizes.append((height, width))
+        self._sizes.append(pair.image.shape[:2])
 
     def dataset(self) -> AnomalyDataset:
-        """All images added; past `ON_DISC` bytes on disc."""
+        """All images added; past `ON_DISC` bytes on disc. A `DataWarning` says what may not be as was meant.
+
+        Raises:
+            DataError: If every defect vanishes at this image size.
+        """
+        lost = (
+            f"{self.name}: too thin for image_size {self.image_size}: the defects in {some(self._vanished)}"
+        )
+        if self._vanished and not self._anomalous:
+            raise DataError(f"{lost}, so none is left; image_size {self._keeping_size} keeps them")
+        if self._vanished:
+            _warn(f"{lost}; they count as without a mask, and image_size {self._keeping_size} keeps them")
+        if self._mostly:
+            _warn(f"{self.name}: mask {some(self._mostly)}: {masks.INVERTED}")
+        if self._unturned:
+            _warn(f"{self.name}: {some(self._unturned)}: {UNTURNED}")
         side = self.image_size
         return AnomalyDataset(
             name=self.name,
@@ -145,51 +269,36 @@ class Collection:
             names=tuple(self._names),
             kinds=tuple(self._kinds),
             sizes=tuple(self._sizes),
+            white=self._whites.close(),
         )
 
 
-def read_large(file: Path, min_side: int) -> NDArray[np.uint8]:
+def _warn(message: str) -> None:
+    warnings.warn(message, DataWarning, stacklevel=3)
+
+
+def _keeping_size(truth: NDArray[np.bool_], size: int) -> int:
+    """A side in pixels, `size` or larger, at which a mask keeps an anomalous pixel; its own side does."""
+    while not resize_mask(truth, size).any():
+        size = (size * 5 // 4 // 64 + 1) * 64
+    return size
+
+
+def read_large(file: Path, min_side: int, white: int | None = None) -> NDArray[np.uint8]:
     """Read an image as `read_image` does, `(h, w, 3)`, that a patch fits into.
 
     Raises:
         DataError: If the file cannot be read, or a side is shorter than `min_side` pixels.
     """
-    image = read_image(file)
+    image = read_image(file, white)
+    _reject_small(file, image, min_side)
+    return image
+
+
+def _reject_small(file: Path, image: NDArray[np.uint8], min_side: int) -> None:
     height, width = image.shape[:2]
     if min(height, width) < min_side:
         raise DataError(
             f"{file}: {width}x{height} pixels, smaller than a patch; "
             f"expected at least {min_side} on each side, so remove or enlarge it"
         )
-    return image
-
-
-def by_stem(files: Iterable[Path], ending: str = "") -> dict[str, Path]:
-    """Map each file's stem, without an ending such as `_mask`, to the file.
-
-    Raises:
-        DataError: If two files share a stem, or a stem lacks the ending.
-    """
-    found: dict[str, Path] = {}
-    for file in files:
-        if not file.stem.endswith(ending):
-            raise DataError(f"{file}: its name should end in {ending}{file.suffix}; rename or remove it")
-        stem = file.stem.removesuffix(ending)
-        if stem in found:
-            raise DataError(f"{file}: {found[stem].name} has the same stem; rename or remove one of them")
-        found[stem] = file
-    return found
-
-
-def reject_orphans(masks: dict[str, Path], images: dict[str, Path]) -> None:
-    """Raise `DataError` if a mask belongs to no image."""
-    for stem, mask in masks.items():
-        if stem not in images:
-            raise DataError(f"{mask}: a mask without its image; add an image named {stem} or remove the mask")
-
-
-def subfolders(directory: Path) -> list[Path]:
-    """The visible subfolders of a directory, sorted; none where the directory is missing."""
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))

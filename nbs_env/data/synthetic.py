@@ -41,6 +41,7 @@ def read(request: Request) -> AnomalyDataset:
     Raises:
         DataError: If the texture is unknown, the count below 1 or the difficulty outside 0 to 1.
     """
+    request.without_mask_values()
     texture = request.category or "weave"
     if texture not in TEXTURES:
         raise DataError(f"synthetic has no texture {texture!r}; choose one of {', '.join(TEXTURES)}")

@@ -102,7 +102,10 @@ def test_mvtec_as_good_and_defective(tmp_path: Path) -> None:
     picture(tmp_path / "bolt" / "train" / "good" / "0.png", 10)
     picture(tmp_path / "bolt" / "test" / "good" / "0.png", 20)
     picture(tmp_path / "bolt" / "test" / "bent" / "0.png", 30)
-    picture(tmp_path / "bolt" / "ground_truth" / "bent" / "0_mask.png", 255)
+    mask = np.zeros((70, 70), np.uint8)
+    mask[10:60, 10:60] = 255
+    (tmp_path / "bolt" / "ground_truth" / "bent").mkdir(parents=True)
+    Image.fromarray(mask).save(tmp_path / "bolt" / "ground_truth" / "bent" / "0_mask.png")
     data = read_mvtec(tmp_path, 64, 3)["bolt"]
     assert data.names == (GOOD, "bent")
     shades = data.images[:, 0, 0, 0].tolist()

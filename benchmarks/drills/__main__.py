@@ -1,0 +1,112 @@
+"""Try what the commands promise: `python -m benchmarks.drills --out DIR`; exit code 1 if one was broken.
+
+Commands run in children of this process, on one thread each, with the autoencoder of Table 4.2 at a sixteenth
+of its width. DIR gets drills.md, the table with what was broken, and drills.json.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch._dynamo  # what optimisers import when they are first made, and all else that children need
+import tyro
+
+from benchmarks import ablations, policies, tables  # noqa: F401
+from benchmarks.drills.attacker import attacker
+from benchmarks.drills.disc import disc
+from benchmarks.drills.forks import command
+from benchmarks.drills.inputs import inputs
+from benchmarks.drills.kills import kills
+from benchmarks.drills.service import folder, threads
+from benchmarks.drills.small import COMMANDS, Row, furnish, thin_networks
+from benchmarks.report import machine
+from benchmarks.tables import markdown
+from nbs_env import checkpoint
+from nbs_env.runs import RunError, at_least
+from nbs_env.runs import command as surround
+
+GROUPS = ("kills", "inputs", "disc", "attacker", "threads", "folder")
+
+
+@dataclass(frozen=True)
+class DrillArgs:
+    """What to try, and where to put the table."""
+
+    out: Path
+    """Folder for drills.md and drills.json."""
+    groups: str = ",".join(GROUPS)
+    """Drills, separated by commas."""
+    kills: int = 100
+    """Kills of each command."""
+    images: int = 20_000
+    """Images of the large folder."""
+    seed: int = 0
+    """Of the moments of the kills."""
+
+
+def prepare(model: Path) -> Path:
+    """Furnish `model`, a finished run `done` included."""
+    furnish(model)
+    each = COMMANDS["train"]
+    outcome = command(each.module, *each.start.split(), cwd=model)
+    if outcome.code:
+        raise RunError(f"{each.title} ended with {outcome.code} before any drill: {outcome.err[-500:]}")
+    (model / "run").rename(model / "done")
+    return model
+
+
+def drills(args: DrillArgs, place: Path) -> Iterator[Row]:
+    """The rows of all groups asked for; `place` is a folder to work in."""
+    model = prepare(place / "model")
+    groups: dict[str, Callable[[], Iterator[Row]]] = {
+        "kills": lambda: kills(place / "kills", model, args.kills, args.seed),
+        "inputs": lambda: inputs(place / "inputs", model),
+        "disc": lambda: disc(place / "disc", model),
+        "attacker": lambda: attacker(place / "attacker", model),
+        "threads": threads,
+        "folder": lambda: folder(place / "folder", args.images),
+    }
+    for name in args.groups.split(","):
+        yield from groups[name]()
+
+
+def report(rows: list[Row], words: list[str], minutes: float) -> str:
+    """The table, and each promise that was not kept."""
+    cells = [["", "promise", "tried", "broken", ""]]
+    cells += [[row.group, row.promise, str(row.tried), str(len(row.broken)), row.remark] for row in rows]
+    broken = [f"- {row.group}: {each}\n" for row in rows for each in row.broken]
+    head = f"`python -m benchmarks.drills {' '.join(words)}`\n\n{machine('cpu')}; {minutes:.0f} minutes.\n\n"
+    return f"{head}{markdown(cells)}\n" + ("\nBroken:\n\n" + "".join(broken) if broken else "")
+
+
+@surround()
+def main() -> None:
+    """Run the drills, and write the table."""
+    args = tyro.cli(DrillArgs, description=__doc__)
+    at_least(1, kills=args.kills, images=args.images)
+    for name in args.groups.split(","):
+        if name not in GROUPS:
+            raise RunError(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    start, rows = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as place, thin_networks():
+        for row in drills(args, Path(place)):
+            rows.append(row)
+            print(f"{row.group}: {row.promise}: {row.tried} tried, {len(row.broken)} broken", flush=True)
+            text = report(rows, sys.argv[1:], (time.monotonic() - start) / 60)
+            checkpoint.save_text(text, args.out / "drills.md")
+            checkpoint.save_json([asdict(row) for row in rows], args.out / "drills.json")
+    print(text)
+    if any(row.broken for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""What lies in a folder: which files are images, and which are left out, by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from nbs_env.data.dataset import DataError, DataWarning, some
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Suffixes, in lower case, of the files that are taken for images."""
+JUNK = frozenset({"__MACOSX", "@eaDir"})
+"""Folders that archives and file servers add."""
+
+
+def visible(name: str) -> bool:
+    """Whether a name is one that a person gave: not hidden, not `._x.png`, not `__MACOSX`."""
+    return not name.startswith(".") and name not in JUNK
+
+
+def entries(directory: Path) -> list[Path]:
+    """What is visible in a directory, sorted; nothing where it is missing.
+
+    Raises:
+        DataError: If it cannot be listed.
+    """
+    if not directory.is_dir():
+        return []
+    try:
+        return sorted(path for path in directory.iterdir() if visible(path.name))
+    except OSError as error:
+        raise DataError(f"{directory}: cannot be listed ({error.strerror}); make it readable") from error
+
+
+def subfolders(directory: Path) -> list[Path]:
+    """The visible subfolders of a directory, sorted; none where the directory is missing."""
+    return [path for path in entries(directory) if path.is_dir()]
+
+
+def child(directory: Path, *names: str) -> Path:
+    """The folder `names[0]/names[1]/...` inside a directory, whatever its case; as named if it is not there.
+
+    Raises:
+        DataError: If there are two that differ in case alone, and none is exactly so named.
+    """
+    for name in names:
+        found = [path for path in subfolders(directory) if path.name.lower() == name.lower()]
+        exact = directory / name
+        if len(found) > 1 and exact not in found:
+            raise DataError(
+                f"{found[0]}: {found[1].name} differs in case alone; rename or remove one of them"
+            )
+        directory = found[0] if found and exact not in found else exact
+    return directory
+
+
+def is_dangling(path: Path) -> bool:
+    """Whether a path is a link to nothing."""
+    return path.is_symlink() and not path.exists()
+
+
+def warn_left_out(directory: Path, paths: Iterable[Path]) -> None:
+    """Name the files and folders in a directory that are not read, if there are any, in one `DataWarning`."""
+    names = [_described(path) for path in paths]
+    if names:
+        warnings.warn(
+            f"{directory}: left out: {some(names)} ({len(names)} in all)", DataWarning, stacklevel=3
+        )
+
+
+def _described(path: Path) -> str:
+    if is_dangling(path):
+        return f"{path.name} (a link to nothing)"
+    return f"{path.name}/" if path.is_dir() else path.name
+
+
+def image_files(directory: Path) -> list[Path]:
+    """List the image files of a directory, sorted by name.
+
+    Hidden files are skipped; subfolders, links to nothing and other files are named in a `DataWarning`.
+
+    Raises:
+        DataError: If the directory is missing or holds no image file.
+    """
+    return files_of(directory, SUFFIXES)
+
+
+def files_of(directory: Path, suffixes: tuple[str, ...], what: str = "image") -> list[Path]:
+    """`image_files` for any suffixes, in lower case."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory; expected one with {what} files")
+    there = entries(directory)
+    files = [path for path in there if path.suffix.lower() in suffixes and path.is_file()]
+    others = [path for path in there if path not in set(files)]
+    if not files:
+        left = f" ({some([_described(path) for path in others])})" if others else ""
+        raise DataError(
+            f"{directory}: no {what} file in this directory{left}; expected {', '.join(suffixes)}"
+        )
+    warn_left_out(directory, others)
+    return files
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """Map each file's stem to the file.
+
+    Raises:
+        DataError: If two files share a stem.
+    """
+    found: dict[str, Path] = {}
+    for file in files:
+        if file.stem in found:
+            raise DataError(
+                f"{file}: {found[file.stem].name} has the same stem; rename or remove one of them"
+            )
+        found[file.stem] = file
+    return found
+
+
+def masks_of(
+    directory: Path,
+    images: dict[str, Path],
+    endings: tuple[str, ...] = ("",),
+    suffixes: tuple[str, ...] = SUFFIXES,
+) -> dict[str, Path]:
+    """Find the masks of images, by the images' stems.
+
+    The mask of `001.jpg` is `001.png` or `001.jpg.png`, with one of the endings: `001_mask.png`. What looks
+    like the mask of an image and cannot be read never makes that image unlabelled.
+
+    Args:
+        directory: The masks' folder.
+        images: Image files by stem.
+        endings: What may stand behind the image's name; "" is nothing.
+        suffixes: Those of mask files, in lower case.
+
+    Raises:
+        DataError: If the directory is missing or holds no mask, a mask has no image or lacks the ending, two
+            masks belong to one image, or a mask is no file of a known type.
+    """
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such directory; expected one with mask files")
+    found: dict[str, Path] = {}
+    others = []
+    names = {file.name.lower(): stem for stem, file in images.items()}
+    for path in entries(directory):
+        stem = _image_of(path.stem if path.suffix.lower() in suffixes else path.name, names, images, endings)
+        # A link to nothing is taken for a mask here, and answered where it is read.
+        if path.suffix.lower() not in suffixes or path.is_dir():
+            others.append((path, _image_of(path.stem, names, images, endings) or stem))
+        elif stem is None:
+            raise orphan(path, endings)
+        elif stem in found:
+            raise DataError(f"{path}: {found[stem].name} has the same stem; rename or remove one of them")
+        else:
+            found[stem] = path
+    for path, stem in others:
+        if stem is not None and stem not in found:
+            raise DataError(
+                f"{path}: the mask of {images[stem].name} cannot be read; expected a file with one of "
+                f"{', '.join(suffixes)}, so save it as such"
+            )
+    if not found:
+        raise DataError(f"{directory}: no mask file in this directory; expected {', '.join(suffixes)}")
+    warn_left_out(directory, [path for path, _ in others])
+    return found
+
+
+def _image_of(
+    stem: str, names: dict[str, str], images: dict[str, Path], endings: tuple[str, ...]
+) -> str | None:
+    """The stem of the image that a mask of this stem belongs to."""
+    for ending in endings:
+        if stem.endswith(ending):
+            name = stem.removesuffix(ending)
+            if name in images:
+                return name
+            if name.lower() in names:
+                return names[name.lower()]
+    return None
+
+
+def orphan(path: Path, endings: tuple[str, ...] = ("",)) -> DataError:
+    """The error of a mask whose image is not there, or whose name lacks the ending."""
+    if not any(path.stem.endswith(ending) for ending in endings):
+        return DataError(f"{path}: its name should end in {endings[0]}{path.suffix}; rename or remove it")
+    ending = max((ending for ending in endings if path.stem.endswith(ending)), key=len)
+    stem = path.stem.removesuffix(ending)
+    return DataError(f"{path}: a mask without its image; add an image named {stem} or remove the mask")
