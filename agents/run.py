@@ -15,7 +15,7 @@ from tqdm import tqdm
 from agents.base import AgentError, agent_class, check_state
 from agents.scoring import finish, overlays, table
 from nbs_env import checkpoint
-from nbs_env.config import Config, check_types
+from nbs_env.config import Config, ConfigError, check_types
 from nbs_env.curves import Curves
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.env import PatchSamplingEnv, pick_device
@@ -176,7 +176,15 @@ def stored_run(directory: Path) -> tuple[RunArgs, Config, dict[str, Any]] | None
         stored = json.loads(file.read_text(encoding="utf-8"))
         run, config, options = stored["run"], Config(**stored["config"]), dict(stored["agent"])
         return RunArgs(**run, run_dir=directory, resume=True), config, options
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (
+        RunError,
+        ConfigError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise RunError(f"{file} does not hold the settings of a run; choose another --run-dir") from error
 
 

@@ -138,14 +138,20 @@ def open_run(
 
 
 @contextmanager
-def claim_all(directory: Path, places: Sequence[Path]) -> Iterator[None]:
+def claim_all(directory: Path, places: Sequence[Path], resumed: bool, known: Sequence[str]) -> Iterator[None]:
     """Claim the folder of several models, each in its place in there.
 
+    Args:
+        directory: the folder; it may hold other models already.
+        places: those of the models, whose own folders `open_run` sees to.
+        resumed: whether to go on.
+        known: names of the subfolders that models may have.
+
     Raises:
-        RunError: another process works there, or a place cannot be called so.
+        RunError: another process works there, it holds something else, or a place cannot be called so.
     """
     check_names(parent for place in places for parent in (place, place.parent))
-    with claim(directory, resumed=True):
+    with claim(directory, resumed or directory in places, ("table.md", *known)):
         yield
 
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import scipy.stats
 import torch
-from matplotlib.figure import Figure
 
 from nbs_env import checkpoint
+from nbs_env.pictures import new_figure
 
 REPS = 10_000
 History = list[dict[str, float]]
@@ -167,7 +167,7 @@ def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: P
     }
     for dataset in dict.fromkeys(key[0] for key in histories):
         agents = list(dict.fromkeys(agent for name, agent, _ in histories if name == dataset))
-        figure, efficiency = (Figure(figsize=size, layout="constrained") for size in ((11, 7), (6, 4)))
+        figure, efficiency = new_figure(11, 7), new_figure(6, 4)
         axes, axis = figure.subplots(2, 2), efficiency.subplots()
         for agent in agents:
             runs = [h for (name, a, _), h in histories.items() if (name, a) == (dataset, agent)]

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from matplotlib.figure import Figure
 from torch.profiler import profile, supported_activities
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -37,6 +36,7 @@ from nbs_env import checkpoint
 from nbs_env.config import PAPER
 from nbs_env.env import pick_device
 from nbs_env.networks import keep_freed_memory
+from nbs_env.pictures import new_figure
 from nbs_env.runs import RunError, command
 
 
@@ -164,7 +164,7 @@ def memory(updates: int, device: str, out: Path) -> None:
     for _ in tqdm(range(updates), unit="update"):
         play(env, rng)
         held.append(torch.cuda.memory_allocated(device) / 2**20 if device != "cpu" else status("VmRSS"))
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = new_figure(8, 4)
     axes = figure.subplots()
     axes.plot(held)
     axes.set(xlabel="update", ylabel="memory held, MiB", ylim=(0, None))

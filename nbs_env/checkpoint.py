@@ -24,9 +24,11 @@ class CheckpointError(ValueError):
 class WriteError(OSError):
     """A file that cannot be written; the message names it, the reason and the remedy."""
 
-    def __init__(self, path: Path, reason: Exception) -> None:
-        why = getattr(reason, "strerror", None) or (str(reason).splitlines() or ["no reason given"])[0]
-        super().__init__(f"{path} cannot be written ({why}); make room there, or choose another folder")
+
+def unwritable(path: Path, reason: Exception) -> WriteError:
+    """The error of a file that cannot be written."""
+    why = getattr(reason, "strerror", None) or (str(reason).splitlines() or ["no reason given"])[0]
+    return WriteError(f"{path} cannot be written ({why}); make room there, or choose another folder")
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -45,7 +47,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and not isinstance(error, WriteError):
-            raise WriteError(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -79,7 +81,7 @@ def save(state: dict[str, Any], path: Path) -> None:
         try:
             torch.save(state, part)
         except RuntimeError as error:  # what PyTorch makes of a full disc
-            raise WriteError(path, error) from error
+            raise unwritable(path, error) from error
 
     replace_file(path, write)
 

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
-from nbs_env.checkpoint import WriteError
+from nbs_env.checkpoint import unwritable
 
 _count = itertools.count()
 
@@ -56,7 +56,7 @@ class Curves:
             self._records.write(event.SerializeToString())
             self._file.flush()
         except OSError as error:
-            raise WriteError(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def __enter__(self) -> Curves:
         return self
@@ -68,4 +68,4 @@ class Curves:
             self._file.close()
         except OSError as failed:
             if error is None:
-                raise WriteError(self.path, failed) from failed
+                raise unwritable(self.path, failed) from failed

@@ -1,7 +1,9 @@
 """Pictures of predictions: heat maps, outlines and sheets that put them side by side."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -160,6 +162,20 @@ def overlay_sheet(
             sheet.paste(picture, (_MARGIN + column * (tile + _GAP), y))
         y += row[0].height + _GAP
     return sheet
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty `matplotlib.figure.Figure` of so many inches; no backend is chosen, whatever MPLBACKEND says.
+
+    A notebook hands that variable to its commands, and Matplotlib cannot be imported without that backend.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        from matplotlib.figure import Figure
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _row(

@@ -15,6 +15,7 @@ from torch import nn
 
 import nbs_env.autoencoder
 import nbs_env.profiles
+import train
 from nbs_env.autoencoder import Autoencoder
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
@@ -215,3 +216,34 @@ def mine(folder: Path, tmp_path: Path) -> Path:
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
     return tmp_path / "mine"
+
+
+Main = Callable[..., None]
+
+
+@pytest.fixture
+def main(folder: Path, monkeypatch: pytest.MonkeyPatch, thin_autoencoder: None) -> Main:
+    """`train.main` with the command line of `TINY` on `folder`, changes given as keywords."""
+
+    def call(**changes: Any) -> None:
+        monkeypatch.setattr("sys.argv", ["train.py", *arguments(**{"data_root": folder} | changes)])
+        train.main()
+
+    return call
+
+
+@pytest.fixture
+def error(main: Main, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call `main`; the one line it fails with."""
+
+    def call(**changes: Any) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main(**changes)
+        assert end.value.code == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if line and "update/s" not in line]
+        assert len(lines) == 1
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return call

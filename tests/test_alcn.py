@@ -17,6 +17,7 @@ from baselines.alcn import networks
 from baselines.alcn.networks import Denoiser, NoiseGenerator, SizeError, sides
 from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, TrainingError, blend
 from nbs_env import checkpoint
+from nbs_env.runs import claim
 
 SMALL = ALCNConfig(size=16, batch_size=8, denoiser_lr=1e-3, noise_lr=1e-3)
 
@@ -270,6 +271,40 @@ def test_a_killed_command_goes_on(
     monkeypatch.setattr(ALCN, "train_epoch", original)
     main(*words, tmp_path / "killed", "--resume")
     same_bits(*(checkpoint.load(tmp_path / n / "alcn" / "a" / "checkpoint.pt") for n in ("whole", "killed")))
+
+
+def test_the_images_may_lie_elsewhere(
+    main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--classes", "a", "--noise", "none", "--run-dir", tmp_path / "run")
+    main(*words)
+    pictures = (tmp_path / "run" / "none" / "a" / "pictures.png").read_bytes()
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    again = (*words, "--resume", "--data-root", tmp_path / "elsewhere")
+    main(*again)
+    assert (tmp_path / "run" / "none" / "a" / "pictures.png").read_bytes() == pictures
+    Image.new("RGB", (20, 20)).save(tmp_path / "elsewhere" / "b" / "0.png")
+    for more, message in (
+        ((), "elsewhere no longer holds what"),
+        (("--seed", "1"), "checkpoint.pt was made with seed = 0, not 1"),
+    ):
+        with pytest.raises(SystemExit):
+            main(*again, *more)
+        assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_else(
+    main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--classes", "a", "--noise", "none", "--run-dir", tmp_path / "run")
+    main(*words)
+    main(*words, "--noise", "speckle")  # another model beside it
+    (tmp_path / "run" / "config.json").touch()
+    with claim(tmp_path / "other"):
+        for place, message in (("run", "already holds a run;"), ("other", "another process works on it")):
+            with pytest.raises(SystemExit):
+                main(*words, "--noise", "gaussian", "--run-dir", tmp_path / place)
+            assert message in capsys.readouterr().err
 
 
 def test_a_finished_model_is_only_scored_again(

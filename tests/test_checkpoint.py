@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import pickle
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nbs_env import checkpoint
-from nbs_env.checkpoint import CheckpointError
+from nbs_env.checkpoint import CheckpointError, WriteError
+from nbs_env.curves import Curves
+from nbs_env.pictures import new_figure
 
 
 def test_round_trip(tmp_path: Path, same_bits: Callable[..., None]) -> None:
@@ -75,7 +83,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disc full"):
         checkpoint.replace_file(path, fail)
     assert path.read_text() == '{\n  "a": 1\n}\n'
-    checkpoint.save_json({"a": 2}, path)  # what was left behind does not disturb
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    checkpoint.save_json({"a": 2}, path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -89,3 +98,76 @@ def test_pictures_are_lossless_png_in_new_folders(tmp_path: Path) -> None:
         assert a.format == b.format == "PNG"
         np.testing.assert_array_equal(np.asarray(a), colour)
         np.testing.assert_array_equal(np.asarray(b), np.where(mask, 255, 0))
+
+
+@contextmanager
+def full_disc(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes; Python ignores the signal, so that writing fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _figure(path: Path, value: int) -> None:
+    figure = new_figure(2, 2)
+    figure.subplots().plot([0, value])
+    checkpoint.save_figure(figure, path, dpi=50)
+
+
+WRITERS: dict[str, Callable[[Path, int], None]] = {
+    "a.json": lambda path, value: checkpoint.save_json([value] * 1000, path),
+    "a.csv": lambda path, value: checkpoint.save_text(f"{value}\r\n" * 1000, path),
+    "a.pt": lambda path, value: checkpoint.save({"a": torch.full((1000,), value)}, path),
+    "a.png": lambda path, value: checkpoint.save_picture(
+        np.random.default_rng(value).integers(256, size=(40, 40), dtype=np.uint8), path
+    ),
+    "figure.png": _figure,
+}
+
+
+@pytest.mark.parametrize("size", [0, 500])
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disc_is_one_error_and_spares_the_older_file(name: str, size: int, tmp_path: Path) -> None:
+    path, write = tmp_path / name, WRITERS[name]
+    write(path, 1)
+    before = path.read_bytes()
+    with (
+        full_disc(size),
+        pytest.raises(WriteError, match=rf"{name} cannot be written \(.*\); make room") as error,
+    ):
+        write(path, 2)
+    assert pickle.loads(pickle.dumps(error.value)).args == error.value.args  # as between processes
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    write(path, 2)
+    assert path.read_bytes() != before
+
+
+def test_a_full_disc_ends_the_curves_with_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(WriteError, match=r"events\.out.* cannot be written \(.*\); make room"):  # noqa: PT012, SIM117
+        with Curves(tmp_path) as curves, full_disc(300):
+            for step in range(50):
+                curves.add_scalar("loss", 0.5, step)
+    assert capsys.readouterr().err == ""
+
+
+def test_curves_are_read_back(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(256, size=(4, 6, 3), dtype=np.uint8)
+    for start in (0, 2):  # the second goes on after step 1 of the first
+        with Curves(tmp_path, purge_step=start) as curves:
+            for step in range(start, start + 4):
+                curves.add_scalar("loss", start + 0.25, step)
+            curves.add_image("shown", picture, 3)
+        time.sleep(1.1)  # files are told apart, and sorted, by the second
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert found == [(0, 0.25), (1, 0.25), *((step, 2.25) for step in range(2, 6))]
+    image = events.Images("shown")[-1]
+    with Image.open(io.BytesIO(image.encoded_image_string)) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), picture)

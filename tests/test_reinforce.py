@@ -1,4 +1,4 @@
-"""REINFORCE: closed forms, the supplement's proof, and tasks whose answer is known."""
+"""REINFORCE: what it learns from, its state, and tasks whose answer is known."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from agents.reinforce import (
     ACTIONS_BEFORE,
     Reinforce,
     ReinforceOptions,
-    discounted_returns,
-    policy_gradient_loss,
 )
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -72,83 +70,6 @@ class Toy(gymnasium.Env[np.ndarray, np.int64]):
 def copied(state: dict[str, Any], path: Path) -> dict[str, Any]:
     checkpoint.save(state, path)
     return checkpoint.load(path)
-
-
-# Returns and gradient
-
-
-def test_returns_against_slow_reference() -> None:
-    rewards = np.random.default_rng(0).normal(size=12)
-    for discount in (0.0, 0.5, 0.99, 1.0):
-        expected = [sum(discount ** (k - t) * rewards[k] for k in range(t, 12)) for t in range(12)]
-        np.testing.assert_allclose(discounted_returns(rewards, discount), expected)
-
-
-def test_returns_of_a_terminal_reward_are_a_geometric_series() -> None:
-    rewards = np.array([0, 0, 0, 8.0])
-    assert discounted_returns(rewards, 0.5).tolist() == [1, 2, 4, 8]
-
-
-def test_returns_are_not_normalised() -> None:
-    rewards = np.random.default_rng(1).normal(size=9)
-    np.testing.assert_allclose(
-        discounted_returns(5 * rewards, 0.9), 5 * discounted_returns(rewards, 0.9), rtol=1e-12
-    )
-    assert discounted_returns(np.ones(3), 1.0).tolist() == [3, 2, 1]
-
-
-def rollout(steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(steps, 9, dtype=torch.float64, generator=generator, requires_grad=True)
-    actions = torch.randint(9, (steps,), generator=generator)
-    return logits, actions, torch.randn(steps, dtype=torch.float64, generator=generator)
-
-
-def test_gradient_of_a_softmax_policy_in_closed_form() -> None:
-    """The gradient of -log pi(a) A with respect to the logits is (pi - onehot(a)) A."""
-    logits, actions, advantages = rollout(7)
-    policy_gradient_loss(logits, actions, advantages, 0.0).backward()
-    probabilities = logits.detach().exp() / logits.detach().exp().sum(dim=1, keepdim=True)
-    expected = probabilities.clone()
-    for t, action in enumerate(actions.tolist()):
-        expected[t, action] -= 1
-    expected *= advantages[:, None] / 7
-    torch.testing.assert_close(logits.grad, expected)
-
-
-def test_entropy_gradient_in_closed_form() -> None:
-    """The gradient of -H with respect to the logits is pi (log pi + H)."""
-    logits, actions, _ = rollout(5)
-    policy_gradient_loss(logits, actions, torch.zeros(5, dtype=torch.float64), 0.3).backward()
-    pi = logits.detach().softmax(dim=1)
-    entropy = -(pi * pi.log()).sum(dim=1, keepdim=True)
-    torch.testing.assert_close(logits.grad, 0.3 * pi * (pi.log() + entropy) / 5)
-
-
-def test_a_step_makes_what_paid_more_likely() -> None:
-    logits, actions, _ = rollout(6)
-    advantages = torch.tensor([1.0, -1, 1, -1, 1, -1], dtype=torch.float64)
-    policy_gradient_loss(logits, actions, advantages, 0.0).backward()
-    assert logits.grad is not None
-    after = (logits - 0.1 * logits.grad).softmax(dim=1)[range(6), actions]
-    before = logits.softmax(dim=1)[range(6), actions]
-    assert torch.sign(after - before).tolist() == advantages.tolist()
-
-
-def test_proof_of_the_supplement() -> None:
-    """Normalised returns forget a terminal reward k; ours are proportional to it."""
-
-    def gradient(k: float, normalise: bool) -> torch.Tensor:
-        logits, actions, _ = rollout(10)
-        returns = discounted_returns(np.array([0.0] * 9 + [k]), 0.99)
-        if normalise:
-            returns = (returns - returns.mean()) / returns.std()
-        policy_gradient_loss(logits, actions, torch.from_numpy(returns), 0.0).backward()
-        assert logits.grad is not None
-        return logits.grad
-
-    torch.testing.assert_close(gradient(0.1, normalise=True), gradient(7.0, normalise=True))
-    torch.testing.assert_close(70 * gradient(0.1, normalise=False), gradient(7.0, normalise=False))
 
 
 def capture_updates(agent: Reinforce, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:

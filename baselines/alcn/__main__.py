@@ -170,6 +170,8 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
 def pictures(model: ALCN, images: np.ndarray) -> np.ndarray:
     """Input, noise, their blend and the output (the paper's Figure 3), a row for each of `images`, uint8."""
     wanted = model.standardize(torch.from_numpy(images))
+    for network in model.networks.values():
+        network.eval()  # a model that was just restored still trains
     with torch.no_grad():
         noise = model.noise.sample(wanted, model.random)
     given, again = model.reconstruct(wanted, test_noise=True)
@@ -221,7 +223,7 @@ def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
         for noise in noises
         for name in names
     ]
-    with claim_all(directory, [place for *_, place in jobs]):
+    with claim_all(directory, [place for *_, place in jobs], args.resume, NOISES):
         figures = iter(train_all(train_one, jobs, args.workers))
         results = {noise: {name: next(figures) for name in names} for noise in noises}
         text = table(args, results)

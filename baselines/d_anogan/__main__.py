@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 from tqdm import tqdm
 
@@ -35,6 +34,7 @@ from nbs_env.curves import Curves
 from nbs_env.data.classes import ClassDataset
 from nbs_env.env import pick_device
 from nbs_env.metrics import image_auroc
+from nbs_env.pictures import new_figure
 from nbs_env.runs import RunError, at_least, command
 
 ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "wheel": 1.0, "folder": 0.9}
@@ -229,7 +229,7 @@ def plot(
     scores: dict[str, tuple[np.ndarray, np.ndarray]], swept: dict[str, Any], alpha: float, file: Path
 ) -> None:
     """ROC at the fixed alpha, and AUC over alpha; scores of (normal, anomalous) images by anomalous class."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = new_figure(10, 4.5)
     left, right = figure.subplots(1, 2)
     for name, (normal, anomalous) in scores.items():
         truth = np.repeat([0, 1], [len(normal), len(anomalous)])
@@ -276,7 +276,7 @@ def run(args: Args) -> dict[str, float]:
     places = [directory if len(groups) == 1 else directory / group[0] for group in groups]
     jobs = [(args, data, group, place) for group, place in zip(groups, places, strict=True)]
     results: dict[str, float] = {}
-    with claim_all(directory, places):
+    with claim_all(directory, places, args.resume, data.names):
         for figures in train_all(train_one, jobs, args.workers):
             results |= figures["auc"]
         text = table(args, results)

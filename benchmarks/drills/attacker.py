@@ -96,7 +96,7 @@ def attacker(place: Path, model: Path) -> Iterator[Row]:
     tried, broken = 0, []
     for name, file in TARGETS:
         each = COMMANDS[name]
-        source = furnished(place / name, model)
+        source = furnished(place / f"{name}-{Path(file).stem}", model)
         if file.startswith("run/"):
             outcome = command(each.module, *each.start.split(), cwd=source)
             assert outcome.code == 0, outcome.err

@@ -29,8 +29,8 @@ PLACES = (
     ("predict", "predictions.csv"),
 )  # fmt: skip
 """Command, and how the file is called that there is no space for."""
-SPACES = (1, 200, 2_000)
-"""Bytes of that file that the disc still takes, in turns."""
+SHARES = (0.0, 0.5)
+"""How much of that file the disc still takes, in turns."""
 TMPFS_KIB = (4, 64, 512, 1500, 5300, 5700)
 """Sizes of the small file systems."""
 
@@ -63,6 +63,7 @@ def no_space_for(name: str, space: int) -> None:
 def disc(place: Path, model: Path, count: int = len(PLACES)) -> Iterator[Row]:
     """Fill the disc at the first `count` places; small file systems, where they can be mounted."""
     expected: dict[str, dict[str, Any]] = {}
+    sizes: dict[str, dict[str, int]] = {}
     broken = []
     for number, (name, file) in enumerate(PLACES[:count]):
         each = COMMANDS[name]
@@ -71,8 +72,11 @@ def disc(place: Path, model: Path, count: int = len(PLACES)) -> Iterator[Row]:
             outcome = command(each.module, *each.start.split(), cwd=folder)
             assert outcome.code == 0, outcome.err
             expected[name] = content(folder / "run")
+            files = (path for path in (folder / "run").rglob("*") if path.is_file())
+            sizes[name] = {str(path): path.stat().st_size for path in files}
+        size = next(size for path, size in sizes[name].items() if f"/{file}" in path)
         folder = furnished(place / f"{name}-{number}", model)
-        before = partial(no_space_for, file, SPACES[number % len(SPACES)])
+        before = partial(no_space_for, file, int(SHARES[number % len(SHARES)] * size))
         wrong = _full_then_space(name, folder, file, before, expected[name])
         broken += [f"{each.title}, no space for {file}: {wrong}"] if wrong else []
     yield Row(
@@ -97,7 +101,7 @@ def _full_then_space(
         content(folder / "run")
     except ValueError as error:
         return str(error)
-    if name == "predict":  # it never goes on in a folder that holds predictions
+    if name == "predict":  # it never goes on with predictions
         shutil.rmtree(folder / "run", ignore_errors=True)
     words = each.resume if each.resume and any((folder / "run").rglob("*.*")) else each.start
     outcome = command(each.module, *words.split(), cwd=folder)

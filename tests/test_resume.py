@@ -1,0 +1,253 @@
+"""Resuming: after a kill the same bits, and never with other settings, images or a damaged checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, UPDATES, Main, arguments
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import agents.run
+import train
+from nbs_env import checkpoint
+from nbs_env.data import reading
+from nbs_env.learner import Learner
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing catches it."""
+
+
+def steps(run_dir: Path) -> list[int]:
+    """The updates that TensorBoard shows."""
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    return [event.step for event in events.Scalars("train/autoencoder_loss")]
+
+
+def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
+    same_bits(checkpoint.load(a / "detector.pt"), checkpoint.load(b / "detector.pt"))
+    metrics = (a / "metrics.json").read_text()
+    assert metrics == (b / "metrics.json").read_text()
+    masks = sorted(path.name for path in (a / "masks").iterdir())
+    assert masks == sorted(path.name for path in (b / "masks").iterdir())
+    assert all((a / "masks" / name).read_bytes() == (b / "masks" / name).read_bytes() for name in masks)
+    assert steps(a) == steps(b) == list(range(1, len(json.loads(metrics)["history"]) + 1))
+
+
+@pytest.mark.parametrize(
+    ("moment", "changes"),
+    [
+        ("first", {}),
+        ("early", {"evaluation": "full"}),
+        ("late", {"rollouts": 2}),
+        ("early", {"agent": "ppo", "batch_size": 8}),
+        ("writing", {}),
+        ("scoring", {}),
+    ],
+)
+def test_a_killed_run_ends_with_the_same_bits(
+    moment: str,
+    changes: dict[str, Any],
+    main: Main,
+    tmp_path: Path,
+    same_bits: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed before the first checkpoint, between two, while one is written, or while masks are made."""
+    main(run_dir=tmp_path / "whole", **changes)
+    calls = {"count": 0}
+
+    def die_at_call(owner: Any, name: str, number: int, patch: pytest.MonkeyPatch) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **keywords: Any) -> Any:
+            calls["count"] += 1
+            if calls["count"] == number:
+                raise Killed
+            return original(*args, **keywords)
+
+        patch.setattr(owner, name, counted)
+
+    session = agents.run._Session
+    with monkeypatch.context() as patch:
+        match moment:
+            case "first":
+                die_at_call(Learner, "update", 2, patch)
+            case "early":
+                die_at_call(session, "_on_episode", 5, patch)
+            case "late":
+                die_at_call(session, "_on_episode", UPDATES, patch)
+            case "writing":
+                die_at_call(torch, "save", 2, patch)
+            case "scoring":
+                die_at_call(checkpoint, "save_picture", 3, patch)
+        with pytest.raises(Killed):
+            main(run_dir=tmp_path / "killed", **changes)
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    main(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "killed", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", same_bits)
+
+
+def test_images_on_disc_give_the_same_run(
+    main: Main, tmp_path: Path, same_bits: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(run_dir=tmp_path / "memory")
+    monkeypatch.setattr(reading, "ON_DISC", 0)
+    main(run_dir=tmp_path / "disc")
+    assert_same_run(tmp_path / "memory", tmp_path / "disc", same_bits)
+
+
+def test_a_finished_run_is_scored_again(
+    main: Main, tmp_path: Path, same_bits: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    main(run_dir=run_dir)
+    before = {path: path.read_bytes() for path in run_dir.rglob("*.png")} | {
+        path: path.read_bytes() for path in (run_dir / "metrics.json", run_dir / "config.json")
+    }
+    detector = checkpoint.load(run_dir / "detector.pt")
+    for path in before:
+        if path.name != "config.json":
+            path.unlink()
+    main(**dict.fromkeys(TINY), data_root=None, run_dir=run_dir, resume=True)
+    assert {path: path.read_bytes() for path in before} == before
+    same_bits(checkpoint.load(run_dir / "detector.pt"), detector)
+    assert steps(run_dir) == list(range(1, UPDATES + 1))
+
+
+def test_sigkill(folder: Path, tmp_path: Path, same_bits: Callable[..., None]) -> None:
+    """The command itself, with Table 4.2's autoencoder, killed from outside at no moment in particular."""
+    root = Path(train.__file__).parent
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(*words: Any) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "train.py", *map(str, words)]
+        return subprocess.Popen(
+            command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def finish(process: subprocess.Popen[bytes]) -> None:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+
+    finish(start(*arguments(data_root=folder, run_dir=tmp_path / "whole", updates=7)))
+    process = start(*arguments(data_root=folder, run_dir=tmp_path / "killed", updates=7))
+    file = tmp_path / "killed" / "checkpoint.pt"
+    while not file.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert checkpoint.load(file)["learner"]["updates"] < 7
+    finish(start("--resume", "--run-dir", tmp_path / "killed"))
+    assert_same_run(tmp_path / "whole", tmp_path / "killed", same_bits)
+
+
+def test_checkpoints_that_do_not_fit(
+    main: Main, error: Callable[..., str], mine: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    main(run_dir=run_dir, data_root=mine, updates=3, checkpoint_every=3)
+    again: dict[str, Any] = dict.fromkeys(TINY) | {"run_dir": run_dir, "resume": True, "data_root": None}
+    assert "checkpoint.pt was made with updates = 3, not 5" in error(**again | {"updates": 5})
+    assert "made with discount = 0.99, not 0.9" in error(**again | {"discount": 0.9})
+    assert "made with agent = reinforce, not random" in error(**again | {"agent": "random"})
+
+    Image.new("RGB", (128, 128)).save(mine / "images" / "new.png")
+    assert "folder/mine no longer holds what" in (line := error(**again))
+    assert "other names and images" in line
+    (mine / "images" / "new.png").unlink()
+    name = json.loads((run_dir / "metrics.json").read_text())["labeled"][0]
+    file = mine / "masks" / f"{name}.png"
+    before = file.read_bytes()
+    with Image.open(file) as mask:
+        mask.paste(255, (0, 0, 9, 9))
+        mask.save(file)
+    assert "other labelled masks" in error(**again)
+    file.write_bytes(before)
+
+    config = (run_dir / "config.json").read_text()
+    (run_dir / "config.json").write_text(config.replace("shift", "drift"))
+    assert "config.json does not hold the settings of a run" in error(**again)
+    (run_dir / "config.json").write_text(config)
+
+    whole = (run_dir / "checkpoint.pt").read_bytes()
+    (run_dir / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    assert "checkpoint.pt is truncated" in error(**again)
+    (run_dir / "checkpoint.pt").unlink()
+    assert "config.json was made with updates = 3, not 5" in error(**again | {"updates": 5})
+
+
+def test_the_images_may_lie_elsewhere(
+    main: Main, error: Callable[..., str], mine: Path, tmp_path: Path, same_bits: Callable[..., None]
+) -> None:
+    whole, run_dir, moved = tmp_path / "whole", tmp_path / "run", tmp_path / "elsewhere"
+    main(run_dir=whole, data_root=mine)
+    main(run_dir=run_dir, data_root=mine, checkpoint_every=6)
+    (run_dir / "metrics.json").unlink()
+    mine.rename(moved)
+    again: dict[str, Any] = dict.fromkeys(TINY) | {"run_dir": run_dir, "resume": True, "data_root": moved}
+    main(**again)
+    assert (run_dir / "metrics.json").read_text() == (whole / "metrics.json").read_text().replace(
+        "mine", "elsewhere"
+    )
+    main(**again | {"data_root": None})  # it knows where they lie now
+    Image.new("RGB", (128, 128)).save(moved / "images" / "4.png")
+    assert "folder/elsewhere no longer holds what" in (line := error(**again))
+    assert "was begun with: other images; restore them" in line
+
+
+def test_settings_that_are_newer_than_the_run(main: Main, tmp_path: Path) -> None:
+    main(run_dir=tmp_path / "run", updates=3, checkpoint_every=3)
+    file = tmp_path / "run" / "config.json"
+    stored = json.loads(file.read_text())
+    del stored["run"]["mask_values"], stored["images"]
+    file.write_text(json.dumps(stored))
+    state = checkpoint.load(tmp_path / "run" / "checkpoint.pt")
+    checkpoint.save(state | {"settings": json.dumps(stored)}, tmp_path / "run" / "checkpoint.pt")
+    main(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "run", resume=True)
+    assert json.loads(file.read_text())["run"]["mask_values"] == []
+
+
+@pytest.mark.parametrize("spoil", [{"learner": 3}, {"agent": {}}, {"history": "["}, {"settings": "{"}])
+def test_a_checkpoint_that_is_damaged_within(
+    spoil: dict[str, Any], main: Main, error: Callable[..., str], tmp_path: Path
+) -> None:
+    main(run_dir=tmp_path / "run", updates=3, checkpoint_every=3)
+    file = tmp_path / "run" / "checkpoint.pt"
+    checkpoint.save(checkpoint.load(file) | spoil, file)
+    line = error(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "run", resume=True)
+    assert "checkpoint.pt is truncated, damaged or of another kind" in line
+
+
+def test_an_interruption_says_how_to_go_on(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agents.run, "_read", interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(run_dir=tmp_path / "run")
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"  # there is nothing yet to go on with
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(Learner, "update", interrupted)
+    with pytest.raises(SystemExit):
+        main(run_dir=tmp_path / "run")
+    assert capsys.readouterr().err.endswith("\ninterrupted; go on with --resume\n")
