@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -95,7 +96,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; expected a file written by a training run")
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # PyTorch's remarks on pickle protocols, which are no errors of ours
+            state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds, none of them documented
         raise unreadable(path) from error
     if not isinstance(state, dict):

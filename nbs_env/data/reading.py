@@ -247,13 +247,19 @@ class Collection:
         """All images added; past `ON_DISC` bytes on disc. A `DataWarning` says what may not be as was meant.
 
         Raises:
-            DataError: If every defect vanishes at this image size.
+            DataError: If every defect vanishes at this image size, or no mask has one of `mask_values`.
         """
         lost = (
             f"{self.name}: too thin for image_size {self.image_size}: the defects in {some(self._vanished)}"
         )
         if self._vanished and not self._anomalous:
             raise DataError(f"{lost}, so none is left; image_size {self._keeping_size} keeps them")
+        if self.mask_values and any(self._has_mask) and not self._anomalous:
+            values = ", ".join(map(str, self.mask_values))
+            raise DataError(
+                f"{self.name}: no mask has a pixel of the mask_values {values}; name values that the masks "
+                "store"
+            )
         if self._vanished:
             _warn(f"{lost}; they count as without a mask, and image_size {self._keeping_size} keeps them")
         if self._mostly:

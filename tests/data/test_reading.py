@@ -162,3 +162,13 @@ def test_when_all_defects_vanish_the_message_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the defects in 0, so none is left; image_size (256) keeps them"):
         load("folder", root, image_size=128)
     assert load("folder", root, image_size=256).masks[0].any()
+
+
+def test_mask_values_that_no_mask_has(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "1.png", image(0))
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[:20] = 255
+    save(tmp_path / "masks" / "1.png", mask)
+    with pytest.raises(DataError, match="no mask has a pixel of the mask_values 7, 8; name values"):
+        load("folder", tmp_path, image_size=64, mask_values=(7, 8))
+    assert load("folder", tmp_path, image_size=64, mask_values=(7, 255)).anomalous.all()
