@@ -106,6 +106,7 @@ def test_digests_see_every_byte_and_name_what_differs(tmp_path: Path) -> None:
         ("ä" * 124 + ".png", r"a name of 257 bytes"),
         ("caf\udce9.png", r"caf\\udce9.png: its name is not UTF-8, or not of this locale; rename the image"),
     ],
+    ids=["long", "longer", "undecodable"],  # such a name is no name of a test
 )
 def test_names_that_cannot_be_written(name: str, message: str, tmp_path: Path) -> None:
     check_names([tmp_path / ("n" * 246 + ".png"), tmp_path / "ä.png"])
