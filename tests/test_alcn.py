@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from baselines.alcn import __main__ as command
 from baselines.alcn import networks
 from baselines.alcn.networks import Denoiser, NoiseGenerator, SizeError, sides
 from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, TrainingError, blend
 from nbs_env import checkpoint
-from nbs_env.runs import claim
 
 SMALL = ALCNConfig(size=16, batch_size=8, denoiser_lr=1e-3, noise_lr=1e-3)
 
@@ -211,117 +207,6 @@ def test_figures_that_are_not_finite_end_the_training(data: torch.Tensor) -> Non
         [model.train_epoch(data) for _ in range(5)]
 
 
-# The command
-
-
-@pytest.fixture
-def main(tmp_path: Path, thin: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(10):
-            picture = Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8))
-            picture.save(tmp_path / "data" / name / f"{number}.png")
-    tiny = ["--dataset", "folder", "--model.size", "16", "--model.epochs", "4", "--checkpoint-every", "2"]
-
-    def call(*words: object) -> None:
-        line = [*tiny, "--data-root", tmp_path / "data", "--device", "cpu", *words]
-        monkeypatch.setattr(sys, "argv", ["alcn", *map(str, line)])
-        command.main()
-
-    return call
-
-
-@pytest.mark.parametrize("protocol", [1, 2])
-def test_both_protocols(
-    protocol: int, main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main("--protocol", protocol, "--noise", "alcn,none", "--classes", "a,c", "--run-dir", tmp_path / "run")
-    out = capsys.readouterr().out
-    assert "|  | a | c | mean |" in out
-    assert [line.split("|")[1].strip() for line in out.splitlines()[2:]] == [
-        "alcn",
-        "alcn, test noise",
-        "none",
-        "none, test noise",
-    ]
-    for noise in ("alcn", "none"):
-        for name in ("checkpoint.pt", "metrics.json", "pictures.png"):
-            assert (tmp_path / "run" / noise / "c" / name).stat().st_size > 0
-    state = checkpoint.load(tmp_path / "run" / "alcn" / "a" / "checkpoint.pt")
-    assert state["progress"]["epoch"] == 4
-
-
-def test_a_killed_command_goes_on(
-    main: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_bits: Callable[..., None]
-) -> None:
-    words = ("--classes", "a", "--noise", "alcn", "--run-dir")
-    main(*words, tmp_path / "whole")
-    original = ALCN.train_epoch
-
-    def killed(self: ALCN, images: torch.Tensor) -> dict[str, float]:
-        if self.epoch == 3:
-            raise KeyboardInterrupt
-        return original(self, images)
-
-    monkeypatch.setattr(ALCN, "train_epoch", killed)
-    with pytest.raises(SystemExit) as end:
-        main(*words, tmp_path / "killed")
-    assert end.value.code == 130
-    monkeypatch.setattr(ALCN, "train_epoch", original)
-    main(*words, tmp_path / "killed", "--resume")
-    same_bits(*(checkpoint.load(tmp_path / n / "alcn" / "a" / "checkpoint.pt") for n in ("whole", "killed")))
-
-
-def test_the_images_may_lie_elsewhere(
-    main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ("--classes", "a", "--noise", "none", "--run-dir", tmp_path / "run")
-    main(*words)
-    pictures = (tmp_path / "run" / "none" / "a" / "pictures.png").read_bytes()
-    (tmp_path / "data").rename(tmp_path / "elsewhere")
-    again = (*words, "--resume", "--data-root", tmp_path / "elsewhere")
-    main(*again)
-    assert (tmp_path / "run" / "none" / "a" / "pictures.png").read_bytes() == pictures
-    Image.new("RGB", (20, 20)).save(tmp_path / "elsewhere" / "b" / "0.png")
-    for more, message in (
-        ((), "elsewhere no longer holds what"),
-        (("--seed", "1"), "checkpoint.pt was made with seed = 0, not 1"),
-    ):
-        with pytest.raises(SystemExit):
-            main(*again, *more)
-        assert message in capsys.readouterr().err
-
-
-def test_a_folder_that_holds_something_else(
-    main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ("--classes", "a", "--noise", "none", "--run-dir", tmp_path / "run")
-    main(*words)
-    main(*words, "--noise", "speckle")  # another model beside it
-    (tmp_path / "run" / "config.json").touch()
-    with claim(tmp_path / "other"):
-        for place, message in (("run", "already holds a run;"), ("other", "another process works on it")):
-            with pytest.raises(SystemExit):
-                main(*words, "--noise", "gaussian", "--run-dir", tmp_path / place)
-            assert message in capsys.readouterr().err
-
-
-def test_a_finished_model_is_only_scored_again(
-    main: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = ("--classes", "a", "--noise", "none", "--model.patience", "1", "--run-dir", tmp_path / "run")
-    monkeypatch.setattr(
-        ALCN, "scores", lambda _, images, *noise: np.arange(len(images)) + 0.0
-    )  # never better
-    main(*words)
-    file = tmp_path / "run" / "none" / "a" / "checkpoint.pt"
-    assert checkpoint.load(file)["progress"]["epoch"] == 2
-    written = file.stat().st_mtime_ns
-    main(*words, "--resume")
-    assert file.stat().st_mtime_ns == written
-
-
 def test_a_model_of_another_kind_of_device_loads(tmp_path: Path) -> None:
     model = ALCN(SMALL, 0)
     checkpoint.save(
@@ -330,26 +215,3 @@ def test_a_model_of_another_kind_of_device_loads(tmp_path: Path) -> None:
     loaded = ALCN.load(tmp_path / "model.pt")
     image = np.zeros((1, SMALL.channels, SMALL.size, SMALL.size), np.uint8)
     assert loaded.scores(image) == model.scores(image)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--noise salt", "there is no noise 'salt'; choose from none, speckle, gaussian, alcn"),
-        ("--classes d", "there is no class 'd'; choose from a, b, c"),
-        ("--model.size 8", "image size is 8; the networks of ALCN take sizes from 16 up"),
-        ("--dataset mnist --model.size 28", "lacks train-images-idx3-ubyte.gz"),
-        ("--classes a --test-limit 1", "test_limit is 1: all images drawn are of one kind; raise it"),
-        ("--dataset mnist", "mnist is 28 pixels and grey"),
-        ("--checkpoint-every 0", "checkpoint_every is 0; it must be at least 1"),
-        ("--device gpu", "there is no device 'gpu'; choose cpu, cuda or auto"),
-    ],
-)
-def test_bad_input_ends_with_one_line(
-    words: str, message: str, main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        main("--run-dir", tmp_path / "run", *words.split())
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
