@@ -114,7 +114,7 @@ def play(env: Env, act: Callable[[np.ndarray], int]) -> dict[str, Any]:
     observation, info = env.reset()
     terminated = truncated = False
     while not (terminated or truncated):
-        observation, _, terminated, truncated, info = env.step(np.int64(act(observation)))
+        observation, _, terminated, truncated, info = env.step(act(observation))  # type: ignore[arg-type]
     return info
 
 

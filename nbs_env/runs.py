@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from gymnasium.error import InvalidAction, ResetNeeded
 from tqdm import tqdm
 
 from nbs_env import checkpoint
@@ -40,7 +41,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 
 
-ERRORS = (CheckpointError, ConfigError, DataError, OSError, RunError, TrainingError)
+ERRORS = (
+    *(CheckpointError, ConfigError, DataError, OSError, RunError, TrainingError),
+    *(InvalidAction, ResetNeeded),  # of an agent that was plugged in
+)
 """What a command reports as one line."""
 
 

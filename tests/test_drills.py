@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from benchmarks.drills import __main__ as drills
+from benchmarks.drills import service
 from benchmarks.drills.attacker import MARKER, PAYLOADS, Bomb
 from benchmarks.drills.cases import CASES, Case
 from benchmarks.drills.disc import no_space_for
@@ -228,6 +229,25 @@ def test_inputs_tell_a_refusal_from_what_is_accepted(model: Path, tmp_path: Path
     assert [line.split(":")[0] for line in rows[0].broken][-1] == "nothing is wrong (benchmarks.drills)"
     assert len(rows[0].broken) == 2
     assert not rows[1].broken
+
+
+@pytest.mark.parametrize(("more", "kept"), [(18, True), (21, False)])
+def test_memory_that_grows_with_the_folder_is_found(
+    more: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(module: str, *words: str, cwd: Path) -> Outcome:
+        masks = cwd / words[5] / "masks"
+        masks.mkdir(parents=True)
+        files = list((cwd / words[3]).iterdir())
+        for file in files:
+            (masks / file.name).touch()
+        return Outcome(0, "", "", 1.0, 400 + more * (len(files) > 5))
+
+    monkeypatch.setattr(service, "command", predict)
+    with thin_networks():
+        (row,) = service.folder(tmp_path / "folder", 10)
+    assert row.tried == 10
+    assert (not row.broken) == kept
 
 
 def test_the_report_names_what_was_broken() -> None:

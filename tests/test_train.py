@@ -240,3 +240,17 @@ def test_help_lists_the_settings_of_the_run_and_of_the_agent(
     for flag in ("--run-dir", "--reinit-period", "--favourite"):
         assert flag in out
     assert "--entropy-weight" not in out
+
+
+class Fractional(Random):
+    """Its actions are no whole numbers."""
+
+    def act(self, observation: np.ndarray) -> int:
+        """Between two."""
+        return 3.7  # type: ignore[return-value]
+
+
+def test_an_agents_wrong_action_is_one_line(error: Callable[..., str], tmp_path: Path) -> None:
+    assert "action is 3.7; choose a whole number from 0 to 8" in error(
+        agent="test_train:Fractional", run_dir=tmp_path / "run"
+    )

@@ -20,8 +20,8 @@ from nbs_env.profiles import copy_weights
 
 FEW = 1000
 """Images after which a folder's memory is looked at first."""
-GROWTH = 0.05
-"""Share by which it may have grown after all of them."""
+GROWTH, NAMES = 0.05, 2 / 1024
+"""It may have grown by this share, or by so many MiB an image: a name, a path, a row; pixels take 12 KiB."""
 ROUNDS = 20
 
 
@@ -101,11 +101,12 @@ def folder(place: Path, count: int) -> Iterator[Row]:
             broken.append(f"{images} images: exit code {outcome.code}, {made} masks: {outcome.err[-300:]}")
         peaks.append(outcome.peak)
         seconds = outcome.seconds
-    if peaks[1] > (1 + GROWTH) * peaks[0]:
+    if peaks[1] - peaks[0] > max(GROWTH * peaks[0], NAMES * (count - few)):
         broken.append(f"{peaks[0]:.0f} MiB after {few} images, {peaks[1]:.0f} MiB after {count}")
     yield Row(
         "folder",
-        f"predict on {count} images: at most {100 * GROWTH:.0f} % more memory than on {few}",
+        f"predict on {count} images: at most {100 * GROWTH:.0f} % or {1024 * NAMES:.0f} KiB an image more memory "
+        f"than on {few}",
         count,
         broken,
         f"at most {peaks[0]:.0f} MiB on {few} images, {peaks[1]:.0f} MiB on {count}; "
