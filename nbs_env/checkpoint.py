@@ -28,7 +28,7 @@ class WriteError(OSError):
 
 def unwritable(path: Path, reason: Exception) -> WriteError:
     """The error of a file that cannot be written."""
-    why = getattr(reason, "strerror", None) or (str(reason).splitlines() or ["no reason given"])[0]
+    why = getattr(reason, "strerror", None) or "the disc may be full"  # PyTorch says nothing of use
     return WriteError(f"{path} cannot be written ({why}); make room there, or choose another folder")
 
 

@@ -105,8 +105,8 @@ def folder(place: Path, count: int) -> Iterator[Row]:
         broken.append(f"{peaks[0]:.0f} MiB after {few} images, {peaks[1]:.0f} MiB after {count}")
     yield Row(
         "folder",
-        f"predict on {count} images: at most {100 * GROWTH:.0f} % or {1024 * NAMES:.0f} KiB an image more memory "
-        f"than on {few}",
+        f"predict on {count} images: at most {100 * GROWTH:.0f} % or {1024 * NAMES:.0f} KiB an image more "
+        f"memory than on {few}",
         count,
         broken,
         f"at most {peaks[0]:.0f} MiB on {few} images, {peaks[1]:.0f} MiB on {count}; "

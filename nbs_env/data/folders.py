@@ -93,7 +93,8 @@ def files_of(directory: Path, suffixes: tuple[str, ...], what: str = "image") ->
         raise DataError(f"{directory}: no such directory; expected one with {what} files")
     there = entries(directory)
     files = [path for path in there if path.suffix.lower() in suffixes and path.is_file()]
-    others = [path for path in there if path not in set(files)]
+    taken = set(files)
+    others = [path for path in there if path not in taken]
     if not files:
         left = f" ({some([_described(path) for path in others])})" if others else ""
         raise DataError(
