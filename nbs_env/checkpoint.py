@@ -28,7 +28,8 @@ class WriteError(OSError):
 
 def unwritable(path: Path, reason: Exception) -> WriteError:
     """The error of a file that cannot be written."""
-    why = getattr(reason, "strerror", None) or "the disc may be full"  # PyTorch says nothing of use
+    full = "the disc may be full"  # PyTorch's own words say nothing of use
+    why = (getattr(reason, "strerror", None) or str(reason)) if isinstance(reason, OSError) else full
     return WriteError(f"{path} cannot be written ({why}); make room there, or choose another folder")
 
 

@@ -88,6 +88,7 @@ def test_grid_shifts_the_tiles_of_the_mirrored_image(
 def test_loss_map_depends_on_weights_and_image_alone(
     autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype
 ) -> None:
+    images = images[:2, :, :128, :64]  # two tiles
     together = loss_maps(autoencoder, images, dtype)
     backwards = loss_maps(autoencoder, images.flip(0), dtype).flip(0)
     alone = torch.cat([loss_maps(autoencoder, image[None].clone(), dtype) for image in images])

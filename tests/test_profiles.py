@@ -135,7 +135,9 @@ def test_masks_turn_with_their_profiles() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_kept_weights_give_the_maps_of_the_live_autoencoder(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_kept_weights_give_the_maps_of_the_live_autoencoder(
+    dtype: torch.dtype, tmp_path: Path, thin_autoencoder: None
+) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 128, 64), dtype=torch.uint8, generator=generator)
     trainer = AutoencoderTrainer(6, 1e-3, CPU, dtype)
