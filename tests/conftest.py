@@ -159,6 +159,12 @@ def thin_autoencoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nbs_env.profiles, "Autoencoder", ThinAutoencoder)
 
 
+fast_bfloat16 = pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="emulated here: `auto` takes float32, and it is slow"
+)
+"""Marks what computes in bfloat16."""
+
+
 SameBits = Callable[..., None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import fast_bfloat16
 
 from nbs_env.autoencoder import GRIDS, Autoencoder, AutoencoderTrainer, from_tiles, loss_maps, to_tiles
 from nbs_env.networks import initialize, place
@@ -84,7 +85,7 @@ def test_grid_shifts_the_tiles_of_the_mirrored_image(
     assert torch.equal(loss_maps(shifted, images, torch.float32), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=fast_bfloat16)])
 def test_loss_map_depends_on_weights_and_image_alone(
     autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype
 ) -> None:
@@ -103,6 +104,7 @@ def test_layout_in_memory_does_not_matter(autoencoder: Autoencoder, images: torc
     )
 
 
+@fast_bfloat16
 def test_bfloat16_is_near_float32(autoencoder: Autoencoder, images: torch.Tensor) -> None:
     exact, rounded = (loss_maps(autoencoder, images, d) for d in (torch.float32, torch.bfloat16))
     assert rounded.dtype == torch.float32

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SameBits
+from conftest import SameBits, fast_bfloat16
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -120,7 +120,7 @@ def patches(update: int) -> np.ndarray:
     return np.random.default_rng(update).integers(256, size=(5, 64, 64, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=fast_bfloat16)])
 def test_a_recorded_learner_keeps_its_bits(
     precision: Any,
     dataset: AnomalyDataset,

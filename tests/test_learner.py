@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import fast_bfloat16
 
 from nbs_env import checkpoint
 from nbs_env.autoencoder import GRIDS
@@ -71,7 +72,7 @@ def assert_lazy_equals_full(
     )
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=fast_bfloat16)])
 def test_lazy_equals_full(
     precision: str, dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
 ) -> None:
@@ -249,10 +250,10 @@ def test_state_goes_on_with_the_same_bits(
     same_bits: SameBits,
     tmp_path: Path,
 ) -> None:
-    learner = make(dataset, config, evaluation=evaluation, precision="bfloat16")
+    learner = make(dataset, config, evaluation=evaluation, precision="auto")
     train(learner, dataset, updates)
     checkpoint.save(learner.state_dict(), tmp_path / "state.pt")
-    other = make(dataset, config, seed=9, evaluation=evaluation, precision="bfloat16")
+    other = make(dataset, config, seed=9, evaluation=evaluation, precision="auto")
     train(other, dataset, 2)
     other.load_state_dict(checkpoint.load(tmp_path / "state.pt"))
     for image in (0, 4):

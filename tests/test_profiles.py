@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import fast_bfloat16
 
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
@@ -134,7 +135,7 @@ def test_masks_turn_with_their_profiles() -> None:
 # Weights kept for later
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=fast_bfloat16)])
 def test_kept_weights_give_the_maps_of_the_live_autoencoder(
     dtype: torch.dtype, tmp_path: Path, thin_autoencoder: None
 ) -> None:
