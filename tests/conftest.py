@@ -97,6 +97,8 @@ TINY = {
     "profile-length": 3,
     "buffer-updates": 7,
     "predictor-crop": 64,
+    "predictor-updates": 2,
+    "predictor-width": 1,
     "snapshot-cycles": 2,
     "checkpoint-every": 3,
 }

@@ -127,6 +127,7 @@ def test_a_finished_run_is_scored_again(
     assert steps(run_dir) == list(range(1, UPDATES + 1))
 
 
+@pytest.mark.slow
 def test_sigkill(folder: Path, tmp_path: Path, same_bits: Callable[..., None]) -> None:
     """The command itself, with Table 4.2's autoencoder, killed from outside at no moment in particular."""
     root = Path(train.__file__).parent
