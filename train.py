@@ -19,20 +19,23 @@ FLAT = tyro.conf.arg(name="", prefix_name=False)
 def parse(arguments: list[str]) -> tuple[RunArgs, Config, Any]:
     """What to run, the environment's settings and the agent's options, from the command line.
 
-    The preset gives the defaults of the settings; with `--resume` the stored run gives all defaults.
+    The preset gives the defaults of the settings, and `paper` those of the agent's options that have
+    `AS_PRINTED`; with `--resume` the stored run gives all defaults.
     """
     quiet = [a for a in arguments if a not in ("-h", "--help")]
     args, _ = tyro.cli(RunArgs, args=quiet, return_unknown_args=True, add_help=False)
     config = PRESETS[args.preset]
-    stored_options: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     stored = stored_run(args.directory()) if args.resume else None
     if stored is not None:
-        args, config, stored_options = stored
+        args, config, options = stored
     options_class = getattr(agent_class(args.agent), "Options", None)
+    if stored is None and args.preset == "paper":
+        options = getattr(options_class, "AS_PRINTED", {})
     parts: list[tuple[str, Any, Any]] = [("run", RunArgs, args), ("config", Config, config)]
     if options_class is not None:
         try:
-            parts.append(("agent_options", options_class, options_class(**stored_options)))
+            parts.append(("agent_options", options_class, options_class(**options)))
         except TypeError as error:
             raise AgentError(f"{args.agent}: {error}; give every field of Options a default") from error
     names = [field.name for _, kind, _ in parts for field in fields(kind)]

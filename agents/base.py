@@ -13,6 +13,8 @@ import torch
 
 from nbs_env.config import check_types
 from nbs_env.runs import RunError
+from nbs_env.task import play
+from nbs_env.wrappers import Alone
 
 BUILT_IN = {
     "reinforce": "agents.reinforce:Reinforce",
@@ -109,13 +111,11 @@ def check_state(agent: Agent) -> None:
         ) from error
 
 
-def play(env: Env, act: Callable[[np.ndarray], int]) -> dict[str, Any]:
+def play_episode(env: Env, act: Callable[[np.ndarray], int]) -> dict[str, Any]:
     """Play one episode; the last step's info."""
-    observation, info = env.reset()
-    terminated = truncated = False
-    while not (terminated or truncated):
-        observation, _, terminated, truncated, info = env.step(act(observation))  # type: ignore[arg-type]
-    return info
+    game = Alone(env)
+    *_, (_, _, infos) = play(game, lambda seen: [act(seen[0])], game.begin()[0])
+    return infos[0]
 
 
 def agent_class(name: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import AgentError, Env, OnEpisode, play
+from agents.base import AgentError, Env, OnEpisode, play_episode
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
 PATCH, MARGIN = 64, 32
@@ -27,7 +27,7 @@ class Random:
         """Play without learning."""
         self.env = env
         for _ in range(episodes):
-            on_episode(play(env, self.act))
+            on_episode(play_episode(env, self.act))
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state."""

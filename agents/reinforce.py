@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from agents.policy import Policy
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.graphs import Graphed
 from nbs_env.profiles import dihedral
+from nbs_env.task import Game, play
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
+from nbs_env.wrappers import Alone
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,13 @@ class ReinforceOptions:
     """See each episode under a random symmetry of the square, so that few images teach more."""
     baseline_decay: float = 0.9
     """Decay of the running mean of earlier episodes' returns that is subtracted; 1 subtracts nothing."""
+    AS_PRINTED: ClassVar[dict[str, Any]] = {
+        "cloning_discount": 0.99,
+        "entropy_weight": 0.0,
+        "symmetries": False,
+        "baseline_decay": 1.0,
+    }
+    """What the preset `paper` begins with: Eq. 3.4 and nothing else."""
 
     def __post_init__(self) -> None:
         check_options(self, "walkers", "rollouts")
@@ -132,29 +142,34 @@ class Reinforce:
             return self._learn(walkers, episodes, on_episode)
         if self.options.walkers > 1:
             raise AgentError(f"walkers is {self.options.walkers}, but {env} lets one walk; choose 1")
-        return self._learn(_Alone(env), episodes, on_episode)
+        return self._learn(Alone(env), episodes, on_episode)
 
-    def _learn(self, env: PatchSamplingVectorEnv | _Alone, episodes: int, on_episode: OnEpisode) -> None:
+    def _learn(self, game: Game, episodes: int, on_episode: OnEpisode) -> None:
         for _ in range(episodes):
-            observations, _ = env.reset()
+            observations, _ = game.begin()
             symmetries = [0] * len(observations)
             if self.options.symmetries:
                 symmetries = torch.randint(8, (len(observations),), generator=self.generator).tolist()
-            windows, actions, rewards, segments = [], [], [], []
-            done = False
-            while not done:
-                seen = zip(torch.as_tensor(observations, device=self.device), symmetries, strict=True)
-                windows.append(torch.stack([dihedral(window, k) for window, k in seen]))
-                actions.append(self._draw(windows[-1]))
-                moves = [ACTIONS_BEFORE[k][action] for k, action in zip(symmetries, actions[-1], strict=True)]
-                observations, paid, done, infos = env.advance(np.array(moves))
-                rewards.append(paid)
-                segments.append(infos[0].get("segment", ""))
-            info, figures = infos[0], {}
+            windows: list[torch.Tensor] = []
+            actions: list[list[int]] = []
+            act = partial(self._act, symmetries, windows, actions)
+            _, rewards, infos = zip(*play(game, act, observations), strict=True)
+            segments = [info[0].get("segment", "") for info in infos]
+            info, figures = infos[-1][0], {}
             if not info.get("warmup", False):
                 beta = float(info.get("beta", 1.0))
                 figures = self._learn_from(windows, actions, np.array(rewards), np.array(segments), beta)
             on_episode(info | figures)
+
+    def _act(
+        self, symmetries: list[int], windows: list[torch.Tensor], actions: list[list[int]], observations: Any
+    ) -> np.ndarray:
+        """Moves (walkers,), drawn under `symmetries`; what the policy saw and chose is put aside."""
+        seen = zip(torch.as_tensor(observations, device=self.device), symmetries, strict=True)
+        windows.append(torch.stack([dihedral(window, k) for window, k in seen]))
+        actions.append(self._draw(windows[-1]))
+        drawn = zip(symmetries, actions[-1], strict=True)
+        return np.array([ACTIONS_BEFORE[symmetry][action] for symmetry, action in drawn])
 
     def _learn_from(
         self,
@@ -188,7 +203,7 @@ class Reinforce:
                 baseline = self.baseline.get(segment)
                 if (
                     baseline is None
-                ):  # nothing to compare the first episode with, so nothing is learnt from it
+                ):  # the first episode teaches nothing, for there is none to compare it with
                     advantages[where], self.baseline[segment] = 0, seen
                 else:
                     advantages[where] -= baseline.numpy()[:, None]
@@ -245,18 +260,3 @@ class Reinforce:
         self.generator.set_state(state["generator"])
         self.baseline = dict(state["baseline"])
         self.pending = list(state["pending"])
-
-
-class _Alone:
-    """One walker through wrappers, or in any other environment, as `PatchSamplingVectorEnv` has several."""
-
-    def __init__(self, env: Env) -> None:
-        self.env = env
-
-    def reset(self) -> tuple[np.ndarray, dict[str, Any]]:
-        observation, info = self.env.reset()
-        return observation[None], info
-
-    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool, list[dict[str, Any]]]:
-        observation, reward, terminated, truncated, info = self.env.step(np.int64(actions[0]))
-        return observation[None], np.array([reward]), terminated or truncated, [info]

@@ -20,6 +20,7 @@ from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
 from agents.policy import PolicyFeatures
 from agents.sb3_env import POLICY_KWARGS, SB3VecEnv
 from nbs_env.env import PatchSamplingEnv
+from nbs_env.task import play
 from nbs_env.vector import PatchSamplingVectorEnv
 
 
@@ -38,7 +39,7 @@ class _Episodes(BaseCallback):
     def _on_step(self) -> bool:
         infos = self.locals["infos"]
         self.windows.append(self.locals["new_obs"])
-        if "terminal_observation" in infos[0]:
+        if "update" in infos[0]:
             self.last = {k: v for k, v in infos[0].items() if k != "terminal_observation"}
         return True
 
@@ -68,7 +69,7 @@ class SB3Options:
     learning_rate: float = 3e-4
     """Adam's learning rate (RMSprop's of A2C)."""
     discount: float = 0.99
-    """Gamma of the whole episode."""
+    """Gamma, within a segment."""
     walkers: int = 1
     """Patches that walk at once; all train the same autoencoder, which costs time accordingly."""
 
@@ -187,10 +188,7 @@ class SB3Agent:
             )
             between.report()
         while learner.updates < end:  # what is left is a warm-up
-            observations, _ = venv.env.reset()
-            done = False
-            while not done:
-                observations, _, done, infos = venv.env.advance(self._draw(observations))
+            *_, (_, _, infos) = play(venv.env, self._draw, venv.env.begin()[0])
             on_episode(infos[0])
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.base import OnEpisode
 from agents.policy import PolicyFeatures
+from nbs_env.task import past_warmup
 from nbs_env.vector import PatchSamplingVectorEnv
 
 
@@ -42,6 +43,9 @@ POLICY_KWARGS: dict[str, Any] = {
 class SB3VecEnv(VecEnv):
     """`PatchSamplingVectorEnv` as the vector environment of Stable-Baselines3.
 
+    Each segment is an episode to it, so that no return crosses from one into the other: R_pred is owed to the
+    patches of the training segment alone.
+
     Args:
         env: walkers that share one learner.
         warmup_act: gives actions (num_envs,) for observations (num_envs, 5, 128, 128) of warm-up episodes,
@@ -62,16 +66,11 @@ class SB3VecEnv(VecEnv):
 
     def reset(self) -> np.ndarray:
         """Begin the next iteration after the warm-up; (num_envs, 5, 128, 128)."""
-        observations, _ = self.env.reset(seed=self._seeds[0])
+        begun = self.env.begin(seed=self._seeds[0])
         self._reset_seeds()
-        while self.warmup_act is not None and self.env.learner.warmup:
-            done = False
-            while not done:
-                observations, _, done, infos = self.env.advance(self.warmup_act(observations))
-            if self.on_warmup is not None:
-                self.on_warmup(infos[0])
-            observations, _ = self.env.reset()
-        return observations
+        if self.warmup_act is not None:
+            begun = past_warmup(self.env, self.warmup_act, begun, self.on_warmup)
+        return begun[0]
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the actions (num_envs,)."""
@@ -80,13 +79,14 @@ class SB3VecEnv(VecEnv):
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Play them; after an episode's last step, the next one's first observations."""
         observations, rewards, done, infos = self.env.advance(self.actions)
+        end = self.env.task.walkers[0].segment_done
         for observation, info in zip(observations, infos, strict=True):
             info["TimeLimit.truncated"] = False
-            if done:
+            if end:
                 info["terminal_observation"] = observation
         if done and self.auto_reset:
             observations = self.reset()
-        return observations, rewards.astype(np.float32), np.full(self.num_envs, done), infos
+        return observations, rewards.astype(np.float32), np.full(self.num_envs, end), infos
 
     def get_images(self) -> list[np.ndarray | None]:
         """The picture of each walker, None without a render mode."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -17,7 +16,6 @@ from nbs_env.detector import AT_ONCE, Detector, image_scores, resize_map
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
-from nbs_env.profiles import measure_profiles
 
 TABLE = ("precision", "recall", "f1", "ap", "auroc", "aupro")
 
@@ -39,15 +37,13 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
     labeled, unlabeled = env.labeled, env.unlabeled
     detector = Detector(
         [snapshot.ring for snapshot in learner.snapshots],
-        learner.predictor.state_dict(),
+        [snapshot.predictor or learner.predictor.state_dict() for snapshot in learner.snapshots],
         env.config.image_size,
         env.config.precision,
         learner.device,
         white=65535 if data.white == 255 else data.white,  # no image of the training had 16 bit
+        symmetries=env.config.mask_symmetries,
     )
-    profiles = None
-    if env.config.evaluation == "full":
-        profiles = [s.unlabeled for s in learner.snapshots if s.unlabeled is not None]
     probabilities, last_losses = map(np.concatenate, zip(*_measure(env, detector, labeled), strict=True))
     detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
     loss_threshold = best_threshold(last_losses, data.masks[labeled])
@@ -55,7 +51,7 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
     pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
     start = 0
-    for probabilities, last_losses in _measure(env, detector, unlabeled, profiles):
+    for probabilities, last_losses in _measure(env, detector, unlabeled):
         indices = unlabeled[start : start + len(probabilities)]
         start += len(indices)
         masks = detector.masks(probabilities, data.images[indices])
@@ -94,22 +90,15 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
 
 
 def _measure(
-    env: PatchSamplingEnv,
-    detector: Detector,
-    indices: np.ndarray,
-    profiles: list[torch.Tensor] | None = None,
+    env: PatchSamplingEnv, detector: Detector, indices: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Probabilities and last losses (n, H, W), a few images at a time; the losses are the best snapshot's."""
     with tqdm(total=len(indices), desc="masks", unit="image") as bar:
         for start in range(0, len(indices), AT_ONCE):
-            rows = slice(start, start + AT_ONCE)
-            if profiles is None:
-                images = env.learner.pick(indices[rows])
-                parts = [measure_profiles(ring, images, detector.dtype) for ring in detector.rings]
-            else:
-                parts = [p[rows].to(env.learner.device) for p in profiles]
+            some = indices[start : start + AT_ONCE]
+            parts = env.learner.best_profiles(some)
             yield detector.from_profiles(parts), parts[0][:, -1].cpu().numpy()
-            bar.update(len(indices[rows]))
+            bar.update(len(some))
 
 
 def overlays(

@@ -40,6 +40,8 @@ VARIANTS: dict[str, Callable[[Config], list[str]]] = {
     "anomaly_weight balanced": lambda config: ["--anomaly-weight", "balanced"],
     "anomaly_weight as_printed": lambda config: ["--anomaly-weight", "as_printed"],
     "reward_profiles buffer": lambda config: ["--reward-profiles", "buffer"],
+    "seams still": lambda config: ["--seams", "still"],
+    "seams by the cycle": lambda config: ["--seams", "cycle"],
 }
 """Options of `train.py` that take a part away, by what the table calls that."""
 

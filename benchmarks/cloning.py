@@ -56,7 +56,7 @@ def walk_unlabeled(env: PatchSamplingEnv, act: Act, walks: int, seed: int) -> tu
         of the actions.
     """
     rng, data = np.random.default_rng(seed), env.dataset
-    walk = Walk(data.images, env.learner.loss_map_tensor, env.config)
+    walk = Walk(data.images, env.learner.loss_map, env.config)
     anomalous, new, actions = [], [], []
     for _ in range(walks):
         walk.start(env.unlabeled[data.has_mask[env.unlabeled]], rng)

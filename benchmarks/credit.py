@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from agents.base import play
+from agents.base import play_episode
 from agents.heuristics import HighestLoss, NormalOnly, RandomPatches
 from nbs_env.config import PRESETS
 from nbs_env.data import load
@@ -59,7 +59,7 @@ def measure(env: PatchSamplingEnv, sampler: RandomPatches, episodes: int) -> tup
     for episode in range(episodes):
         env.learner.load_state_dict(copy.deepcopy(state))
         env.learner.rng = np.random.default_rng(episode)  # augmentation and the predictor's draws differ too
-        rewards.append(play(env, sampler.act)["R_pred"])
+        rewards.append(play_episode(env, sampler.act)["R_pred"])
         for image, top, left in env.walk.path:
             mask = env.walker.mask_of.get(image, env.dataset.masks[image])
             anomalous.append(mask[top : top + 64, left : left + 64].any())
@@ -80,7 +80,7 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for update in args.updates:
         while env.learner.updates < update:
-            play(env, walk.act)
+            play_episode(env, walk.act)
         base = np.zeros(0)
         for name, cls in SAMPLERS.items():
             rewards, anomalous = measure(env, cls(env, args.seed), args.episodes)

@@ -183,7 +183,7 @@ def detector_cases(device: str) -> Iterator[Case]:
     predictor = Predictor(PAPER.profile_length, 2)
     initialize(predictor, torch.Generator().manual_seed(0))
     ring = [copy_weights(trainer.network, dtype)] * PAPER.profile_length
-    detector = Detector([ring], predictor.state_dict(), 256, "auto", where)
+    detector = Detector([ring], [predictor.state_dict()], 256, "auto", where)
     for size in (256, 1024):
         images = np.random.default_rng(0).integers(0, 256, (AT_ONCE, size, size, 3), dtype=np.uint8)
         names = [f"{AT_ONCE} images of {size} pixels, {how}" for how in ("one by one", "Detector.predict")]

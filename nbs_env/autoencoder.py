@@ -18,7 +18,7 @@ def _block(layer: nn.Module, channels: int) -> nn.Sequential:
 
 
 GRIDS = ((0, 0), (1, 1), (0, 1), (1, 0))
-"""Where the seams between tiles lie, update by update: half tiles that rows and columns are shifted by."""
+"""Where the seams between tiles may lie: half tiles that rows and columns are shifted by."""
 
 
 class Autoencoder(nn.Module):
@@ -26,24 +26,29 @@ class Autoencoder(nn.Module):
 
     5 955 211 parameters with 200 bottleneck channels. BatchNorm and LeakyReLU(0.2) follow every layer
     but the outputs of encoder and decoder.
+
+    Args:
+        bottleneck_channels: K of the table.
+        width: channels of the first layer, 64 in the table; the other layers keep their proportion to it.
     """
 
-    def __init__(self, bottleneck_channels: int) -> None:
+    def __init__(self, bottleneck_channels: int, width: int = 64) -> None:
         super().__init__()
+        w, w2, w4 = width, 2 * width, 4 * width
         down, same, up = (4, 2, 1), (3, 1, 1), (4, 2, 1)  # kernel, stride, padding
-        sizes = [(3, 64, down), (64, 64, same), (64, 128, down), (128, 128, same), (128, 256, down)]
+        sizes = [(3, w, down), (w, w, same), (w, w2, down), (w2, w2, same), (w2, w4, down)]
         self.encoder = nn.Sequential(*[_block(nn.Conv2d(i, o, *k), o) for i, o, k in sizes])
         self.bottleneck = nn.Sequential(
-            _block(nn.Conv2d(256, 128, *same), 128),
-            _block(nn.Conv2d(128, 64, *same), 64),
-            nn.Conv2d(64, bottleneck_channels, 8),
-            _block(nn.ConvTranspose2d(bottleneck_channels, 64, 8), 64),
-            _block(nn.ConvTranspose2d(64, 128, *same), 128),
-            _block(nn.ConvTranspose2d(128, 256, *same), 256),
+            _block(nn.Conv2d(w4, w2, *same), w2),
+            _block(nn.Conv2d(w2, w, *same), w),
+            nn.Conv2d(w, bottleneck_channels, 8),
+            _block(nn.ConvTranspose2d(bottleneck_channels, w, 8), w),
+            _block(nn.ConvTranspose2d(w, w2, *same), w2),
+            _block(nn.ConvTranspose2d(w2, w4, *same), w4),
         )
-        sizes = [(512, 256, up), (256, 128, same), (128, 128, up), (128, 64, same)]
+        sizes = [(2 * w4, w4, up), (w4, w2, same), (w2, w2, up), (w2, w, same)]
         self.decoder = nn.Sequential(*[_block(nn.ConvTranspose2d(i, o, *k), o) for i, o, k in sizes])
-        self.output = nn.ConvTranspose2d(64, 3, *up)
+        self.output = nn.ConvTranspose2d(w, 3, *up)
         self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))  # see `loss_maps`
         self.grid: torch.Tensor
         self.loss_map = Graphed(self._loss_map)
@@ -87,8 +92,8 @@ def loss_maps(autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype
 
     The tiles of ONE image are the batch, so a map is a function of (weights, image) alone. `autoencoder.grid`
     is one of the weights: 1 shifts the tiles by half a tile in rows or columns, the image being mirrored at
-    its borders. A tile is reconstructed worse along its seams, so a learner moves them from update to update
-    (`GRIDS`), and a profile tells them from anomalies, which stay.
+    its borders. A tile is reconstructed worse along its seams, so a learner may move them (`Config.seams`): a
+    profile then tells them from anomalies, which stay.
 
     Args:
         autoencoder: the network.
@@ -107,8 +112,10 @@ def loss_maps(autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype
 class AutoencoderTrainer:
     """An autoencoder with its optimiser; `reinitialize` draws both anew."""
 
-    def __init__(self, bottleneck_channels: int, lr: float, device: torch.device, dtype: torch.dtype) -> None:
-        self.network = place(Autoencoder(bottleneck_channels), device)
+    def __init__(
+        self, bottleneck_channels: int, lr: float, device: torch.device, dtype: torch.dtype, width: int = 64
+    ) -> None:
+        self.network = place(Autoencoder(bottleneck_channels, width), device)
         self.device, self.dtype = device, dtype
         self.optimizer = adam(self.network, lr)
         self._step = Graphed(self._take_step)

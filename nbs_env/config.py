@@ -126,6 +126,8 @@ class Config:
     warmup_updates: int = 15
     """Updates after a re-initialisation in which R_pred is not paid (M of the papers)."""
 
+    autoencoder_width: int = 64
+    """Channels of the autoencoder's first layer; the others keep their proportion to it (Table 4.2)."""
     bottleneck_channels: int = 200
     """Channels of the autoencoder's bottleneck (K of Table 4.2); the papers take 500 for NanoTWICE."""
     minibatch_size: int = 8
@@ -136,6 +138,9 @@ class Config:
     """Updates between re-initialisations of the autoencoder (K of the papers)."""
     profile_length: int = 10
     """Losses in a loss profile (T of the papers)."""
+    seams: Literal["still", "moving", "cycle"] = "still"
+    """Where the seams between the tiles of a loss map lie: always in the same places, half a tile further at
+    every update, or at every re-initialisation."""
 
     predictor_width: int = 1
     """Factor on the predictor's hidden channels; the papers take 2 for NanoTWICE and CrackForest."""
@@ -153,8 +158,14 @@ class Config:
     evaluation: Literal["lazy", "full"] = "lazy"
     """Measure an unlabelled image when it is looked at, or all of them after every update as Algorithm 1
     does. Both give the same masks."""
-    snapshot_cycles: int = 3
+    snapshot_cycles: int = 1
     """Best re-initialisation cycles that the detector keeps and averages over."""
+    snapshot_profiles: Literal["buffer", "current"] = "buffer"
+    """Profiles whose loss says which moment is the best: as for `reward_profiles`."""
+    snapshot_predictor: Literal["moment", "last"] = "moment"
+    """Predictor that reads a kept moment's profiles: as it was at that moment, or as it is in the end."""
+    mask_symmetries: bool = False
+    """Average the detector's probabilities over the eight symmetries of the square."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the autoencoder and the predictor; `auto` takes bfloat16 where the processor has it."""
 
@@ -163,6 +174,7 @@ class Config:
         check_types(self, ConfigError)
         for name in (
             *("updates", "image_size", "shift", "episode_length", "beta_horizon", "bottleneck_channels"),
+            "autoencoder_width",
             *("reinit_period", "profile_length", "predictor_width", "predictor_updates", "buffer_updates"),
             "snapshot_cycles",
         ):
@@ -212,6 +224,8 @@ class Config:
 PAPER = Config()
 _SHORT = replace(
     PAPER,
+    autoencoder_width=16,
+    bottleneck_channels=64,
     cover_weight=0.7,
     reward_profiles="current",
     predictor_width=2,
@@ -219,8 +233,12 @@ _SHORT = replace(
     predictor_updates=6,
     predictor_crop=128,
     anomaly_weight="sqrt",
+    seams="moving",
+    snapshot_profiles="current",
+    snapshot_predictor="last",
+    mask_symmetries=True,
 )
-"""What short runs need: a predictor that learns more from each update, at a fifth of the price a step."""
+"""What short runs need: a quarter of the autoencoder, and a predictor that learns more from each update."""
 PRESETS: dict[str, Config] = {
     "quick": replace(
         _SHORT,

@@ -18,8 +18,8 @@ from nbs_env.crf import CRFParams, dense_crf, shift_threshold
 from nbs_env.data import DataError, resize_image
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import compute_dtype, place
-from nbs_env.predictor import Predictor, symmetric_probabilities
-from nbs_env.profiles import Weights, measure_profiles
+from nbs_env.predictor import Predictor, mean_probabilities
+from nbs_env.profiles import ProfileMeter, Weights
 
 AT_ONCE = 8
 """Images that are predicted together: autoencoders are set up once for all of them."""
@@ -50,7 +50,7 @@ class Detector:
 
     Args:
         rings: one ring of T autoencoders a snapshot, oldest first; at least one ring.
-        predictor: the predictor's weights.
+        predictors: the weights of the predictor that reads its profiles, one a ring.
         image_size: side that images are resized to first, as those of the training were.
         precision: see `Config.precision`.
         device: where it computes.
@@ -58,12 +58,13 @@ class Detector:
         crf: the CRF's kernel; chosen by `calibrate`.
         crf_threshold: probability that is even odds to the CRF; chosen by `calibrate`.
         white: level of 16-bit images that is white, as it was in training.
+        symmetries: average over the eight symmetries of the square.
     """
 
     def __init__(
         self,
         rings: Sequence[Sequence[Weights]],
-        predictor: Weights,
+        predictors: Sequence[Weights],
         image_size: int,
         precision: str,
         device: torch.device,
@@ -71,24 +72,31 @@ class Detector:
         crf: CRFParams = CRF_CANDIDATES[0],
         crf_threshold: float = 0.5,
         white: int = 65535,
+        symmetries: bool = True,
     ) -> None:
-        self.white = white
+        self.white, self.symmetries = white, symmetries
         self.rings, self.image_size, self.precision, self.device = rings, image_size, precision, device
         self.threshold, self.crf, self.crf_threshold = threshold, crf, crf_threshold
         self.dtype = compute_dtype(precision, device)
-        first = predictor["features.0.weight"]
-        self.predictor = place(Predictor(first.shape[1], first.shape[0] // 32), device)
-        self.predictor.load_state_dict(predictor)
+        self.meter = ProfileMeter(rings[0][0], device, self.dtype)
+        self.predictors = []
+        for weights in predictors:
+            first = weights["features.0.weight"]
+            self.predictors.append(place(Predictor(first.shape[1], first.shape[0] // 32), device))
+            self.predictors[-1].load_state_dict(weights)
 
     @torch.inference_mode(False)  # what a GPU records in there would be of no use outside
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Anomaly probabilities (N, S, S) float32 of `images` (N, S, S, 3) uint8 with S = image_size."""
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
-        return self.from_profiles([measure_profiles(ring, tensor, self.dtype) for ring in self.rings])
+        return self.from_profiles([self.meter.measure(ring, tensor) for ring in self.rings])
 
     def from_profiles(self, profiles: Sequence[torch.Tensor]) -> np.ndarray:
         """Probabilities (N, S, S) from each snapshot's raw profiles (N, T, S, S): the snapshots' mean."""
-        parts = [symmetric_probabilities(self.predictor, p, self.dtype) for p in profiles]
+        parts = [
+            mean_probabilities(predictor, part, self.dtype, self.symmetries)
+            for predictor, part in zip(self.predictors, profiles, strict=True)
+        ]
         return torch.stack(parts).mean(dim=0).cpu().numpy()
 
     def calibrate(self, probabilities: np.ndarray, images: np.ndarray, masks: np.ndarray) -> None:
@@ -172,10 +180,11 @@ class Detector:
             {
                 "kind": "nbs_env.Detector",
                 "rings": [list(ring) for ring in self.rings],
-                "predictor": self.predictor.state_dict(),
+                "predictors": [predictor.state_dict() for predictor in self.predictors],
                 "image_size": self.image_size,
                 "precision": self.precision,
                 "white": self.white,
+                "symmetries": self.symmetries,
                 "threshold": self.threshold,
                 "crf_threshold": self.crf_threshold,
                 "crf": json.dumps(asdict(self.crf)),

@@ -13,7 +13,9 @@ from gymnasium.error import ResetNeeded
 from nbs_env import pictures
 from nbs_env.config import PRESETS, Config, ConfigError, whole_number
 from nbs_env.data import AnomalyDataset, load, split
-from nbs_env.learner import Learner
+from nbs_env.learner import FullLearner, Learner
+from nbs_env.rewards import Step
+from nbs_env.task import PatchSamplingTask
 from nbs_env.walk import Walk
 from nbs_env.walker import Walker
 
@@ -54,8 +56,8 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     cloning segment, `R_clone_mean` and `R_cover_mean`.
 
     ## Between episodes
-    The learner outlives the episode. `reset()` begins the next iteration; `reset(seed=...)` and
-    `reset(options={"restart": True})` begin from nothing.
+    The learner outlives the episode. The first `reset`, and `reset(options={"restart": True})`, begin from
+    nothing; every other begins the next iteration. A seed seeds the walk, and the learner where it begins.
 
     Args:
         dataset: images and masks; default: the built-in `synthetic` one.
@@ -103,45 +105,44 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         high[3] = np.inf
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self.action_space = gymnasium.spaces.Discrete(9)
-        self.learner = Learner(
-            self.dataset.images,
-            self.labeled,
-            self.dataset.masks[self.labeled],
-            self.config,
-            pick_device(device),
-            seed=0,
-        )
-        self.walker = self.make_walker()
-        self._started = False
+        self.learner = self.make_learner(pick_device(device))
+        self.task = PatchSamplingTask(self.dataset, self.labeled, self.learner, self.config)
+
+    def make_learner(self, device: torch.device) -> Any:
+        """What trains on the patches, any `InternalLearner`: the papers' autoencoder and predictor."""
+        kind = FullLearner if self.config.evaluation == "full" else Learner
+        masks = self.dataset.masks[self.labeled]
+        return kind(self.dataset.images, self.labeled, masks, self.config, device, seed=0)
+
+    @property
+    def walker(self) -> Walker:
+        """Who walks the patch."""
+        return self.task.walkers[0]
 
     @property
     def walk(self) -> Walk:
         """Where the patch is, and has been."""
         return self.walker.walk
 
-    def make_walker(self) -> Walker:
-        """A walker over this environment's images, sharing its learner."""
-        return Walker(self.dataset, self.labeled, self.learner, self.config)
-
     @own_gradients
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin the next iteration, or start from nothing (see the class)."""
+        (step,) = self.begin(seed, options)
+        return self.walk.window(), step.info()
+
+    def begin(self, seed: int | None, options: dict[str, Any] | None, walkers: int = 1) -> list[Step]:
+        """`reset`, of one walker or several."""
         super().reset(seed=seed)
-        if seed is not None or not self._started or (options or {}).get("restart"):
-            self.learner.restart(int(self.np_random.integers(2**31)))
-            self._started = True
-        info = self.walker.begin(self.np_random)
-        return self.walk.window(), info
+        restart = bool((options or {}).get("restart"))
+        return self.task.begin(self.np_random, walkers, seeded=seed is not None, restart=restart)
 
     @own_gradients
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move, sample the patch, pay what is due; the last step trains (see the class)."""
-        info = self.walker.step(self.walker.check(action), self.np_random)
-        if self.walker.done:
-            self.walker.settle(info, self.learner.update(np.stack(self.walker.patches)))
-        return self.walk.window(), self.walker.reward(info), self.walker.done, False, info
+        (step,) = self.task.step([action])
+        return self.walk.window(), step.reward, self.task.done, False, step.info()
 
     def render(self) -> np.ndarray | None:
         """Side by side, (H, 4 W, 3) uint8: image with path and patch, loss, history, prediction."""
@@ -154,10 +155,9 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
             raise ResetNeeded("no episode has begun; call reset before render")
         walk, image = walker.walk, self.dataset.images[walker.walk.image]
         here = [(top, left) for index, top, left in walk.path if index == walk.image]
-        loss = self.learner.loss_map(walk.image)
-        probability = self.learner.probability(walk.image)
-        if probability is None:
-            probability = np.zeros_like(loss)
+        loss = self.learner.loss_map(walk.image).cpu().numpy()
+        present = self.learner.probability(walk.image)
+        probability = np.zeros_like(loss) if present is None else present.cpu().numpy()
         return np.concatenate(
             [
                 pictures.draw_path(image, here, (walk.top, walk.left), walk.patch_size),

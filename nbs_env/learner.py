@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from nbs_env import rewards
 from nbs_env.autoencoder import GRIDS, AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
 from nbs_env.graphs import Graphed
@@ -17,36 +18,33 @@ from nbs_env.networks import adam, compute_dtype, initialize, load_state, place
 from nbs_env.predictor import Predictor, class_weights, logits, predict, prediction_loss
 from nbs_env.profiles import (
     ProfileBuffer,
+    ProfileMeter,
     Snapshot,
     Weights,
     copy_weights,
     dihedral,
-    measure_profiles,
 )
+from nbs_env.rewards import Update
 from nbs_env.runs import TrainingError
 
 
 @dataclass(frozen=True)
-class Update:
+class AutoencoderUpdate(Update):
     """What one call of `Learner.update` did.
 
     Attributes:
-        update: updates done so far, this one included.
         autoencoder_loss: mean squared error of the mini-batches.
         prediction_loss: l_pred of the labelled images' newest profiles; None while the cycle is too young.
         buffer_loss: l_pred of the first draw from the buffer, before the predictor's step; None if empty.
-        reinitialized: whether the autoencoder was thrown away afterwards.
     """
 
-    update: int
     autoencoder_loss: float
     prediction_loss: float | None
     buffer_loss: float | None
-    reinitialized: bool
 
 
 class Learner:
-    """Autoencoder, predictor, profile buffer and snapshots: all that outlives an episode.
+    """Autoencoder, predictor, profile buffer and snapshots: the `InternalLearner` of the papers.
 
     Masks of unlabelled images never get here: it is given the labelled ones alone.
 
@@ -69,7 +67,6 @@ class Learner:
         seed: int,
     ) -> None:
         self.config, self.device, self.labeled = config, device, labeled
-        self.unlabeled = np.setdiff1d(np.arange(len(images)), labeled)
         self.dtype = compute_dtype(config.precision, device)
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
         if not isinstance(images, np.memmap):
@@ -77,8 +74,9 @@ class Learner:
         self.masks = torch.from_numpy(labeled_masks).to(device)
         self.weights = class_weights(self.masks, config.anomaly_weight)
         self.trainer = AutoencoderTrainer(
-            config.bottleneck_channels, config.autoencoder_lr, device, self.dtype
+            config.bottleneck_channels, config.autoencoder_lr, device, self.dtype, config.autoencoder_width
         )
+        self.meter = ProfileMeter(self.trainer.network.state_dict(), device, self.dtype)
         self.predictor = place(Predictor(config.profile_length, config.predictor_width), device)
         self.restart(seed)
 
@@ -98,7 +96,6 @@ class Learner:
         self.ring: list[Weights] = []  # the newest autoencoders of this cycle, oldest first
         self.snapshots: list[Snapshot] = []  # best cycles, best first, the running one's best among them
         self._maps: dict[int, torch.Tensor] = {}
-        self._unlabeled: list[torch.Tensor] = []  # newest maps (n, H, W) of D_u, with evaluation="full"
 
     @property
     def age(self) -> int:
@@ -110,12 +107,8 @@ class Learner:
         """Whether the next update is one in which R_pred is not paid."""
         return self.age < self.config.warmup_updates
 
-    def loss_map(self, image: int) -> np.ndarray:
+    def loss_map(self, image: int) -> torch.Tensor:
         """Current reconstruction loss (H, W) float32 of one image, measured when first asked for."""
-        return self.loss_map_tensor(image).cpu().numpy()
-
-    def loss_map_tensor(self, image: int) -> torch.Tensor:
-        """`loss_map`, left on the device."""
         if image not in self._maps:
             self._maps[image] = self._measure(np.array([image]))[0]
         return self._maps[image]
@@ -125,14 +118,14 @@ class Learner:
         return self.images[torch.from_numpy(indices)].to(self.device)
 
     @torch.enable_grad()  # whoever steps the environment may have switched gradients off
-    def update(self, patches: np.ndarray) -> Update:
+    def update(self, patches: np.ndarray) -> AutoencoderUpdate:
         """One iteration of Algorithm 1 after the patches (N, P, P, 3) uint8 are chosen.
 
         Raises:
             TrainingError: a loss is no longer finite.
         """
         loss = self.trainer.train(self._augment(patches), self.config.minibatch_size)
-        self.trainer.network.grid.copy_(torch.tensor(GRIDS[self.updates % len(GRIDS)]))
+        self.trainer.network.grid.copy_(torch.tensor(GRIDS[self._grid()]))
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the autoencoder's loss became {loss} at update {self.updates + 1}; "
@@ -146,6 +139,7 @@ class Learner:
         if newest is not None:
             newest_logits = predict(self.predictor, newest, self.dtype)
             current = float(prediction_loss(newest_logits, self.masks, self.weights))
+        warmup = self.warmup
         self.updates += 1
         for value in (buffer_loss, current):
             if value is not None and not math.isfinite(value):
@@ -153,20 +147,36 @@ class Learner:
                     f"the predictor's loss became {value} at update {self.updates}; "
                     f"lower predictor_lr ({self.config.predictor_lr}) and begin a new run"
                 )
-        if current is not None:
-            self._consider(current)
+        losses = {"buffer": buffer_loss, "current": current}
+        ranked = losses[self.config.snapshot_profiles]
+        if current is not None and ranked is not None:
+            self._consider(ranked)
+        paid = None if warmup else losses[self.config.reward_profiles]
+        assert warmup or paid is not None, "Config ties warmup_updates to profile_length"
         reinitialized = self.age == 0
         if reinitialized:
             self.trainer.reinitialize(self.weight_generator)
-            self.ring, self._unlabeled, self._maps = [], [], {}
-        return Update(self.updates, loss, current, buffer_loss, reinitialized)
+            self.ring, self._maps = [], {}
+        return AutoencoderUpdate(
+            update=self.updates,
+            R_pred=0.0 if paid is None else rewards.pred_reward(paid),
+            reinitialized=reinitialized,
+            autoencoder_loss=loss,
+            prediction_loss=current,
+            buffer_loss=buffer_loss,
+        )
 
-    def probability(self, image: int) -> np.ndarray | None:
+    def probability(self, image: int) -> torch.Tensor | None:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
         if len(self.ring) < self.config.profile_length:
             return None
-        profile = measure_profiles(self.ring, self.pick(np.array([image])), self.dtype)
-        return torch.sigmoid(predict(self.predictor, profile, self.dtype))[0].cpu().numpy()
+        profile = self.meter.measure(self.ring, self.pick(np.array([image])))
+        return torch.sigmoid(predict(self.predictor, profile, self.dtype))[0]
+
+    def best_profiles(self, indices: np.ndarray) -> list[torch.Tensor]:
+        """Raw profiles (n, T, H, W) of some images under each snapshot, the best first."""
+        images = self.pick(indices)
+        return [self.meter.measure(snapshot.ring, images) for snapshot in self.snapshots]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on with the same bits, as tensors, numbers and strings."""
@@ -196,10 +206,6 @@ class Learner:
         self.weight_generator.set_state(state["weight_generator"])
         self.rng.bit_generator.state = json.loads(state["rng"])
         self._maps = {}
-        self._unlabeled = []
-        if self.config.evaluation == "full" and self.ring:
-            profiles = measure_profiles(self.ring, self.pick(self.unlabeled), self.dtype)
-            self._unlabeled = list(profiles.unbind(1))
 
     def _augment(self, patches: np.ndarray) -> torch.Tensor:
         """Each patch under a random symmetry of the square: (N, P, P, 3) to (N, 3, P, P), uint8."""
@@ -210,19 +216,20 @@ class Learner:
     def _measure(self, indices: np.ndarray) -> torch.Tensor:
         return loss_maps(self.trainer.network, self.pick(indices), self.dtype)
 
+    def _grid(self) -> int:
+        """Where the seams lie after the next update."""
+        cycle = self.updates // self.config.reinit_period
+        return {"still": 0, "moving": self.updates, "cycle": cycle}[self.config.seams] % len(GRIDS)
+
+    def _measure_all(self) -> torch.Tensor:
+        """Measure what has to be after an autoencoder update; the labelled images' maps (n, H, W)."""
+        labeled = self._measure(self.labeled)
+        self._maps = dict(zip(self.labeled.tolist(), labeled, strict=True))
+        return labeled
+
     def _remember(self) -> None:
-        """Measure what has to be measured after an autoencoder update."""
-        self._maps = {}
-        if self.config.evaluation == "full":
-            maps = self._measure(np.arange(len(self.images)))
-            labeled = maps[torch.from_numpy(self.labeled)]
-            self._maps = dict(enumerate(maps))
-            self._unlabeled.append(maps[torch.from_numpy(self.unlabeled)])
-            del self._unlabeled[: -self.config.profile_length]
-        else:
-            labeled = self._measure(self.labeled)
-            self._maps = dict(zip(self.labeled.tolist(), labeled, strict=True))
-        self.buffer.append(labeled, self.updates // self.config.reinit_period)
+        """Put the newest losses and autoencoder where profiles are made of them."""
+        self.buffer.append(self._measure_all(), self.updates // self.config.reinit_period)
         self.ring.append(copy_weights(self.trainer.network, self.dtype))
         del self.ring[: -self.config.profile_length]
 
@@ -258,8 +265,51 @@ class Learner:
         same = [s for s in self.snapshots if (s.update - 1) // period == cycle]
         if same and same[0].prediction_loss <= loss:
             return
-        unlabeled = None
-        if self.config.evaluation == "full":
-            unlabeled = torch.stack(self._unlabeled, dim=1)
-        snapshots = [*others, Snapshot(tuple(self.ring), loss, self.updates, unlabeled)]
+        snapshots = [*others, self._snapshot(loss)]
         self.snapshots = sorted(snapshots, key=lambda s: s.prediction_loss)[: self.config.snapshot_cycles]
+
+    def _snapshot(self, loss: float) -> Snapshot:
+        predictor = None
+        if self.config.snapshot_predictor == "moment":
+            predictor = {name: value.clone() for name, value in self.predictor.state_dict().items()}
+        return Snapshot(tuple(self.ring), loss, self.updates, predictor)
+
+
+class FullLearner(Learner):
+    """Algorithm 1 to the letter: every image is measured after every update, and the best profiles are saved.
+
+    It gives the masks of `Learner`, for a map is a function of weights and image alone.
+    """
+
+    def __init__(self, images: np.ndarray, labeled: np.ndarray, *rest: Any, **more: Any) -> None:
+        self.unlabeled = np.setdiff1d(np.arange(len(images)), labeled)
+        super().__init__(images, labeled, *rest, **more)
+
+    def restart(self, seed: int) -> None:
+        """Begin from nothing."""
+        super().restart(seed)
+        self._newest: list[torch.Tensor] = []  # maps (n, H, W) of D_u, oldest first
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the state of a learner with the same configuration and images."""
+        super().load_state_dict(state)
+        self._newest = []
+        if self.ring:
+            self._newest = list(self.meter.measure(self.ring, self.pick(self.unlabeled)).unbind(1))
+
+    def best_profiles(self, indices: np.ndarray) -> list[torch.Tensor]:
+        """Raw profiles (n, T, H, W) of some images under each snapshot: saved, if all are unlabelled."""
+        rows = np.searchsorted(self.unlabeled, indices)
+        if not np.isin(indices, self.unlabeled).all():
+            return super().best_profiles(indices)
+        return [s.unlabeled[torch.from_numpy(rows)] for s in self.snapshots if s.unlabeled is not None]
+
+    def _measure_all(self) -> torch.Tensor:
+        maps = self._measure(np.arange(len(self.images)))
+        self._maps = dict(enumerate(maps))
+        kept = self.config.profile_length if self.ring else 1  # the ring is emptied where a cycle ends
+        self._newest = [*self._newest, maps[torch.from_numpy(self.unlabeled)]][-kept:]
+        return maps[torch.from_numpy(self.labeled)]
+
+    def _snapshot(self, loss: float) -> Snapshot:
+        return replace(super()._snapshot(loss), unlabeled=torch.stack(self._newest, dim=1))

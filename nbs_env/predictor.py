@@ -55,12 +55,14 @@ def predict(predictor: Predictor, profiles: torch.Tensor, dtype: torch.dtype) ->
     return torch.cat([logits(predictor, normalize(part), dtype) for part in profiles.split(at_once)])
 
 
-def symmetric_probabilities(predictor: Predictor, profiles: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Probabilities (B, H, W) of raw `profiles` (B, T, H, W): the mean over the symmetries of the square.
+def mean_probabilities(
+    predictor: Predictor, profiles: torch.Tensor, dtype: torch.dtype, symmetries: bool
+) -> torch.Tensor:
+    """Probabilities (B, H, W) of raw `profiles` (B, T, H, W); their mean over the symmetries of the square.
 
     The predictor has learnt under all eight of them, and errs differently under each.
     """
-    turned = [predict(predictor, dihedral(profiles, k), dtype) for k in range(8)]
+    turned = [predict(predictor, dihedral(profiles, k), dtype) for k in range(8 if symmetries else 1)]
     return torch.stack([dihedral(torch.sigmoid(x), inverse(k)) for k, x in enumerate(turned)]).mean(dim=0)
 
 

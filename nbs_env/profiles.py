@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,14 +100,16 @@ class Snapshot:
 
     Attributes:
         ring: T sets of autoencoder weights, oldest first; they are shared, never written to.
-        prediction_loss: the predictor's loss on the labelled images at that moment.
+        prediction_loss: the predictor's loss at that moment, which moments are ranked by.
         update: the autoencoder update it was taken after.
+        predictor: the predictor's weights at that moment; None: the last ones serve.
         unlabeled: with `evaluation="full"`, the unlabelled images' profiles (n, T, H, W) of that moment.
     """
 
     ring: tuple[Weights, ...]
     prediction_loss: float
     update: int
+    predictor: Weights | None = None
     unlabeled: torch.Tensor | None = None
 
 
@@ -120,28 +121,27 @@ def copy_weights(autoencoder: Autoencoder, dtype: torch.dtype) -> Weights:
     }
 
 
-class _Spares(threading.local):
-    """Networks that the weights of rings are put into; kept, for a GPU records what they do."""
+class ProfileMeter(threading.local):
+    """Measures profiles, in a network that the weights of rings are put into; each thread has one of its own.
 
-    def __init__(self) -> None:
-        self.get = functools.lru_cache(maxsize=4)(self._make)
+    Args:
+        weights: of any autoencoder of the same sizes.
+        device: where it computes.
+        dtype: what the convolutions run in.
+    """
 
-    @staticmethod
-    def _make(cls: type[Autoencoder], bottleneck_channels: int, device: torch.device) -> Autoencoder:
-        with torch.inference_mode(False):  # whoever predicts first may be in that mode, and others not
+    def __init__(self, weights: Weights, device: torch.device, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        width, bottleneck = (len(weights[f"{layer}.weight"]) for layer in ("encoder.0.0", "bottleneck.2"))
+        with torch.inference_mode(False):  # whoever measures first may be in that mode, and others not
             with torch.device("meta"):  # no weights to draw
-                network = cls(bottleneck_channels)
-            return place(network.to_empty(device=device), device)
+                network = Autoencoder(bottleneck, width)
+            self.autoencoder = place(network.to_empty(device=device), device)
 
-
-_spares = _Spares()
-
-
-def measure_profiles(ring: Sequence[Weights], images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Profiles (N, T, H, W) float32 of `images` (N, 3, H, W) uint8 under the autoencoders of `ring`."""
-    autoencoder = _spares.get(Autoencoder, ring[0]["bottleneck.2.weight"].shape[0], images.device)
-    maps = []
-    for weights in ring:
-        autoencoder.load_state_dict(weights)
-        maps.append(loss_maps(autoencoder, images, dtype))
-    return torch.stack(maps, dim=1)
+    def measure(self, ring: Sequence[Weights], images: torch.Tensor) -> torch.Tensor:
+        """Profiles (N, T, H, W) float32 of `images` (N, 3, H, W) uint8 under the autoencoders of `ring`."""
+        maps = []
+        for weights in ring:
+            self.autoencoder.load_state_dict(weights)
+            maps.append(loss_maps(self.autoencoder, images, self.dtype))
+        return torch.stack(maps, dim=1)

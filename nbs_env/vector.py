@@ -7,13 +7,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium.error import InvalidAction
 from gymnasium.vector import AutoresetMode
 
 from nbs_env.config import Config, ConfigError, whole_number
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv, own_gradients
+from nbs_env.task import Infos
 
 
 class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -60,8 +60,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         if not isinstance(env.unwrapped, PatchSamplingEnv):
             raise ConfigError(f"env is a {type(env.unwrapped).__name__}; the walkers need a PatchSamplingEnv")
         self.env, self.tensors, self.render_mode = env.unwrapped, tensors, env.unwrapped.render_mode
-        self.learner = self.env.learner
-        self.walkers = [self.env.walker, *(self.env.make_walker() for _ in range(count - 1))]
+        self.learner, self.task = self.env.learner, self.env.task
         self.num_envs = count
         self.single_observation_space = self.env.observation_space
         self.single_action_space = self.env.action_space
@@ -73,9 +72,14 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin the next iteration, or start from nothing (see `PatchSamplingEnv`)."""
-        infos = [self.env.reset(seed=seed, options=options)[1]]
-        infos += [walker.begin(self.env.np_random) for walker in self.walkers[1:]]
-        return self._windows(), self._batch(infos)
+        observations, infos = self.begin(seed, options)
+        return observations, self._batch(infos)
+
+    @own_gradients
+    def begin(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Infos]:
+        """`reset`, with an info for each walker."""
+        steps = self.env.begin(seed, options, self.num_envs)
+        return self._windows(), [step.info() for step in steps]
 
     def step(
         self, actions: np.ndarray
@@ -91,8 +95,8 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         return observations, rewards, ends, np.zeros_like(ends), batch
 
     @own_gradients
-    def advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool, list[dict[str, Any]]]:
-        """`step` without beginning the next episode.
+    def advance(self, actions: np.ndarray) -> tuple[Any, np.ndarray, bool, Infos]:
+        """`step` without beginning the next episode, with an info for each walker.
 
         Args:
             actions: (num_envs,).
@@ -104,25 +108,19 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
             ResetNeeded: no episode has begun, or it has ended.
             InvalidAction: it is not one action a walker; then none of them has moved.
         """
-        rng, given = self.env.np_random, np.asarray(actions)
+        given = np.asarray(actions)
         if given.shape != (self.num_envs,):
             raise InvalidAction(f"actions have shape {given.shape}; give one a walker, ({self.num_envs},)")
-        numbers = [walker.check(action) for walker, action in zip(self.walkers, given, strict=True)]
-        infos = [walker.step(number, rng) for walker, number in zip(self.walkers, numbers, strict=True)]
-        done = self.walkers[0].done
-        if done:
-            update = self.learner.update(np.concatenate([walker.patches for walker in self.walkers]))
-            for walker, info in zip(self.walkers, infos, strict=True):
-                walker.settle(info, update)
-        rewards = [walker.reward(info) for walker, info in zip(self.walkers, infos, strict=True)]
-        return self._windows(), np.array(rewards), done, infos
+        steps = self.task.step(given)
+        rewards = np.array([step.reward for step in steps])
+        return self._windows(), rewards, self.task.done, [step.info() for step in steps]
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """The picture of `PatchSamplingEnv.render` for each walker."""
-        return None if self.render_mode is None else tuple(map(self.env.draw, self.walkers))
+        return None if self.render_mode is None else tuple(map(self.env.draw, self.task.walkers))
 
     def _windows(self) -> Any:
-        windows = torch.stack([walker.walk.window_tensor() for walker in self.walkers])
+        windows = self.task.windows()
         return windows if self.tensors else windows.cpu().numpy()
 
     def _batch(self, infos: list[dict[str, Any]]) -> dict[str, Any]:

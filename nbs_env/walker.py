@@ -1,34 +1,48 @@
-"""One walker's part of an episode: its two segments, and what it is paid (thesis Algorithm 1, Eq. 3.3)."""
+"""One walker's part of an episode: its two segments, and what it is paid for (thesis Algorithm 1)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.error import ResetNeeded
 
 from nbs_env import rewards
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.learner import Learner, Update
+from nbs_env.rewards import Step, Update
 from nbs_env.walk import Walk, action_number
 
 
 class Walker:
     """Walks a patch through the cloning segment and the training segment of an episode.
 
-    Several walkers may share one learner. Whoever owns them calls `begin`, then `check` and `step` until
-    `done`, gives the `patches` of all to the learner and what came of it to `settle`.
+    Whoever owns it calls `begin`, then `check` and `step` until `done`, gives its `patches` to a learner and
+    what came of them to `settle`.
+
+    Args:
+        dataset: images and masks.
+        labeled: indices of the labelled images, whose masks are all that is read.
+        loss_map: gives the current reconstruction loss (H, W) of an image by its index.
+        config: lengths, rewards and sizes.
     """
 
     def __init__(
-        self, dataset: AnomalyDataset, labeled: np.ndarray, learner: Learner, config: Config
+        self,
+        dataset: AnomalyDataset,
+        labeled: np.ndarray,
+        loss_map: Callable[[int], torch.Tensor],
+        config: Config,
     ) -> None:
-        self.images, self.labeled, self.learner, self.config = dataset.images, labeled, learner, config
+        self.images, self.labeled, self.config = dataset.images, labeled, config
         self.mask_of = dict(zip(labeled.tolist(), dataset.masks[labeled], strict=True))
         self.training_images = labeled if config.training_images == "labeled" else np.arange(len(dataset))
-        self.walk = Walk(dataset.images, learner.loss_map_tensor, config)
+        self.walk = Walk(dataset.images, loss_map, config)
         self.begun = False
+        self.steps = 0
         self.patches: list[np.ndarray] = []
 
     @property
@@ -36,15 +50,19 @@ class Walker:
         """Whether the training segment is complete."""
         return len(self.patches) == self.config.episode_length
 
-    def begin(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Start an episode; the info of `reset`."""
-        self.begun, self.step_count, self.patches = True, 0, []
-        self.cloning_terms: list[tuple[float, float]] = []  # R_clone and R_cover of each cloning step
-        self.beta = rewards.beta(self.learner.updates, self.config.beta_horizon)
-        self.warmup = self.learner.warmup
+    @property
+    def segment_done(self) -> bool:
+        """Whether the last step was the last of its segment."""
+        return self.done or self.steps == self.config.cloning_length
+
+    def begin(self, rng: np.random.Generator, beta: float, warmup: bool) -> Step:
+        """Start an episode; where it is, as a step that pays nothing."""
+        self.begun, self.steps, self.patches = True, 0, []
+        self.beta, self.warmup = beta, warmup
+        self.cloning: list[Step] = []
         cloning = self.config.cloning_length > 0
         self.walk.start(self.labeled if cloning else self.training_images, rng)
-        return self._info("cloning" if cloning else "training")
+        return self._paid("cloning" if cloning else "training")
 
     def check(self, action: Any) -> int:
         """The number of an action that may be taken now.
@@ -59,45 +77,30 @@ class Walker:
             )
         return action_number(action)
 
-    def step(self, action: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Move, and sample the patch; the info with the terms of the reward."""
+    def step(self, action: int, rng: np.random.Generator) -> Step:
+        """Move, and sample the patch."""
         self.walk.move(action, rng)
         new_share = self.walk.sample()
-        self.step_count += 1
-        if self.step_count > self.config.cloning_length:
-            info = self._info("training")
+        self.steps += 1
+        if self.steps > self.config.cloning_length:
             self.patches.append(self.walk.patch(self.images[self.walk.image]))
-            return info
-        info = self._info("cloning")
-        info["R_clone"] = rewards.clone_reward(self.walk.patch(self.mask_of[self.walk.image]), self.config)
-        info["R_cover"] = rewards.cover_reward(new_share, self.config)
-        self.cloning_terms.append((info["R_clone"], info["R_cover"]))
-        if self.step_count == self.config.cloning_length:
+            return self._paid("training")
+        mask = self.walk.patch(self.mask_of[self.walk.image])
+        step = self._paid(
+            "cloning",
+            R_clone=rewards.clone_reward(mask, self.config),
+            R_cover=rewards.cover_reward(new_share, self.config),
+        )
+        self.cloning.append(step)
+        if self.steps == self.config.cloning_length:
             self.walk.start(self.training_images, rng)
-        return info
+        return step
 
-    def settle(self, info: dict[str, Any], update: Update) -> None:
-        """Put what came of the patches into the info of the last step."""
-        info |= vars(update)
-        means = np.mean(self.cloning_terms or [(0.0, 0.0)], axis=0).tolist()
-        info["R_clone_mean"], info["R_cover_mean"] = means
-        if not self.warmup:
-            current = self.config.reward_profiles == "current"
-            loss = update.prediction_loss if current else update.buffer_loss
-            assert loss is not None, "Config ties warmup_updates to profile_length"
-            info["R_pred"] = rewards.pred_reward(loss)
+    def settle(self, step: Step, update: Update) -> Step:
+        """The last step of an episode, with what came of its patches."""
+        terms = [(cloned.R_clone, cloned.R_cover) for cloned in self.cloning] or [(0.0, 0.0)]
+        clone, cover = np.mean(terms, axis=0).tolist()
+        return replace(step, update=update, R_clone_mean=clone, R_cover_mean=cover)
 
-    def reward(self, info: dict[str, Any]) -> float:
-        """What a step with this info pays (Eq. 3.3)."""
-        return float(self.beta * (info["R_clone"] + info["R_cover"]) + (1 - self.beta) * info["R_pred"])
-
-    def _info(self, segment: str) -> dict[str, Any]:
-        return {
-            "segment": segment,
-            "image": self.walk.image,
-            "R_clone": 0.0,
-            "R_cover": 0.0,
-            "R_pred": 0.0,
-            "beta": self.beta,
-            "warmup": self.warmup,
-        }
+    def _paid(self, segment: str, R_clone: float = 0.0, R_cover: float = 0.0) -> Step:
+        return Step(segment, self.walk.image, self.beta, self.warmup, R_clone, R_cover)

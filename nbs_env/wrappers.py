@@ -1,4 +1,4 @@
-"""What stands between the environment and agents that know nothing of warm-up."""
+"""What stands between the environment and agents that know nothing of warm-up, or of several walkers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,25 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+
+from nbs_env.task import Infos, past_warmup
+
+
+class Alone:
+    """One environment as a `Game` of one walker: `PatchSamplingEnv`, wrapped or not, or any other."""
+
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.int64]) -> None:
+        self.env = env
+
+    def begin(self, **settings: Any) -> tuple[np.ndarray, Infos]:
+        """What `reset` gives with these settings, of one walker."""
+        observation, info = self.env.reset(**settings)
+        return observation[None], [info]
+
+    def advance(self, actions: Any) -> tuple[np.ndarray, np.ndarray, bool, Infos]:
+        """What `step` gives, of one walker."""
+        observation, reward, terminated, truncated, info = self.env.step(actions[0])
+        return observation[None], np.array([reward]), terminated or truncated, [info]
 
 
 class SkipWarmup(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
@@ -27,11 +46,7 @@ class SkipWarmup(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin the next iteration after the warm-up."""
-        observation, info = self.env.reset(seed=seed, options=options)
-        while info["warmup"]:
-            terminated = truncated = False
-            while not (terminated or truncated):
-                action: Any = self.act(observation)  # as it is: the environment says if it is none
-                observation, _, terminated, truncated, _ = self.env.step(action)
-            observation, info = self.env.reset()
-        return observation, info
+        game = Alone(self.env)
+        begun = game.begin(seed=seed, options=options)
+        observations, infos = past_warmup(game, lambda seen: [self.act(seen[0])], begun)
+        return observations[0], infos[0]

@@ -1,4 +1,4 @@
-"""What the tests share: five small images, settings that make an episode short, and a thin autoencoder."""
+"""What the tests share: five small images, and settings that make an episode short."""
 
 from __future__ import annotations
 
@@ -11,15 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-import nbs_env.autoencoder
-import nbs_env.profiles
 import train
-from nbs_env.autoencoder import Autoencoder
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.graphs import Graphed
 
 # Convolutions as small as these gain nothing from threads, here or in the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -63,6 +58,7 @@ def config() -> Config:
         cloning_length=3,
         beta_horizon=16,
         warmup_updates=2,
+        autoencoder_width=4,
         bottleneck_channels=8,
         minibatch_size=2,
         reinit_period=5,
@@ -91,6 +87,7 @@ TINY = {
     "cloning-length": 4,
     "beta-horizon": UPDATES,
     "warmup-updates": 2,
+    "autoencoder-width": 4,
     "bottleneck-channels": 4,
     "minibatch-size": 2,
     "reinit-period": 5,
@@ -130,35 +127,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, dataset: AnomalyDataset) ->
             if (kind, number) != ("masks", 4):
                 picture.save(root / kind / f"{number}.png")
     return root
-
-
-class ThinAutoencoder(Autoencoder):
-    """Batch statistics and names of parts as in `Autoencoder`, in a hundredth of the time."""
-
-    def __init__(self, bottleneck_channels: int) -> None:
-        nn.Module.__init__(self)
-        self.loss_map = Graphed(self._loss_map)
-        self.encoder = nn.Sequential(
-            nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8, track_running_stats=False), nn.LeakyReLU(0.2, True)
-        )
-        self.bottleneck = nn.Sequential(
-            nn.Conv2d(8, 8, 4, 4), nn.LeakyReLU(0.2, True), nn.Conv2d(8, bottleneck_channels, 1)
-        )
-        self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))
-        self.output = nn.Sequential(nn.Upsample(scale_factor=16), nn.Conv2d(bottleneck_channels, 3, 1))
-
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Reconstruct (B, 3, 64, 64)."""
-        features = self.bottleneck(self.encoder(patches))
-        with torch.autocast(features.device.type, enabled=False):
-            return self.output(features.float())
-
-
-@pytest.fixture
-def thin_autoencoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put `ThinAutoencoder` in the place of Table 4.2's, for tests of what goes on around it."""
-    monkeypatch.setattr(nbs_env.autoencoder, "Autoencoder", ThinAutoencoder)
-    monkeypatch.setattr(nbs_env.profiles, "Autoencoder", ThinAutoencoder)
 
 
 fast_bfloat16 = pytest.mark.skipif(
@@ -230,7 +198,7 @@ Main = Callable[..., None]
 
 
 @pytest.fixture
-def main(folder: Path, monkeypatch: pytest.MonkeyPatch, thin_autoencoder: None) -> Main:
+def main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     """`train.main` with the command line of `TINY` on `folder`, changes given as keywords."""
 
     def call(**changes: Any) -> None:

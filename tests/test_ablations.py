@@ -47,7 +47,6 @@ def test_every_variant_is_a_run_of_its_own(tmp_path: Path) -> None:
 def test_what_is_there_is_not_computed_again(
     folder: Path,
     tmp_path: Path,
-    thin_autoencoder: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -19,7 +19,7 @@ from nbs_env.env import PatchSamplingEnv
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in_agents_follow_the_protocol(
-    name: str, dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: Callable[..., None]
+    name: str, dataset: AnomalyDataset, config: Config, same_bits: Callable[..., None]
 ) -> None:
     env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
     cls = agent_class(name)
@@ -34,7 +34,7 @@ def test_built_in_agents_follow_the_protocol(
 
 @pytest.mark.parametrize("name", ["reinforce", "ppo", "a2c", "dqn"])
 def test_spaces_that_an_agent_cannot_read_are_named(
-    name: str, dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+    name: str, dataset: AnomalyDataset, config: Config
 ) -> None:
     env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
     small = gymnasium.wrappers.FlattenObservation(env)
@@ -71,7 +71,7 @@ def test_missing_methods_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_state_that_could_not_be_loaded_back_is_named(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+    dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = Random(PatchSamplingEnv(dataset, ["0", "1"], config, "cpu"), seed=0)
     monkeypatch.setattr(agent, "state_dict", lambda: {"weights": np.zeros(2)})

@@ -10,29 +10,29 @@ import numpy as np
 import pytest
 import torch
 
-import nbs_env.profiles
 from nbs_env import checkpoint
+from nbs_env.autoencoder import Autoencoder
 from nbs_env.crf import CRFParams
 from nbs_env.data import AnomalyDataset, DataError
 from nbs_env.detector import CRF_CANDIDATES, Detector, Prediction, image_scores
 from nbs_env.metrics import pixel_prf
 from nbs_env.networks import initialize
-from nbs_env.predictor import Predictor, symmetric_probabilities
-from nbs_env.profiles import Weights, measure_profiles
+from nbs_env.predictor import Predictor, mean_probabilities
+from nbs_env.profiles import Weights
 
 CPU = torch.device("cpu")
 T = 3
 
 
 @pytest.fixture
-def rings(thin_autoencoder: None) -> list[list[Weights]]:
+def rings() -> list[list[Weights]]:
     """Two snapshots of three autoencoders each, as drawn."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for _ in range(2):
         ring = []
         for _ in range(T):
-            autoencoder = nbs_env.profiles.Autoencoder(8)
+            autoencoder = Autoencoder(8, 4)
             initialize(autoencoder, generator)
             ring.append({name: value.clone() for name, value in autoencoder.state_dict().items()})
         found.append(ring)
@@ -45,7 +45,7 @@ def detector(rings: list[list[Weights]], dataset: AnomalyDataset) -> Detector:
     predictor = Predictor(T, 2)
     initialize(predictor, torch.Generator().manual_seed(1))
     crf = CRFParams(smooth_compat=0.7, appearance_compat=0.2)
-    made = Detector(rings, predictor.state_dict(), 128, "float32", CPU, crf=crf)
+    made = Detector(rings, [predictor.state_dict()] * 2, 128, "float32", CPU, crf=crf)
     made.threshold = float(np.median(made.probabilities(dataset.images)))
     made.crf_threshold = made.threshold * 0.999
     return made
@@ -109,8 +109,11 @@ def test_probability_is_the_mean_over_snapshots(
     detector: Detector, rings: list[list[Weights]], dataset: AnomalyDataset
 ) -> None:
     tensor = torch.from_numpy(dataset.images[2:]).permute(0, 3, 1, 2)
-    profiles = [measure_profiles(ring, tensor, torch.float32) for ring in rings]
-    parts = [symmetric_probabilities(detector.predictor, p, torch.float32).numpy() for p in profiles]
+    profiles = [detector.meter.measure(ring, tensor) for ring in rings]
+    parts = [
+        mean_probabilities(detector.predictors[0], p, torch.float32, symmetries=True).numpy()
+        for p in profiles
+    ]
     assert not np.allclose(parts[0], parts[1])
     expected = (parts[0] + parts[1]) / 2
     np.testing.assert_allclose(detector.from_profiles(profiles), expected, rtol=1e-5)

@@ -25,9 +25,8 @@ from benchmarks.drills.disc import no_space_for
 from benchmarks.drills.forks import Outcome, command, fork
 from benchmarks.drills.inputs import inputs
 from benchmarks.drills.kills import killed
-from benchmarks.drills.small import Command, Row, content, difference, furnish, thin_networks
+from benchmarks.drills.small import Command, Row, content, difference, furnish
 from nbs_env import checkpoint
-from nbs_env.autoencoder import Autoencoder
 
 
 def end(code: int = 0, out: str = "", err: str = "") -> Outcome:
@@ -114,15 +113,6 @@ def test_a_difference_is_found_in_a_single_bit() -> None:
     assert "/b/c" in difference(value(), value() | {"b": {"c": 1.0000000000000002}})
     assert "only one has b" in difference(value(), {"a": value()["a"]})
     assert "float and int" in difference({"b": 1.0}, {"b": 1})
-
-
-def test_thin_networks_only_lose_channels() -> None:
-    with thin_networks():
-        thin = Autoencoder(4)
-    patches = torch.rand(2, 3, 64, 64)
-    assert thin(patches).shape == patches.shape
-    assert sum(p.numel() for p in thin.parameters()) < 100_000
-    assert sum(p.numel() for p in Autoencoder(200).parameters()) == 5_955_211
 
 
 FAKE = """
@@ -244,8 +234,7 @@ def test_memory_that_grows_with_the_folder_is_found(
         return Outcome(0, "", "", 1.0, 400 + more * (len(files) > 5))
 
     monkeypatch.setattr(service, "command", predict)
-    with thin_networks():
-        (row,) = service.folder(tmp_path / "folder", 10)
+    (row,) = service.folder(tmp_path / "folder", 10)
     assert row.tried == 10
     assert (not row.broken) == kept
 

@@ -17,8 +17,8 @@ from gymnasium.utils.env_checker import check_env
 from nbs_env.config import Config, ConfigError
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.learner import Update
 from nbs_env.predictor import predict, prediction_loss
+from nbs_env.rewards import Update
 
 SameBits = Callable[..., None]
 Step = tuple[np.ndarray, float, bool, dict[str, Any]]
@@ -28,12 +28,12 @@ def make(dataset: AnomalyDataset, config: Config, **changes: Any) -> PatchSampli
     return PatchSamplingEnv(dataset, ["0", "1"], replace(config, **changes), device="cpu")
 
 
-def play(env: PatchSamplingEnv, episodes: int, seed: int | None = 0) -> list[Step]:
-    """Random actions over some episodes; the seed is that of the first reset and of the actions."""
+def play(env: PatchSamplingEnv, episodes: int, seed: int | None = 0, **first: Any) -> list[Step]:
+    """Random actions over some episodes; `seed` and `first` go to the first reset."""
     rng = np.random.default_rng(seed)
     steps = []
     for episode in range(episodes):
-        observation, info = env.reset(seed=seed if episode == 0 else None)
+        observation, info = env.reset(seed=seed, **first) if episode == 0 else env.reset()
         steps.append((observation, 0.0, False, info))
         terminated = False
         while not terminated:
@@ -51,7 +51,7 @@ def last_infos(steps: list[Step]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def registered(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> PatchSamplingEnv:
+def registered(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
     env = gymnasium.make("nbs_env/PatchSampling-v0", dataset=dataset, labeled=["0", "1"], config=config)
     assert isinstance(env.unwrapped, PatchSamplingEnv)
     return env.unwrapped
@@ -97,7 +97,7 @@ def test_same_seed_gives_the_same_trajectory(
 
 
 def test_callers_without_gradients_train_all_the_same(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     expected = play(make(dataset, config), 4)
     with torch.no_grad():
@@ -110,9 +110,7 @@ def test_images_of_another_size_are_refused(dataset: AnomalyDataset, config: Con
         PatchSamplingEnv(dataset, 2, replace(config, image_size=192))
 
 
-def test_other_seed_gives_another_trajectory(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_other_seed_gives_another_trajectory(dataset: AnomalyDataset, config: Config) -> None:
     first, second = (last_infos(play(make(dataset, config), 1, seed=seed))[0] for seed in (0, 1))
     assert first["autoencoder_loss"] != second["autoencoder_loss"]
 
@@ -122,7 +120,6 @@ def test_masks_of_unlabelled_images_are_never_read(
     evaluation: str,
     dataset: AnomalyDataset,
     config: Config,
-    thin_autoencoder: None,
     same_bits: SameBits,
 ) -> None:
     garbage = dataset.masks.copy()
@@ -134,9 +131,7 @@ def test_masks_of_unlabelled_images_are_never_read(
     assert any(info["R_pred"] for info in last_infos(runs[0]))
 
 
-def test_masks_of_labelled_images_are_read(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_masks_of_labelled_images_are_read(dataset: AnomalyDataset, config: Config) -> None:
     garbage = dataset.masks.copy()
     garbage[:2] = np.random.default_rng(0).random(garbage[:2].shape) < 0.5
     rewards = [
@@ -146,7 +141,7 @@ def test_masks_of_labelled_images_are_read(
     assert rewards[0] != rewards[1]
 
 
-def test_observations_are_copies(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> None:
+def test_observations_are_copies(dataset: AnomalyDataset, config: Config) -> None:
     kept = make(dataset, config)
     scribbled = make(dataset, config)
     frozen = []
@@ -167,7 +162,7 @@ def test_observations_are_copies(dataset: AnomalyDataset, config: Config, thin_a
 # The structure of an episode
 
 
-def test_segments_and_termination(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> None:
+def test_segments_and_termination(dataset: AnomalyDataset, config: Config) -> None:
     steps = play(make(dataset, config), 3)
     episode = [("cloning", False)] * 4 + [("training", False)] * 4 + [("training", True)]  # reset comes first
     assert [(info["segment"], end) for _, _, end, info in steps] == episode * 3
@@ -177,9 +172,7 @@ def test_segments_and_termination(dataset: AnomalyDataset, config: Config, thin_
     assert [info["update"] for info in last_infos(steps)] == [1, 2, 3]
 
 
-def test_cloning_segment_is_on_labelled_images(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_cloning_segment_is_on_labelled_images(dataset: AnomalyDataset, config: Config) -> None:
     steps = play(make(dataset, config, cloning_length=40, episode_length=40), 2)
     images: dict[str, set[int]] = {"cloning": set(), "training": set()}
     for _, _, _, info in steps:
@@ -187,16 +180,12 @@ def test_cloning_segment_is_on_labelled_images(
     assert images == {"cloning": {0, 1}, "training": {0, 1, 2, 3, 4}}
 
 
-def test_training_on_labelled_images_alone(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_training_on_labelled_images_alone(dataset: AnomalyDataset, config: Config) -> None:
     steps = play(make(dataset, config, episode_length=40, training_images="labeled"), 1)
     assert {info["image"] for _, _, _, info in steps} == {0, 1}
 
 
-def test_history_starts_empty_in_each_segment(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_history_starts_empty_in_each_segment(dataset: AnomalyDataset, config: Config) -> None:
     steps = play(make(dataset, config), 2)
     sampled = [observation[4].sum() for observation, _, _, _ in steps]
     starts = [0, 3, 9, 12]  # reset, and the last step of cloning, whose observation begins the next segment
@@ -204,7 +193,7 @@ def test_history_starts_empty_in_each_segment(
 
 
 def test_training_patches_are_where_the_actions_put_them(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+    dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = make(dataset, config)
     given = []
@@ -221,7 +210,7 @@ def test_training_patches_are_where_the_actions_put_them(
     np.testing.assert_array_equal(given, [expected])
 
 
-def test_without_cloning_segment(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> None:
+def test_without_cloning_segment(dataset: AnomalyDataset, config: Config) -> None:
     steps = play(make(dataset, config, cloning_length=0), 2)
     assert len(steps) == 2 * (1 + config.episode_length)
     for _, _, _, info in steps:
@@ -230,9 +219,7 @@ def test_without_cloning_segment(dataset: AnomalyDataset, config: Config, thin_a
     assert not observation[4].any()
 
 
-def test_loss_channel_is_the_newest_loss(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_loss_channel_is_the_newest_loss(dataset: AnomalyDataset, config: Config) -> None:
     env = make(dataset, config)
     for _ in range(2):
         play(env, 1, seed=None)
@@ -245,9 +232,7 @@ def test_loss_channel_is_the_newest_loss(
 # What is paid
 
 
-def test_cloning_rewards_against_slow_reference(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_cloning_rewards_against_slow_reference(dataset: AnomalyDataset, config: Config) -> None:
     config = replace(config, cloning_length=30, clone_reward=0.7, cover_weight=0.3)
     env = make(dataset, config)
     env.reset(seed=0)
@@ -268,9 +253,7 @@ def test_cloning_rewards_against_slow_reference(
     assert seen.issuperset({0.7, -0.7, 0.0, 0.3})
 
 
-def test_reward_is_the_weighted_sum_of_its_terms(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_reward_is_the_weighted_sum_of_its_terms(dataset: AnomalyDataset, config: Config) -> None:
     steps = play(make(dataset, config), 20)
     for number, (_, reward, terminated, info) in enumerate(steps):
         beta = max(0.0, 1 - number // 9 / 16)  # nine steps an episode, a horizon of 16 updates
@@ -282,18 +265,14 @@ def test_reward_is_the_weighted_sum_of_its_terms(
     assert steps[-1][1] == last_infos(steps)[-1]["R_pred"] < 0  # at the end, nothing else counts
 
 
-def test_prediction_reward_is_withheld_during_warm_up(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_prediction_reward_is_withheld_during_warm_up(dataset: AnomalyDataset, config: Config) -> None:
     infos = last_infos(play(make(dataset, config), 10))
     assert [info["warmup"] for info in infos] == ([True] * 2 + [False] * 3) * 2
     assert [info["reinitialized"] for info in infos] == ([False] * 4 + [True]) * 2
     assert [info["R_pred"] < 0 for info in infos] == ([False] * 2 + [True] * 3) * 2
 
 
-def test_prediction_reward_is_of_the_chosen_profiles(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_prediction_reward_is_of_the_chosen_profiles(dataset: AnomalyDataset, config: Config) -> None:
     infos = last_infos(play(make(dataset, config), 4))[2:]
     assert [info["R_pred"] for info in infos] == [-info["buffer_loss"] for info in infos]
     env = make(dataset, config, reward_profiles="current")
@@ -311,7 +290,7 @@ def test_prediction_reward_is_of_the_chosen_profiles(
 
 
 def test_reset_goes_on_and_restart_begins_from_nothing(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     env = make(dataset, config)
     first = play(env, 4)
@@ -319,19 +298,20 @@ def test_reset_goes_on_and_restart_begins_from_nothing(
     env.reset()
     assert env.learner.updates == 4
     assert len(env.learner.ring) == 3
-    again = play(env, 4)  # with the seed of the first time
-    same_bits(first, again)
-    _, info = env.reset(options={"restart": True})
+    env.reset(seed=0)  # the walk's, not the learner's
+    assert env.learner.updates == 4
+    place = env.walk.image, env.walk.top, env.walk.left
+    _, info = env.reset(seed=0, options={"restart": True})
+    assert (env.walk.image, env.walk.top, env.walk.left) == place
     assert env.learner.updates == env.learner.buffer.count == 0
     assert not env.learner.ring
     assert not env.learner.snapshots
     assert info["beta"] == 1
     assert info["warmup"]
+    same_bits(first, play(env, 4, options={"restart": True}))
 
 
-def test_reset_within_an_episode_forgets_its_patches(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_reset_within_an_episode_forgets_its_patches(dataset: AnomalyDataset, config: Config) -> None:
     env = make(dataset, config)
     env.reset(seed=0)
     for _ in range(6):

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch s
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 0.02), ("bfloat16", 0.1)])
 def test_updates_agree_with_the_cpu(
-    precision: str, tolerance: float, dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+    precision: str, tolerance: float, dataset: AnomalyDataset, config: Config
 ) -> None:
     """Weights and draws are the CPU's on both. Convolutions in TF32 have ten bits, and errors add up."""
     patches = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
@@ -45,9 +45,7 @@ def test_updates_agree_with_the_cpu(
     assert two.prediction_loss == pytest.approx(one.prediction_loss, rel=tolerance)
 
 
-def test_an_episode_shows_the_same_as_on_the_cpu(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_an_episode_shows_the_same_as_on_the_cpu(dataset: AnomalyDataset, config: Config) -> None:
     envs = [PatchSamplingEnv(dataset, 2, config, device) for device in ("cpu", DEVICE)]
     for env in envs:
         env.reset(seed=0)
@@ -81,7 +79,7 @@ def test_recorded_updates_agree_with_others(
     np.testing.assert_allclose(*losses, rtol=0.05)
 
 
-def test_policy_agrees_with_the_cpu(dataset: AnomalyDataset, config: Config, thin_autoencoder: None) -> None:
+def test_policy_agrees_with_the_cpu(dataset: AnomalyDataset, config: Config) -> None:
     env = PatchSamplingEnv(dataset, 2, config, DEVICE)
     agent = Reinforce(env, 0)
     window = torch.rand((1, 5, 128, 128), generator=torch.Generator().manual_seed(0))
@@ -98,7 +96,6 @@ def test_a_killed_run_goes_on_and_its_detector_serves_the_cpu(
     folder: Path,
     dataset: AnomalyDataset,
     tmp_path: Path,
-    thin_autoencoder: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = arguments(data_root=folder, run_dir=tmp_path / "run", device=DEVICE, evaluation=evaluation)

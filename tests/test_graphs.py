@@ -21,7 +21,6 @@ from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.graphs import Graphed, Recording
-from nbs_env.profiles import measure_profiles
 
 aten = torch.ops.aten
 
@@ -125,7 +124,6 @@ def test_a_recorded_learner_keeps_its_bits(
     precision: Any,
     dataset: AnomalyDataset,
     config: Config,
-    thin_autoencoder: None,
     replays: list[str],
     both_ways: Iterator[bool],
     same_bits: SameBits,
@@ -138,7 +136,7 @@ def test_a_recorded_learner_keeps_its_bits(
         env.reset(seed=0)
         learner, updates = env.learner, []
         for update in range(24):
-            updates.append((vars(learner.update(patches(update))), learner.loss_map(3).copy()))
+            updates.append((vars(learner.update(patches(update))), learner.loss_map(3).numpy().copy()))
             if update == 17:
                 checkpoint.save(learner.state_dict(), tmp_path / "state.pt")
             if update == 20:
@@ -163,12 +161,11 @@ def test_a_step_of_the_autoencoder_is_recorded_whole(replays: list[str], both_wa
 def test_recorded_maps_follow_the_weights(
     dataset: AnomalyDataset,
     config: Config,
-    thin_autoencoder: None,
     replays: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A ring's autoencoders are put into one network in turn, whose seams move with them."""
-    learner = PatchSamplingEnv(dataset, 2, config, "cpu").learner
+    learner = PatchSamplingEnv(dataset, 2, replace(config, seams="moving"), "cpu").learner
     images = learner.pick(np.arange(5))
     expected = []
     for update in range(4):
@@ -179,7 +176,7 @@ def test_recorded_maps_follow_the_weights(
         assert torch.equal(loss_maps(learner.trainer.network, images, torch.float32), expected[-1])
     replays.clear()
     for _ in range(2):
-        profiles = measure_profiles(learner.ring, images, torch.float32)
+        profiles = learner.meter.measure(learner.ring, images)
         assert torch.equal(profiles, torch.stack(expected[-3:], dim=1))
     assert len(replays) == 2 * 3 * 5 - 3 * Graphed.WARM_UP
 
@@ -191,7 +188,6 @@ def test_recorded_policy_plays_and_learns_as_it_would(
     replays: list[str],
     dataset: AnomalyDataset,
     config: Config,
-    thin_autoencoder: None,
     same_bits: SameBits,
 ) -> None:
     runs = []

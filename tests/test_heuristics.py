@@ -17,7 +17,6 @@ from nbs_env.env import PatchSamplingEnv
 from nbs_env.walk import DIRECTIONS
 from nbs_env.wrappers import SkipWarmup
 
-pytestmark = pytest.mark.usefixtures("thin_autoencoder")
 ALL = (Random, RandomPatches, Sweep, HighestLoss, LowestLoss, NormalOnly)
 
 
@@ -86,7 +85,7 @@ def test_loss_seekers_go_where_the_new_pixels_loss_is(
     moves = 0
     for _ in range(50):
         here, top, left = env.walk.image, env.walk.top, env.walk.left
-        loss, history = env.learner.loss_map(here), env.walk.history().copy()
+        loss, history = env.learner.loss_map(here).numpy(), env.walk.history().copy()
         action = agent.act(observation)
         if action < 8:
             scores = {}

@@ -17,17 +17,18 @@ from nbs_env.autoencoder import GRIDS
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detector import Detector
-from nbs_env.learner import Learner, TrainingError, Update
+from nbs_env.learner import AutoencoderUpdate, FullLearner, Learner, TrainingError
 from nbs_env.predictor import predict, prediction_loss
-from nbs_env.profiles import dihedral, measure_profiles
+from nbs_env.profiles import dihedral
 
 CPU = torch.device("cpu")
 SameBits = Callable[..., None]
 
 
 def make(dataset: AnomalyDataset, config: Config, seed: int = 0, **changes: Any) -> Learner:
-    labeled = np.array([0, 1])
-    return Learner(dataset.images, labeled, dataset.masks[:2], replace(config, **changes), CPU, seed)
+    config = replace(config, **changes)
+    kind = FullLearner if config.evaluation == "full" else Learner
+    return kind(dataset.images, np.array([0, 1]), dataset.masks[:2], config, CPU, seed)
 
 
 def patches_of(dataset: AnomalyDataset, update: int, count: int) -> np.ndarray:
@@ -37,7 +38,7 @@ def patches_of(dataset: AnomalyDataset, update: int, count: int) -> np.ndarray:
     return np.stack([dataset.images[i, y : y + 64, x : x + 64] for i, y, x in places])
 
 
-def train(learner: Learner, dataset: AnomalyDataset, updates: int) -> list[Update]:
+def train(learner: Learner, dataset: AnomalyDataset, updates: int) -> list[AutoencoderUpdate]:
     count = learner.config.episode_length
     return [learner.update(patches_of(dataset, learner.updates, count)) for _ in range(updates)]
 
@@ -45,7 +46,8 @@ def train(learner: Learner, dataset: AnomalyDataset, updates: int) -> list[Updat
 def detector_of(learner: Learner) -> Detector:
     config = learner.config
     rings = [snapshot.ring for snapshot in learner.snapshots]
-    return Detector(rings, learner.predictor.state_dict(), config.image_size, config.precision, CPU)
+    predictors = [learner.predictor.state_dict()] * len(rings)
+    return Detector(rings, predictors, config.image_size, config.precision, CPU)
 
 
 # Lazy and full
@@ -65,7 +67,7 @@ def assert_lazy_equals_full(
     for mine, theirs in zip(lazy.snapshots, full.snapshots, strict=True):
         assert theirs.unlabeled is not None
         measured.append(theirs.unlabeled)
-        assert torch.equal(measure_profiles(mine.ring, images, lazy.dtype), theirs.unlabeled)
+        assert torch.equal(lazy.meter.measure(mine.ring, images), theirs.unlabeled)
     detector = detector_of(lazy)
     np.testing.assert_array_equal(
         detector.probabilities(dataset.images[2:]), detector.from_profiles(measured)
@@ -74,7 +76,7 @@ def assert_lazy_equals_full(
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=fast_bfloat16)])
 def test_lazy_equals_full(
-    precision: str, dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+    precision: str, dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     lazy, full = (make(dataset, config, evaluation=e, precision=precision) for e in ("lazy", "full"))
     assert_lazy_equals_full(lazy, full, dataset, 13, same_bits)
@@ -84,12 +86,14 @@ def test_lazy_equals_full(
 def test_lazy_equals_full_with_the_autoencoder_of_table_4_2(
     dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
-    lazy, full = (make(dataset, config, evaluation=e, episode_length=2) for e in ("lazy", "full"))
+    lazy, full = (
+        make(dataset, config, evaluation=e, episode_length=2, autoencoder_width=64) for e in ("lazy", "full")
+    )
     assert_lazy_equals_full(lazy, full, dataset, 4, same_bits)
 
 
 def test_lazy_measures_an_image_once_an_update_and_only_when_asked(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+    dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = make(dataset, config)
     measured: list[int] = []
@@ -113,19 +117,17 @@ def test_lazy_measures_an_image_once_an_update_and_only_when_asked(
 # Cycles and snapshots
 
 
-def test_autoencoder_is_thrown_away_every_period(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_autoencoder_is_thrown_away_every_period(dataset: AnomalyDataset, config: Config) -> None:
     learner = make(dataset, config)
     starts = []
     for update in range(1, 13):
         if learner.age == 0:
-            starts.append(learner.trainer.network.state_dict()["encoder.0.weight"].clone())
+            starts.append(learner.trainer.network.state_dict()["encoder.0.0.weight"].clone())
             states = learner.trainer.optimizer.state.values()
             assert not any(value.any() for state in states for value in state.values())
             assert not learner.ring
         assert learner.warmup == (learner.age < 2)
-        before = learner.loss_map(2).copy()
+        before = learner.loss_map(2).clone()
         (result,) = train(learner, dataset, 1)
         assert result.update == learner.updates == update
         assert result.reinitialized == (update % 5 == 0)
@@ -138,11 +140,11 @@ def test_autoencoder_is_thrown_away_every_period(
 
 
 def test_prediction_loss_is_of_the_newest_profiles_after_the_predictors_step(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+    dataset: AnomalyDataset, config: Config
 ) -> None:
     learner = make(dataset, config)
     result = train(learner, dataset, 4)[-1]
-    profiles = measure_profiles(learner.ring, learner.images[:2], torch.float32).half().float()
+    profiles = learner.meter.measure(learner.ring, learner.images[:2]).half().float()
     masks = torch.from_numpy(dataset.masks[:2])
     normal, anomalous = int((~masks).sum()), int(masks.sum())
     expected = prediction_loss(
@@ -151,17 +153,23 @@ def test_prediction_loss_is_of_the_newest_profiles_after_the_predictors_step(
     assert result.prediction_loss == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize("predictor", ["moment", "last"])
+@pytest.mark.parametrize("ranked", ["buffer", "current"])
 def test_snapshots_are_the_best_moments_of_the_best_cycles(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
+    ranked: str, predictor: str, dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
-    learner = make(dataset, config)
+    learner = make(dataset, config, snapshot_profiles=ranked, snapshot_predictor=predictor)
+    predictors: dict[int, Any] = {}
     losses: dict[int, float] = {}
     profiles: dict[int, torch.Tensor] = {}
     newest = learner.buffer.newest
     for update in range(1, 19):
         (result,) = train(learner, dataset, 1)
         if result.prediction_loss is not None:
-            losses[update] = result.prediction_loss
+            loss = result.prediction_loss if ranked == "current" else result.buffer_loss
+            assert loss is not None
+            losses[update] = loss
+            predictors[update] = {n: v.clone() for n, v in learner.predictor.state_dict().items()}
             found = newest()
             assert found is not None
             profiles[update] = found
@@ -171,8 +179,9 @@ def test_snapshots_are_the_best_moments_of_the_best_cycles(
         assert [s.update for s in learner.snapshots] == expected
         assert [s.prediction_loss for s in learner.snapshots] == [losses[u] for u in expected]
     for snapshot in learner.snapshots:
-        again = measure_profiles(snapshot.ring, learner.images[:2], torch.float32)
+        again = learner.meter.measure(snapshot.ring, learner.images[:2])
         assert torch.equal(again.half().float(), profiles[snapshot.update])
+        same_bits(snapshot.predictor, predictors[snapshot.update] if predictor == "moment" else None)
 
 
 # Learning
@@ -183,7 +192,6 @@ def test_predictor_learns_profiles_that_tell_anomalies_apart(
     crop: int,
     dataset: AnomalyDataset,
     config: Config,
-    thin_autoencoder: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Losses of anomalous pixels fall slower, which is learnt only where masks are turned with profiles."""
@@ -205,19 +213,21 @@ def test_predictor_learns_profiles_that_tell_anomalies_apart(
     assert false_alarms < 0.1
 
 
-def test_seams_move_from_update_to_update(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
-    learner = make(dataset, replace(config, profile_length=4, warmup_updates=3, reinit_period=9))
-    train(learner, dataset, 8)
-    grids = [tuple(weights["grid"].tolist()) for weights in learner.ring]
-    assert sorted(grids) == sorted(GRIDS)
+@pytest.mark.parametrize(
+    ("seams", "expected"),
+    [("still", [0] * 8), ("moving", [0, 1, 2, 3, 0, 1, 2, 3]), ("cycle", [0, 0, 0, 0, 1, 1, 1, 1])],
+)
+def test_where_seams_lie(seams: str, expected: list[int], dataset: AnomalyDataset, config: Config) -> None:
+    learner = make(dataset, replace(config, reinit_period=4), seams=seams)
+    for update, number in enumerate(expected, start=1):
+        train(learner, dataset, 1)
+        assert update % 4 == 0 or tuple(learner.ring[-1]["grid"].tolist()) == GRIDS[number]
     learner.restart(0)
     assert learner.trainer.network.grid.tolist() == [0, 0]
 
 
 def test_patches_are_trained_on_under_random_symmetries(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, monkeypatch: pytest.MonkeyPatch
+    dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = make(dataset, config)
     given: list[torch.Tensor] = []
@@ -246,7 +256,6 @@ def test_state_goes_on_with_the_same_bits(
     evaluation: str,
     dataset: AnomalyDataset,
     config: Config,
-    thin_autoencoder: None,
     same_bits: SameBits,
     tmp_path: Path,
 ) -> None:
@@ -275,9 +284,7 @@ def test_state_of_the_real_autoencoder_goes_on_with_the_same_bits(
     same_bits(learner.state_dict(), other.state_dict())
 
 
-def test_restart_is_a_new_learner(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
-) -> None:
+def test_restart_is_a_new_learner(dataset: AnomalyDataset, config: Config, same_bits: SameBits) -> None:
     used, new = make(dataset, config, seed=1), make(dataset, config, seed=2)
     train(used, dataset, 7)
     used.restart(2)
@@ -286,7 +293,7 @@ def test_restart_is_a_new_learner(
 
 
 def test_probability_needs_a_whole_profile_and_changes_nothing(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     asked, left_alone = make(dataset, config), make(dataset, config)
     for _ in range(7):
@@ -301,20 +308,16 @@ def test_probability_needs_a_whole_profile_and_changes_nothing(
 # Failure
 
 
-def test_nan_in_the_autoencoder_names_its_setting(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_nan_in_the_autoencoder_names_its_setting(dataset: AnomalyDataset, config: Config) -> None:
     learner = make(dataset, config)
     train(learner, dataset, 1)
     with torch.no_grad():
-        learner.trainer.network.state_dict()["encoder.0.bias"].fill_(torch.nan)
+        learner.trainer.network.state_dict()["encoder.0.0.bias"].fill_(torch.nan)
     with pytest.raises(TrainingError, match=r"nan at update 2; lower autoencoder_lr \(0\.001\)"):
         train(learner, dataset, 1)
 
 
-def test_nan_in_the_predictor_names_its_setting(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None
-) -> None:
+def test_nan_in_the_predictor_names_its_setting(dataset: AnomalyDataset, config: Config) -> None:
     learner = make(dataset, config)
     train(learner, dataset, 2)
     with torch.no_grad():

@@ -21,7 +21,6 @@ from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.wrappers import SkipWarmup
 
 SameBits = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("thin_autoencoder")
 WRONG_ACTIONS = [-1, 9, 3.7, 3.0, True, "3", None, np.float32(3), np.array([3]), torch.tensor(True)]
 
 
@@ -107,7 +106,7 @@ def test_wrong_actions_move_no_walker(actions: Any, message: str, env: PatchSamp
     vector.reset(seed=0)
     with pytest.raises(InvalidAction, match=message):
         vector.step(actions)
-    assert not any(walker.walk.path for walker in vector.walkers)
+    assert not any(walker.walk.path for walker in vector.task.walkers)
     vector.step([1, np.int8(8)])  # type: ignore[arg-type]
     vector.step(torch.tensor([1, 2]))  # type: ignore[arg-type]
 
@@ -180,7 +179,9 @@ def test_what_was_made_in_inference_mode_serves_outside(
 ) -> None:
     def detect(env: PatchSamplingEnv) -> Detector:
         snapshots, state = env.learner.snapshots, env.learner.predictor.state_dict()
-        return Detector([s.ring for s in snapshots], state, 128, "float32", env.learner.device)
+        return Detector(
+            [s.ring for s in snapshots], [state] * len(snapshots), 128, "float32", env.learner.device
+        )
 
     with torch.inference_mode():
         env = PatchSamplingEnv(dataset, ["0", "1"], replace(config, evaluation="full"), "cpu", "rgb_array")

@@ -21,7 +21,7 @@ FIGURE = "nbs_crf.pixel_f1"
 
 
 @pytest.fixture
-def compare(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thin_autoencoder: None) -> Compare:
+def compare(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Compare:
     """The command on the tiny images; its exit status."""
 
     def call(*words: str, **changes: Any) -> int:

@@ -26,11 +26,11 @@ SIZES = {"b.png": (100, 150), "a.jpg": (70, 64), "c.png": (128, 128)}
 
 
 @pytest.fixture
-def args(tmp_path: Path, dataset: AnomalyDataset, thin_autoencoder: None) -> PredictArgs:
+def args(tmp_path: Path, dataset: AnomalyDataset) -> PredictArgs:
     """A run with an untrained detector, and three images of different sizes."""
     generator = torch.Generator().manual_seed(1)
     cpu = torch.device("cpu")
-    trainer = AutoencoderTrainer(4, 1e-3, cpu, torch.float32)
+    trainer = AutoencoderTrainer(4, 1e-3, cpu, torch.float32, width=4)
     rings = []
     for _ in range(2):
         ring = []
@@ -38,7 +38,7 @@ def args(tmp_path: Path, dataset: AnomalyDataset, thin_autoencoder: None) -> Pre
             trainer.reinitialize(generator)
             ring.append(copy_weights(trainer.network, torch.float32))
         rings.append(ring)
-    made = Detector(rings, Predictor(3, 1).state_dict(), 128, "float32", cpu)
+    made = Detector(rings, [Predictor(3, 1).state_dict()] * 2, 128, "float32", cpu)
     (tmp_path / "images").mkdir()
     for number, (name, (height, width)) in enumerate(SIZES.items()):
         Image.fromarray(dataset.images[number]).resize((width, height)).save(tmp_path / "images" / name)

@@ -13,10 +13,10 @@ from nbs_env.predictor import (
     Predictor,
     class_weights,
     logits,
+    mean_probabilities,
     normalize,
     predict,
     prediction_loss,
-    symmetric_probabilities,
 )
 from nbs_env.profiles import dihedral
 
@@ -132,10 +132,10 @@ def test_profiles_of_zero_are_guarded(predictor: Predictor) -> None:
 def test_probabilities_turn_and_mirror_with_the_image(predictor: Predictor) -> None:
     profiles = profiles_of(2)
     plain = torch.sigmoid(predict(predictor, profiles, torch.float32))
-    expected = symmetric_probabilities(predictor, profiles, torch.float32)
+    expected = mean_probabilities(predictor, profiles, torch.float32, symmetries=True)
     assert (plain - expected).abs().max() > 0.01 * expected.std()
     for k in range(8):
-        turned = symmetric_probabilities(predictor, dihedral(profiles, k), torch.float32)
+        turned = mean_probabilities(predictor, dihedral(profiles, k), torch.float32, symmetries=True)
         torch.testing.assert_close(turned, dihedral(expected, k))
 
 

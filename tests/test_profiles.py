@@ -13,7 +13,7 @@ from conftest import fast_bfloat16
 from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
 from nbs_env.predictor import normalize
-from nbs_env.profiles import ProfileBuffer, copy_weights, dihedral, inverse, measure_profiles
+from nbs_env.profiles import ProfileBuffer, ProfileMeter, copy_weights, dihedral, inverse
 
 CPU = torch.device("cpu")
 
@@ -136,12 +136,10 @@ def test_masks_turn_with_their_profiles() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=fast_bfloat16)])
-def test_kept_weights_give_the_maps_of_the_live_autoencoder(
-    dtype: torch.dtype, tmp_path: Path, thin_autoencoder: None
-) -> None:
+def test_kept_weights_give_the_maps_of_the_live_autoencoder(dtype: torch.dtype, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, 128, 64), dtype=torch.uint8, generator=generator)
-    trainer = AutoencoderTrainer(6, 1e-3, CPU, dtype)
+    trainer = AutoencoderTrainer(6, 1e-3, CPU, dtype, width=4)
     trainer.reinitialize(generator)
     ring, maps = [], []
     for _ in range(3):
@@ -152,9 +150,11 @@ def test_kept_weights_give_the_maps_of_the_live_autoencoder(
     assert not torch.equal(live[:, 0], live[:, 1])  # later training has not changed what was kept
     for mode in (True, False):  # the network that measures is kept, and must not be one mode's
         with torch.inference_mode(mode):
-            assert torch.equal(measure_profiles(ring, images, dtype), live)
+            meter = ProfileMeter(ring[0], CPU, dtype)
+            assert torch.equal(meter.measure(ring, images), live)
+    assert torch.equal(meter.measure(ring, images), live)
     checkpoint.save({"ring": ring}, tmp_path / "ring.pt")
-    assert torch.equal(measure_profiles(checkpoint.load(tmp_path / "ring.pt")["ring"], images, dtype), live)
+    assert torch.equal(meter.measure(checkpoint.load(tmp_path / "ring.pt")["ring"], images), live)
 
 
 def test_normalized_crop_is_the_crop_of_the_normalized_profile() -> None:

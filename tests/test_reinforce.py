@@ -255,7 +255,7 @@ def test_learns_which_action_pays(channel: int) -> None:
 
 
 def test_wrapped_environment_is_played_alike(
-    dataset: AnomalyDataset, config: Config, thin_autoencoder: None, same_bits: SameBits
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     """Behind a wrapper observations are arrays, without one they are tensors that stay where they are."""
     runs = []
@@ -272,7 +272,6 @@ def test_wrapped_environment_is_played_alike(
 def test_walkers_see_and_do_what_the_vector_environment_says(
     dataset: AnomalyDataset,
     config: Config,
-    thin_autoencoder: None,
     same_bits: SameBits,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,8 +15,6 @@ from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
 
-pytestmark = pytest.mark.usefixtures("thin_autoencoder")
-
 
 def test_render_shows_four_panels(dataset: AnomalyDataset, config: Config) -> None:
     assert PatchSamplingEnv(dataset, ["0", "1"], config, device="cpu").render() is None
@@ -42,7 +40,7 @@ def test_render_shows_four_panels(dataset: AnomalyDataset, config: Config) -> No
     rows, columns = np.nonzero(drawn)
     assert abs(rows.min() - top) <= 2
     assert abs(columns.max() - (left + 63)) <= 2
-    order = np.argsort(env.learner.loss_map(env.walk.image), axis=None)
+    order = np.argsort(env.learner.loss_map(env.walk.image).numpy(), axis=None)
     brightness = loss.sum(axis=-1).ravel()[order]
     assert brightness[-100:].mean() > brightness[:100].mean()
     bright = history.sum(axis=-1) > history.min() * 3 + 100
@@ -84,7 +82,7 @@ def test_walkers_are_drawn_one_by_one(dataset: AnomalyDataset, config: Config) -
     vector.step(np.array([0, 2, 8]))
     pictures = vector.render()
     assert isinstance(pictures, tuple)
-    for picture, walker in zip(pictures, vector.walkers, strict=True):
+    for picture, walker in zip(pictures, vector.task.walkers, strict=True):
         np.testing.assert_array_equal(picture, vector.env.draw(walker))
     assert len({picture.tobytes() for picture in pictures}) == 3
     np.testing.assert_array_equal(pictures[0], vector.env.render())

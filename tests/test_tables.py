@@ -58,7 +58,6 @@ def test_kinds_seen_and_not_seen() -> None:
 def test_the_command(
     folder: Path,
     tmp_path: Path,
-    thin_autoencoder: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import pytest
 
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
@@ -17,7 +16,6 @@ from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
 
 SameBits = Callable[..., None]
-pytestmark = pytest.mark.usefixtures("thin_autoencoder")
 
 
 def make(dataset: AnomalyDataset, config: Config, walkers: int) -> PatchSamplingVectorEnv:
@@ -75,7 +73,7 @@ def test_all_patches_train_and_the_reward_is_shared(dataset: AnomalyDataset, con
     rng = np.random.default_rng(0)
     for _ in range(3 * 6):
         *_, infos = vector.step(rng.integers(9, size=3))
-    paths = [walker.walk.path for walker in vector.walkers]
+    paths = [walker.walk.path for walker in vector.task.walkers]
     assert all(not path for path in paths), "the next episode has begun"
     assert [len(patches) for patches in given] == [3 * config.episode_length] * 3
     assert vector.learner.updates == 3
@@ -88,10 +86,10 @@ def test_all_patches_train_and_the_reward_is_shared(dataset: AnomalyDataset, con
 def test_walkers_go_their_own_ways(dataset: AnomalyDataset, config: Config) -> None:
     vector = make(dataset, config, 2)
     vector.reset(seed=0)
-    before = [(walker.walk.top, walker.walk.left) for walker in vector.walkers]
+    before = [(walker.walk.top, walker.walk.left) for walker in vector.task.walkers]
     observations, *_ = vector.step(np.array([2, 6]))
     for observation, walker, (top, left), step in zip(
-        observations, vector.walkers, before, (24, -24), strict=True
+        observations, vector.task.walkers, before, (24, -24), strict=True
     ):
         assert (walker.walk.top, walker.walk.left) == (top, min(max(left + step, 0), 64))
         image = np.pad(dataset.images[walker.walk.image] / 255, ((32, 32), (32, 32), (0, 0)))

@@ -24,7 +24,7 @@ from benchmarks.drills.forks import command
 from benchmarks.drills.inputs import inputs
 from benchmarks.drills.kills import kills
 from benchmarks.drills.service import folder, threads
-from benchmarks.drills.small import COMMANDS, Row, furnish, thin_networks
+from benchmarks.drills.small import COMMANDS, Row, furnish
 from benchmarks.report import machine
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -96,7 +96,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     start, rows = time.monotonic(), []
-    with tempfile.TemporaryDirectory() as place, thin_networks():
+    with tempfile.TemporaryDirectory() as place:
         for row in drills(args, Path(place)):
             rows.append(row)
             print(f"{row.group}: {row.promise}: {row.tried} tried, {len(row.broken)} broken", flush=True)

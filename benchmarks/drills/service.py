@@ -28,14 +28,14 @@ ROUNDS = 20
 def untrained(side: int, length: int, rings: int) -> Detector:
     """A detector for images of `side` pixels with random weights, which works as long as any other."""
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
-    trainer = AutoencoderTrainer(4, 1e-3, cpu, torch.float32)
+    trainer = AutoencoderTrainer(4, 1e-3, cpu, torch.float32, width=4)
     made: list[list[dict[str, torch.Tensor]]] = []
     for _ in range(rings):
         made.append([])
         for _ in range(length):
             trainer.reinitialize(generator)
             made[-1].append(copy_weights(trainer.network, torch.float32))
-    return Detector(made, Predictor(length, 1).state_dict(), side, "float32", cpu)
+    return Detector(made, [Predictor(length, 1).state_dict()] * rings, side, "float32", cpu)
 
 
 def threads(rounds: int = ROUNDS) -> Iterator[Row]:

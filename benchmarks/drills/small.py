@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
-
-from nbs_env.autoencoder import Autoencoder
 
 TRAIN = (
     "--dataset folder --data-root data --labeled 1 --device cpu --updates 8 --image-size 128"
-    " --episode-length 2 --cloning-length 2 --beta-horizon 8 --warmup-updates 2 --bottleneck-channels 4"
-    " --minibatch-size 2 --reinit-period 4 --profile-length 3 --buffer-updates 4 --predictor-crop 64"
-    " --predictor-updates 1 --snapshot-cycles 1 --checkpoint-every 2 --run-dir run"
+    " --episode-length 2 --cloning-length 2 --beta-horizon 8 --warmup-updates 2 --autoencoder-width 4"
+    " --bottleneck-channels 4 --minibatch-size 2 --reinit-period 4 --profile-length 3 --buffer-updates 4"
+    " --predictor-crop 64 --predictor-updates 1 --snapshot-cycles 1 --checkpoint-every 2 --run-dir run"
 )
 D_ANOGAN = (
     "--per-class 6 --model.size 28 --model.width 0.25 --model.clusters 3 --model.latent 4"
@@ -80,27 +74,6 @@ class Row:
     tried: int
     broken: list[str]
     remark: str = ""
-
-
-@contextmanager
-def thin_networks() -> Iterator[None]:
-    """Build the autoencoder of Table 4.2 with a sixteenth of its channels, in a hundredth of the time."""
-    build = Autoencoder.__init__
-
-    def thin(channels: int) -> int:
-        return max(4, channels // 16) if channels >= 64 else channels
-
-    def build_thin(self: Autoencoder, *sizes: int) -> None:
-        build(self, *sizes)
-        for layer in self.modules():  # made anew in place: no other thread sees a changed `nn`
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                sides = layer.kernel_size, layer.stride, layer.padding
-                layer.__init__(thin(layer.in_channels), thin(layer.out_channels), *sides)  # type: ignore[misc]
-            elif isinstance(layer, nn.BatchNorm2d):
-                layer.__init__(thin(layer.num_features), track_running_stats=False)  # type: ignore[misc]
-
-    with mock.patch.object(Autoencoder, "__init__", build_thin):
-        yield
 
 
 def picture(rng: np.random.Generator, side: int = 128) -> np.ndarray:
