@@ -18,6 +18,7 @@ from nbs_env import checkpoint
 from nbs_env.config import Config, ConfigError, check_types
 from nbs_env.curves import Curves
 from nbs_env.data import AnomalyDataset, load, split
+from nbs_env.detect.teaching import Taught, folds, teach
 from nbs_env.env import PatchSamplingEnv, pick_device
 from nbs_env.networks import keep_freed_memory
 from nbs_env.predictor import predict
@@ -104,10 +105,10 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
     directory = args.directory()
     make_agent = agent_class(args.agent)
     device = pick_device(args.device)
-    if config.updates < config.profile_length:
+    if 0 < config.updates < config.profile_length:
         raise RunError(
             f"updates is {config.updates}; a detector needs a whole profile, so choose at least "
-            f"profile_length ({config.profile_length})"
+            f"profile_length ({config.profile_length}), or 0 for the segmenter alone"
         )
     if args.resume and stored_run(directory) is None:
         raise RunError(f"{directory} holds no run to resume; leave --resume out, or check --run-dir")
@@ -136,8 +137,14 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
                 "learn has to play all episodes that it is asked for"
             )
         start = time.perf_counter()
-        metrics = finish(env, directory, session.history)
-        seconds = {"training_seconds": session.seconds, "masks_seconds": time.perf_counter() - start}
+        taught = session.teach() if config.segmenter_steps else None
+        teaching = time.perf_counter() - start
+        metrics = finish(env, directory, session.history, taught)
+        seconds = {
+            "training_seconds": session.seconds,
+            "teaching_seconds": teaching,
+            "masks_seconds": time.perf_counter() - start - teaching,
+        }
         checkpoint.save_json(seconds, directory / "timing.json")
         checkpoint.save_json(metrics, directory / "metrics.json")
     print(table(metrics))
@@ -213,7 +220,10 @@ def _read(args: RunArgs, config: Config) -> tuple[AnomalyDataset, np.ndarray, np
 
 def _digests(dataset: AnomalyDataset, labeled: np.ndarray) -> dict[str, str]:
     return digests(
-        names=[dataset.names, labeled.tolist()], images=dataset.images, labelled_masks=dataset.masks[labeled]
+        names=[dataset.names, labeled.tolist()],
+        images=dataset.images,
+        labelled_masks=dataset.masks[labeled],
+        **({"good_images": dataset.good} if len(dataset.good) else {}),
     )
 
 
@@ -298,6 +308,24 @@ class _Session:
             tqdm(total=total, initial=done, unit="update") as self.bar,
         ):
             self.agent.learn(self.env, left, self._on_episode)
+
+    def teach(self) -> Taught:
+        """Teach the segmenter; a part that was complete when a run was killed is not done again."""
+        file, config = self.directory / "teaching.pt", self.config
+        parts: dict[str, Any] = checkpoint.load(file) if file.is_file() else {}
+        rounds = len(folds(self.env.dataset.masks[self.env.labeled], config.segmenter_folds)) + 1 - len(parts)
+        with tqdm(total=rounds * config.segmenter_steps, desc="segmenter", unit="step") as bar:
+            return teach(
+                self.env.dataset,
+                self.env.labeled,
+                config,
+                self.args.seed,
+                self.learner.device,
+                self.learner.dtype,
+                parts,
+                on_step=lambda loss: bar.update(),
+                on_part=lambda: checkpoint.save(parts, file),
+            )
 
     def _on_episode(self, info: dict[str, Any]) -> None:
         """Log one episode, and put a checkpoint where one is due."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from tqdm import tqdm
 
 from nbs_env import checkpoint
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import AT_ONCE, Detector, image_scores, resize_map
+from nbs_env.detect.alarms import alarm_threshold, image_scores
+from nbs_env.detect.teaching import Taught
+from nbs_env.detector import AT_ONCE, Detector, resize_mask_map
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
@@ -20,21 +21,78 @@ from nbs_env.pictures import overlay_sheet
 TABLE = ("precision", "recall", "f1", "ap", "auroc", "aupro")
 
 
-def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float]]) -> dict[str, Any]:
+def finish(
+    env: PatchSamplingEnv, directory: Path, history: list[dict[str, float]], taught: Taught | None
+) -> dict[str, Any]:
     """Choose thresholds and CRF on the labelled images, make masks of the others, score them.
 
-    Writes detector.pt, masks/ and overlays.png into `directory`.
+    Writes detector.pt, masks/ and overlays.png into `directory`; the masks are those of the detector's first
+    method.
 
     Args:
         env: after its last update.
         directory: the run directory.
         history: a row for each episode.
+        taught: a segmenter.
 
     Returns:
         The content of metrics.json.
     """
-    data, learner = env.dataset, env.learner
-    labeled, unlabeled = env.labeled, env.unlabeled
+    data, labeled, unlabeled = env.dataset, env.labeled, env.unlabeled
+    detector, loss_threshold = _detector(env, taught)
+    detector.save(directory / "detector.pt")
+    shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
+    shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
+    pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
+    with tqdm(total=len(unlabeled), desc="masks", unit="image") as bar:
+        for indices in np.split(unlabeled, range(AT_ONCE, len(unlabeled), AT_ONCE)):
+            found = _outcomes(env, detector, indices, loss_threshold)
+            for index, mask in zip(indices, found[shipped][1], strict=True):
+                mask = resize_mask_map(mask, *data.sizes[index])
+                checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
+            pictured.append(_some(found, np.isin(indices, shown))[shipped])
+            scored.append(_some(found, data.has_mask[indices]))
+            bar.update(len(indices))
+    sheet = overlays(data, shown, *map(np.concatenate, zip(*pictured, strict=True)))
+    checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
+    known = unlabeled[data.has_mask[unlabeled]]
+    truth, data_kinds = data.masks[known], [data.kinds[i] for i in known]
+    figures: dict[str, dict[str, float | None]] = {}
+    kinds, called_bad = {}, {}
+    for name in scored[0]:
+        scores, predicted = map(np.concatenate, zip(*(part[name] for part in scored), strict=True))
+        figures[name] = evaluate(scores, predicted, image_scores(scores), truth) if len(known) else {}
+        if len(known):
+            kinds[name] = counts_by_kind(predicted, truth, data_kinds)
+            bad = detector.called_bad(image_scores(scores), predicted, name)
+            defective = truth.any(axis=(1, 2))
+            called_bad[name] = [f"{bad[rows].sum()} of {rows.sum()}" for rows in (defective, ~defective)]
+    return {
+        "dataset": data.name,
+        "labeled": [data.names[i] for i in labeled],
+        "labeled_kinds": sorted({data.kinds[i] for i in labeled}),
+        "scored_images": len(known),
+        "masks": shipped,
+        "threshold": detector.threshold,
+        "segmenter_threshold": taught and taught.threshold,
+        "segmenter_f1_left_out": taught and taught.f1,
+        "image_threshold": detector.image_threshold,
+        "false_alarms": (_alarms(env, taught) or (0, None, None))[1:],
+        "methods": figures,
+        "called_bad": called_bad,
+        "kinds": kinds,
+        "history": history,
+    }
+
+
+Outcomes = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Scores and masks (n, H, W) of each method."""
+
+
+def _detector(env: PatchSamplingEnv, taught: Taught | None) -> tuple[Detector, float]:
+    """The detector, calibrated on the labelled images, and the threshold of their last losses."""
+    data, learner, labeled = env.dataset, env.learner, env.labeled
+    alarms = _alarms(env, taught)
     detector = Detector(
         [snapshot.ring for snapshot in learner.snapshots],
         [snapshot.predictor or learner.predictor.state_dict() for snapshot in learner.snapshots],
@@ -43,62 +101,55 @@ def finish(env: PatchSamplingEnv, directory: Path, history: list[dict[str, float
         learner.device,
         white=65535 if data.white == 255 else data.white,  # no image of the training had 16 bit
         symmetries=env.config.mask_symmetries,
+        segmenter=taught.weights if taught else None,
+        segmenter_threshold=taught.threshold if taught else 0.5,
+        segmenter_symmetries=env.config.segmenter_symmetries,
+        image_threshold=alarms[0] if alarms else None,
     )
-    probabilities, last_losses = map(np.concatenate, zip(*_measure(env, detector, labeled), strict=True))
+    if not learner.snapshots:
+        return detector, 0.0
+    parts = [
+        _profiled(env, detector, labeled[start : start + AT_ONCE])
+        for start in range(0, len(labeled), AT_ONCE)
+    ]
+    probabilities, last_losses = map(np.concatenate, zip(*parts, strict=True))
     detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
-    loss_threshold = best_threshold(last_losses, data.masks[labeled])
-    detector.save(directory / "detector.pt")
-    shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
-    pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
-    start = 0
-    for probabilities, last_losses in _measure(env, detector, unlabeled):
-        indices = unlabeled[start : start + len(probabilities)]
-        start += len(indices)
-        masks = detector.masks(probabilities, data.images[indices])
-        for index, mask in zip(indices, masks, strict=True):
-            mask = resize_map(mask.astype(np.float32), *data.sizes[index]) >= 0.5
-            checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
-        here = np.isin(indices, shown)
-        pictured.append((probabilities[here], masks[here]))
-        here = data.has_mask[indices]
-        scored.append((probabilities[here], masks[here], last_losses[here]))
-    sheet = overlays(data, shown, *map(np.concatenate, zip(*pictured, strict=True)))
-    checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
-    probabilities, masks, last_losses = map(np.concatenate, zip(*scored, strict=True))
-    known = unlabeled[data.has_mask[unlabeled]]
-    truth, data_kinds = data.masks[known], [data.kinds[i] for i in known]
-    methods = {
-        "nbs": (probabilities, probabilities >= detector.threshold),
-        "nbs_crf": (probabilities, masks),
-        "final_loss": (last_losses, last_losses >= loss_threshold),
-    }
-    figures: dict[str, dict[str, float | None]] = {name: {} for name in methods}
-    kinds = {}
-    for name, (scores, predicted) in methods.items() if len(known) else ():
-        figures[name] = evaluate(scores, predicted, image_scores(scores), truth)
-        kinds[name] = counts_by_kind(predicted, truth, data_kinds)
-    return {
-        "dataset": data.name,
-        "labeled": [data.names[i] for i in labeled],
-        "labeled_kinds": sorted({data.kinds[i] for i in labeled}),
-        "scored_images": len(known),
-        "threshold": detector.threshold,
-        "methods": figures,
-        "kinds": kinds,
-        "history": history,
-    }
+    return detector, best_threshold(last_losses, data.masks[labeled])
 
 
-def _measure(
+def _alarms(env: PatchSamplingEnv, taught: Taught | None) -> tuple[float, float, float] | None:
+    """The image score from which an image is called bad, and the interval of false alarms; None: unknown."""
+    if taught is None or not len(taught.good_scores):
+        return None
+    return alarm_threshold(taught.good_scores, env.config.false_alarm_rate)
+
+
+def _profiled(
     env: PatchSamplingEnv, detector: Detector, indices: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Probabilities and last losses (n, H, W), a few images at a time; the losses are the best snapshot's."""
-    with tqdm(total=len(indices), desc="masks", unit="image") as bar:
-        for start in range(0, len(indices), AT_ONCE):
-            some = indices[start : start + AT_ONCE]
-            parts = env.learner.best_profiles(some)
-            yield detector.from_profiles(parts), parts[0][:, -1].cpu().numpy()
-            bar.update(len(some))
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities from loss profiles, and last losses, (n, H, W); the losses are the best snapshot's."""
+    parts = env.learner.best_profiles(indices)
+    return detector.from_profiles(parts), parts[0][:, -1].cpu().numpy()
+
+
+def _outcomes(
+    env: PatchSamplingEnv, detector: Detector, indices: np.ndarray, loss_threshold: float
+) -> Outcomes:
+    """What each method says of some images, the detector's first method first."""
+    images, found = env.dataset.images[indices], {}
+    if "segmenter" in detector.methods:
+        scores = detector.probabilities(images, "segmenter")
+        found["segmenter"] = scores, detector.masks(scores, images, "segmenter")
+    if "nbs" in detector.methods:
+        scores, losses = _profiled(env, detector, indices)
+        found["nbs"] = scores, scores >= detector.threshold
+        found["nbs_crf"] = scores, detector.masks(scores, images)
+        found["final_loss"] = losses, losses >= loss_threshold
+    return found
+
+
+def _some(found: Outcomes, rows: np.ndarray) -> Outcomes:
+    return {name: (scores[rows], masks[rows]) for name, (scores, masks) in found.items()}
 
 
 def overlays(
@@ -117,4 +168,7 @@ def table(metrics: dict[str, Any]) -> str:
         cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
         lines.append(f"{method:12}{cells}")
     lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
+    left_out = metrics["segmenter_f1_left_out"]
+    why = "" if left_out is None else f" (F1 {left_out:.3f} on labelled images that it had not seen)"
+    lines.append(f"masks/ has those of {metrics['masks']}{why}")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ import tyro
 from nbs_env import checkpoint, runs
 from nbs_env.config import check_types
 from nbs_env.data import AnomalyDataset, load, split
-from nbs_env.detector import image_scores
+from nbs_env.detect.alarms import image_scores
 from nbs_env.env import pick_device
 from nbs_env.metrics import counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet

@@ -61,7 +61,8 @@ def jobs(args: AblationArgs, words: list[str]) -> list[tuple[str, Any]]:
     found = []
     for seed in range(args.seeds):
         for number, (variant, change) in enumerate(VARIANTS.items()):
-            line = [*words, "--seed", str(seed), "--run-dir", str(out / "runs" / f"{seed}-{number}")]
+            line = ["--segmenter-steps", "0", *words, "--seed", str(seed)]
+            line += ["--run-dir", str(out / "runs" / f"{seed}-{number}")]
             _, config, _ = train.parse(line)
             found.append((variant, train.parse([*line, *change(config)])))
     return found

@@ -67,7 +67,7 @@ def jobs(args: PoliciesArgs, words: list[str]) -> Iterator[Job]:
                 line += ["--category", category] if category else []
                 line += ["--data-root", str(args.data_root)] if args.data_root and name != "synthetic" else []
                 directory = out / "runs" / f"{name}{category}-{agent.replace(':', '.')}-{seed}"
-                yield train.parse([*line, "--run-dir", str(directory), *words])
+                yield train.parse([*line, "--run-dir", str(directory), "--segmenter-steps", "0", *words])
 
 
 def row(job: Job, error: str = "") -> dict[str, Any]:

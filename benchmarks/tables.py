@@ -5,8 +5,9 @@
 
 Further options go to `train.py` (default: `--preset standard`). Methods: `reconstruction`, an autoencoder on
 normal images; `unet` and `forest`, on the labelled images; `final_loss`, thresholding the last loss map;
-`nbs` and `nbs_crf`, loss profiles without and with the CRF. Results that DIR already holds are not computed
-again. DIR gets results.csv, table.md, and table.html with every method's pictures.
+`nbs` and `nbs_crf`, loss profiles without and with the CRF; `segmenter`, on the labelled images and from
+pre-trained features. Results that DIR already holds are not computed again. DIR gets results.csv, table.md,
+and table.html with every method's pictures.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from nbs_env.data import GOOD
 from nbs_env.env import pick_device
 from nbs_env.runs import RunError, check_data, check_settings, command
 
-METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf")
+METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter")
 FIGURES = ("precision", "recall", "f1", "ap", "auroc", "aupro")
 PUBLISHED: dict[str, tuple[tuple[float, ...], ...]] = {
     "mvtec:grid": ((0.01, 0.82, 0.02), (0.07, 0.51, 0.12), (0.10, 0.62, 0.17)),
@@ -131,7 +132,7 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
         name = f"{place.parent.name} {place.name}"
         print(f"{len(failed)} of {len(todo)}: {name} {problem or 'done'}", flush=True)
         if not problem:  # most of what a run takes on disc
-            for file in ("checkpoint.pt", "detector.pt"):
+            for file in ("checkpoint.pt", "detector.pt", "teaching.pt"):
                 (place / file).unlink(missing_ok=True)
     for dataset, seed, method, _, place in todo:
         if problem := failed.get(place, ""):
@@ -139,21 +140,19 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
             continue
         metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))
         timing = place / "timing.json"
-        seconds = (
-            sum(json.loads(timing.read_text(encoding="utf-8")).values())
-            if timing.is_file()
-            else metrics["seconds"]
-        )
+        seconds = json.loads(timing.read_text(encoding="utf-8")) if timing.is_file() else {}
+        teaching = seconds.pop("teaching_seconds", 0.0)
         for name, figures in metrics["methods"].items():
             if not figures:
                 reasons.setdefault(f"{dataset} {name}: no unlabelled image has a mask", []).append(str(seed))
                 continue
+            minutes = teaching if name == "segmenter" else sum(seconds.values()) or metrics["seconds"]
             results[dataset, seed, name] = {
                 **figures,
                 "kinds": metrics["kinds"][name],
                 "labeled_kinds": metrics["labeled_kinds"],
                 "images": metrics["scored_images"],
-                "minutes": seconds / 60,
+                "minutes": minutes / 60,
                 "picture": place / "overlays.png",
             }
     return results, [f"{reason} (seed {', '.join(seeds)})" for reason, seeds in reasons.items()]

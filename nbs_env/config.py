@@ -167,23 +167,59 @@ class Config:
     mask_symmetries: bool = False
     """Average the detector's probabilities over the eight symmetries of the square."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the autoencoder and the predictor; `auto` takes bfloat16 where the processor has it."""
+    """Arithmetic of the networks; `auto` takes bfloat16 where the processor has it."""
+
+    segmenter_steps: int = 0
+    """Steps of the segmenter that is taught after the last update, and of each that its threshold is chosen
+    with; 0: no segmenter."""
+    segmenter_folds: int = 5
+    """Parts that the labelled images are divided into; each is left out once, to choose the threshold."""
+    segmenter_crop: int = 128
+    """Side in pixels of the crops that the segmenter learns from; a multiple of 16."""
+    segmenter_batch: int = 8
+    """Crops of a step of the segmenter."""
+    segmenter_lr: float = 1e-3
+    """Adam's learning rate for the segmenter at first; it falls to 0. Its encoder has a tenth of it."""
+    segmenter_symmetries: bool = False
+    """Average the segmenter's probabilities over the symmetries of the square, in eight times the time."""
+    false_alarm_rate: float = 0.01
+    """Share of good images that may be called bad; the segmenter's scores of those that it had not seen say
+    from which image score that is."""
+    good_share: float = 0.0
+    """Share of the segmenter's crops that show images known to be good, where a data set has such."""
 
     def __post_init__(self) -> None:
         """Check types first, then values."""
         check_types(self, ConfigError)
         for name in (
-            *("updates", "image_size", "shift", "episode_length", "beta_horizon", "bottleneck_channels"),
+            *(
+                "segmenter_folds",
+                "segmenter_batch",
+                "image_size",
+                "shift",
+                "episode_length",
+                "beta_horizon",
+                "bottleneck_channels",
+            ),
             "autoencoder_width",
             *("reinit_period", "profile_length", "predictor_width", "predictor_updates", "buffer_updates"),
             "snapshot_cycles",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("cloning_length", "warmup_updates", "clone_reward", "cover_weight"):
+        for name in (
+            *("cloning_length", "warmup_updates", "clone_reward", "cover_weight"),
+            "segmenter_steps",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
-        for name in ("autoencoder_lr", "predictor_lr"):
+        if self.updates < (0 if self.segmenter_steps else 1):
+            raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
+        if not 0 < self.false_alarm_rate < 1:
+            raise ConfigError(f"false_alarm_rate is {self.false_alarm_rate}; choose a share between 0 and 1")
+        if not 0 <= self.good_share < 1:
+            raise ConfigError(f"good_share is {self.good_share}; choose a value from 0 to less than 1")
+        for name in ("autoencoder_lr", "predictor_lr", "segmenter_lr"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a value between 0 and 1")
         if self.patch_size != 64:
@@ -212,6 +248,11 @@ class Config:
         if self.predictor_crop and not 32 <= self.predictor_crop <= self.image_size:
             raise ConfigError(
                 f"predictor_crop is {self.predictor_crop}; choose 0 for whole images, or 32 to image_size "
+                f"({self.image_size})"
+            )
+        if self.segmenter_crop % 16 or not 32 <= self.segmenter_crop <= self.image_size:
+            raise ConfigError(
+                f"segmenter_crop is {self.segmenter_crop}; choose a multiple of 16 from 32 to image_size "
                 f"({self.image_size})"
             )
         if self.buffer_updates < self.profile_length:
@@ -247,7 +288,17 @@ PRESETS: dict[str, Config] = {
         beta_horizon=110,
         reinit_period=55,
         snapshot_cycles=2,
+        segmenter_steps=150,
+        segmenter_folds=2,
     ),
-    "standard": replace(_SHORT, updates=300, beta_horizon=300, buffer_updates=300, snapshot_cycles=3),
+    "standard": replace(
+        _SHORT,
+        updates=300,
+        beta_horizon=300,
+        buffer_updates=300,
+        snapshot_cycles=3,
+        segmenter_steps=300,
+        segmenter_symmetries=True,
+    ),
     "paper": PAPER,
 }

@@ -1,4 +1,4 @@
-"""What is kept after training: snapshots, predictor, threshold and CRF, which make masks of any image."""
+"""What is kept after training, a segmenter and batch sampling's snapshots, which make masks of any image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 from nbs_env import checkpoint
-from nbs_env.config import Config
+from nbs_env.config import Config, ConfigError
 from nbs_env.crf import CRFParams, dense_crf, shift_threshold
 from nbs_env.data import DataError, resize_image
+from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import compute_dtype, place
 from nbs_env.predictor import Predictor, mean_probabilities
@@ -35,21 +37,26 @@ class Prediction:
     """What a detector says of one image, in the image's own size.
 
     Attributes:
-        probability: (h, w) float32 in [0, 1], from the loss profiles alone.
-        mask: (h, w) bool, the CRF's.
+        probability: (h, w) float32 in [0, 1].
+        mask: (h, w) bool.
         score: image score, the mean of the highest 0.1 % of the probabilities; in [0, 1].
+        bad: whether the image is called bad: by its score, or, where no good image is known, by its mask.
     """
 
     probability: np.ndarray
     mask: np.ndarray
     score: float
+    bad: bool
 
 
 class Detector:
-    """Turns images into masks: loss profiles under each snapshot's autoencoders, predictor, mean, CRF.
+    """Turns images into masks, in one of two ways, `methods`.
+
+    `segmenter`: its probabilities at a threshold. `nbs`: loss profiles under each snapshot's autoencoders,
+    predictor, mean, CRF.
 
     Args:
-        rings: one ring of T autoencoders a snapshot, oldest first; at least one ring.
+        rings: one ring of T autoencoders a snapshot, oldest first; none: there is no method `nbs`.
         predictors: the weights of the predictor that reads its profiles, one a ring.
         image_size: side that images are resized to first, as those of the training were.
         precision: see `Config.precision`.
@@ -59,6 +66,11 @@ class Detector:
         crf_threshold: probability that is even odds to the CRF; chosen by `calibrate`.
         white: level of 16-bit images that is white, as it was in training.
         symmetries: average over the eight symmetries of the square.
+        segmenter: weights; None: there is no method `segmenter`.
+        segmenter_threshold: probability from which a pixel is anomalous to the segmenter.
+        segmenter_symmetries: average the segmenter's probabilities over the symmetries, too.
+        image_threshold: image score from which the segmenter calls an image bad; None: where its mask is not
+            empty, as `nbs` does.
     """
 
     def __init__(
@@ -73,12 +85,24 @@ class Detector:
         crf_threshold: float = 0.5,
         white: int = 65535,
         symmetries: bool = True,
+        segmenter: Weights | None = None,
+        segmenter_threshold: float = 0.5,
+        segmenter_symmetries: bool = False,
+        image_threshold: float | None = None,
     ) -> None:
         self.white, self.symmetries = white, symmetries
         self.rings, self.image_size, self.precision, self.device = rings, image_size, precision, device
         self.threshold, self.crf, self.crf_threshold = threshold, crf, crf_threshold
         self.dtype = compute_dtype(precision, device)
-        self.meter = ProfileMeter(rings[0][0], device, self.dtype)
+        self.methods = (("segmenter",) if segmenter else ()) + (("nbs",) if rings else ())
+        """What it can do, the better first."""
+        self.segmenter_threshold, self.image_threshold = segmenter_threshold, image_threshold
+        self.segmenter_symmetries = segmenter_symmetries
+        if segmenter is not None:
+            self.segmenter = place(Segmenter(), device)
+            self.segmenter.load_state_dict(segmenter)
+        if rings:
+            self.meter = ProfileMeter(rings[0][0], device, self.dtype)
         self.predictors = []
         for weights in predictors:
             first = weights["features.0.weight"]
@@ -86,8 +110,10 @@ class Detector:
             self.predictors[-1].load_state_dict(weights)
 
     @torch.inference_mode(False)  # what a GPU records in there would be of no use outside
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities(self, images: np.ndarray, method: str = "nbs") -> np.ndarray:
         """Anomaly probabilities (N, S, S) float32 of `images` (N, S, S, 3) uint8 with S = image_size."""
+        if method == "segmenter":
+            return segment_images(self.segmenter, images, self.dtype, self.segmenter_symmetries)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
         return self.from_profiles([self.meter.measure(ring, tensor) for ring in self.rings])
 
@@ -116,8 +142,10 @@ class Detector:
             scores.append(pixel_prf(self.masks(probabilities, images), masks)[2])
         self.crf, self.crf_threshold = choices[int(np.argmax(scores))]
 
-    def masks(self, probabilities: np.ndarray, images: np.ndarray) -> np.ndarray:
-        """Masks (N, S, S) bool: the CRF on probabilities whose `crf_threshold` has been moved to 0.5."""
+    def masks(self, probabilities: np.ndarray, images: np.ndarray, method: str = "nbs") -> np.ndarray:
+        """Masks (N, S, S) bool: for `nbs` the CRF on probabilities whose `crf_threshold` has become 0.5."""
+        if method == "segmenter":
+            return probabilities >= self.segmenter_threshold
         return np.stack(
             [
                 dense_crf(shift_threshold(probability, self.crf_threshold), image, self.crf) >= 0.5
@@ -125,19 +153,24 @@ class Detector:
             ]
         )
 
-    def predict(self, images: np.ndarray | Iterable[np.ndarray]) -> Iterator[Prediction]:
+    def predict(
+        self, images: np.ndarray | Iterable[np.ndarray], method: str | None = None
+    ) -> Iterator[Prediction]:
         """Predict one image or many, `AT_ONCE` at a time; a prediction for each, in their order.
 
         Each is resized to `image_size` as in training, and its probabilities back to (h, w).
 
         Args:
+            method: one of `methods`; None: the first.
             images: arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), uint8 or uint16, of any sizes from 64
                 pixels up; one of them, an array (n, h, w, channels), or anything that gives them one by one.
                 A fourth channel is alpha, which is dropped: what is transparent counts as its colour.
 
         Raises:
             DataError: one is no such image; what comes before its batch has been given.
+            ConfigError: there is no such method.
         """
+        method = self.check(method)
         one = images.ndim < 4 if isinstance(images, np.ndarray) else isinstance(images, str | bytes)
         rest: Iterator[Any] = iter([images] if one or not isinstance(images, Iterable) else images)
         for start in itertools.count(step=AT_ONCE):
@@ -145,13 +178,30 @@ class Detector:
             if not batch:
                 return
             small = np.stack([self._small(image, start + i) for i, image in enumerate(batch)])
-            probabilities = self.probabilities(small)
-            masks = self.masks(probabilities, small).astype(np.float32)
-            scores = image_scores(probabilities).tolist()
-            for image, probability, mask, score in zip(batch, probabilities, masks, scores, strict=True):
-                height, width = image.shape[:2]
-                mask = resize_map(mask, height, width) >= 0.5
-                yield Prediction(resize_map(probability, height, width), mask, score)
+            probabilities = self.probabilities(small, method)
+            masks = self.masks(probabilities, small, method)
+            scores = image_scores(probabilities)
+            bad = self.called_bad(scores, masks, method).tolist()
+            for i, image in enumerate(batch):
+                size = image.shape[:2]
+                mask = resize_mask_map(masks[i], *size)
+                yield Prediction(resize_map(probabilities[i], *size), mask, float(scores[i]), bad[i])
+
+    def called_bad(self, scores: np.ndarray, masks: np.ndarray, method: str) -> np.ndarray:
+        """Whether images with image scores (N,) and masks (N, S, S) are called bad: (N,) bool."""
+        if method == "segmenter" and self.image_threshold is not None:
+            return np.asarray(scores >= self.image_threshold)
+        return np.asarray(masks.any(axis=(1, 2)))
+
+    def check(self, method: str | None) -> str:
+        """The method called `method`, or the first.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if method is not None and method not in self.methods:
+            raise ConfigError(f"method is {method!r}; this detector has {' and '.join(self.methods)}")
+        return method or self.methods[0]
 
     def _small(self, image: Any, number: int) -> np.ndarray:
         """RGB (S, S, 3) of the image with this number, for messages."""
@@ -185,6 +235,10 @@ class Detector:
                 "precision": self.precision,
                 "white": self.white,
                 "symmetries": self.symmetries,
+                "segmenter": self.segmenter.state_dict() if "segmenter" in self.methods else None,
+                "segmenter_threshold": self.segmenter_threshold,
+                "segmenter_symmetries": self.segmenter_symmetries,
+                "image_threshold": self.image_threshold,
                 "threshold": self.threshold,
                 "crf_threshold": self.crf_threshold,
                 "crf": json.dumps(asdict(self.crf)),
@@ -203,13 +257,9 @@ class Detector:
         if state.pop("kind", None) != "nbs_env.Detector":
             raise checkpoint.CheckpointError(f"{path} holds no detector; expected the detector.pt of a run")
         state["crf"] = CRFParams(**json.loads(state["crf"]))
+        if "predictor" in state:  # of a version with one for all rings
+            state["predictors"] = [state.pop("predictor")] * len(state["rings"])
         return cls(device=torch.device(device), **state)
-
-
-def image_scores(probabilities: np.ndarray) -> np.ndarray:
-    """Image scores (N,) of probabilities (N, H, W): the mean of each image's highest 0.1 %."""
-    flat = np.sort(probabilities.reshape(len(probabilities), -1), axis=1)
-    return flat[:, -max(1, flat.shape[1] // 1000) :].mean(axis=1)
 
 
 def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -218,3 +268,8 @@ def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)[
         0, 0
     ].numpy()
+
+
+def resize_mask_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A mask (h, w) bool resampled to (height, width)."""
+    return resize_map(mask.astype(np.float32), height, width) >= 0.5

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tyro
@@ -40,9 +41,11 @@ class PredictArgs:
     """Folder for masks/, probabilities/, overlays/ and predictions.csv."""
     device: str = "auto"
     """cpu, cuda or auto."""
+    method: Literal["segmenter", "nbs"] | None = None
+    """The segmenter, or batch sampling's loss profiles; None: the first of them that the detector has."""
 
 
-def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
+def predict_folder(args: PredictArgs) -> list[tuple[str, float, float, bool]]:
     """Write masks, probabilities, overlays and predictions.csv; a few images are in memory at a time.
 
     All images are checked before the first is predicted, and the table is written last.
@@ -51,11 +54,11 @@ def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
         args: what to predict.
 
     Returns:
-        File name, image score and share of anomalous pixels of each image.
+        File name, image score, share of anomalous pixels and whether it is called bad, of each image.
 
     Raises:
         CheckpointError: the run holds no detector that can be read.
-        ConfigError: there is no such device.
+        ConfigError: there is no such device, or the detector has no such method.
         DataError: an image cannot be read, is smaller than a patch, or shares its stem with another.
         RunError: the output folder holds predictions already, or one could not be called as its image.
         WriteError: a file cannot be written.
@@ -64,7 +67,9 @@ def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
     with checkpoint.unpacking(state):
         detector = Detector.load(state, device)
         size = detector.image_size
-        detector.probabilities(np.zeros((1, size, size, 3), np.uint8))  # do its parts fit together?
+        for method in detector.methods:  # do its parts fit together?
+            detector.probabilities(np.zeros((1, size, size, 3), np.uint8), method)
+    detector.check(args.method)
     files = by_stem(image_files(args.images))
     check_names(args.out / folder / f"{stem}.png" for folder in OUTPUTS[:3] for stem in files)
     with claim(args.out, resumed=True):
@@ -73,16 +78,18 @@ def predict_folder(args: PredictArgs) -> list[tuple[str, float, float]]:
                 raise RunError(f"{args.out / output} is there already; choose another --out or remove it")
         for file in tqdm(files.values(), desc="check", unit="image", leave=False):
             read_large(file, PAPER.patch_size, detector.white)
-        rows = _predict(detector, files, args.out)
+        rows = _predict(detector, files, args.out, args.method)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(("file", "image_score", "anomalous_share"))
-        writer.writerows((name, f"{score:.6f}", f"{share:.6f}") for name, score, share in rows)
+        writer.writerow(("file", "image_score", "anomalous_share", "bad"))
+        writer.writerows((name, f"{score:.6f}", f"{share:.6f}", int(bad)) for name, score, share, bad in rows)
         checkpoint.save_text(text.getvalue(), args.out / "predictions.csv")
     return rows
 
 
-def _predict(detector: Detector, files: dict[str, Path], out: Path) -> list[tuple[str, float, float]]:
+def _predict(
+    detector: Detector, files: dict[str, Path], out: Path, method: str | None
+) -> list[tuple[str, float, float, bool]]:
     """Write the pictures of `files`, by stem, into `out`; the rows of the table."""
     rows = []
     waiting: deque[np.ndarray] = deque()  # read, and not yet pictured
@@ -92,7 +99,7 @@ def _predict(detector: Detector, files: dict[str, Path], out: Path) -> list[tupl
             waiting.append(read_large(file, PAPER.patch_size, detector.white))
             yield waiting[-1]
 
-    predictions = zip(files.items(), detector.predict(read()), strict=True)
+    predictions = zip(files.items(), detector.predict(read(), method), strict=True)
     for (stem, file), prediction in tqdm(predictions, "predict", len(files), unit="image"):
         image, probability, mask = waiting.popleft(), prediction.probability, prediction.mask
         tile = max(MIN_TILE, min(image.shape[1], MAX_TILE))
@@ -103,7 +110,7 @@ def _predict(detector: Detector, files: dict[str, Path], out: Path) -> list[tupl
             ("overlays", np.asarray(sheet)),
         ):
             checkpoint.save_picture(picture, out / folder / f"{stem}.png")
-        rows.append((file.name, prediction.score, float(mask.mean())))
+        rows.append((file.name, prediction.score, float(mask.mean()), prediction.bad))
     return rows
 
 
@@ -113,7 +120,7 @@ def main() -> None:
     args = tyro.cli(PredictArgs, description=__doc__)
     keep_freed_memory()
     rows = predict_folder(args)
-    print(f"{len(rows)} images, {sum(share > 0 for _, _, share in rows)} with anomalies; see {args.out}")
+    print(f"{len(rows)} images, {sum(bad for *_, bad in rows)} called bad; see {args.out}")
 
 
 if __name__ == "__main__":

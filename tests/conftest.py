@@ -98,6 +98,9 @@ TINY = {
     "predictor-width": 1,
     "snapshot-cycles": 2,
     "checkpoint-every": 3,
+    "segmenter-steps": 2,
+    "segmenter-crop": 64,
+    "segmenter-batch": 2,
 }
 ODD_SIZE = (150, 200)
 """(height, width) of image 2."""

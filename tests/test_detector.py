@@ -12,9 +12,12 @@ import torch
 
 from nbs_env import checkpoint
 from nbs_env.autoencoder import Autoencoder
+from nbs_env.config import ConfigError
 from nbs_env.crf import CRFParams
 from nbs_env.data import AnomalyDataset, DataError
-from nbs_env.detector import CRF_CANDIDATES, Detector, Prediction, image_scores
+from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.segmenter import Segmenter
+from nbs_env.detector import CRF_CANDIDATES, Detector, Prediction
 from nbs_env.metrics import pixel_prf
 from nbs_env.networks import initialize
 from nbs_env.predictor import Predictor, mean_probabilities
@@ -71,6 +74,42 @@ def test_saved_and_loaded_it_predicts_the_same(detector: Detector, tmp_path: Pat
         assert equal(before, after)
         assert before.mask.any()
         assert not before.mask.all()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_segmenter_is_the_first_method(
+    both: bool, detector: Detector, rings: list[list[Weights]], dataset: AnomalyDataset, tmp_path: Path
+) -> None:
+    weights = Segmenter(torch.Generator().manual_seed(2)).state_dict()
+    predictors = [predictor.state_dict() for predictor in detector.predictors]
+    more: dict[str, Any] = {"segmenter": weights, "segmenter_threshold": 0.54, "crf": detector.crf}
+    if both:
+        more |= {"threshold": detector.threshold, "crf_threshold": detector.crf_threshold}
+    parts = (rings, predictors) if both else ([], [])
+    Detector(*parts, 128, "float32", CPU, **more).save(tmp_path / "detector.pt")
+    found = Detector.load(tmp_path / "detector.pt")
+    assert found.methods == (("segmenter", "nbs") if both else ("segmenter",))
+    image = dataset.images[4]
+    (first,), (named,) = found.predict(image), found.predict(image, "segmenter")
+    assert equal(first, named)
+    expected = found.probabilities(image[None], "segmenter")[0]
+    np.testing.assert_array_equal(first.probability, expected)
+    np.testing.assert_array_equal(first.mask, expected >= 0.54)
+    assert 0.05 < first.mask.mean() < 0.95, "masks that are all alike would prove nothing"
+    if both:
+        assert equal(*found.predict(image, "nbs"), *detector.predict(image))
+    else:
+        with pytest.raises(ConfigError, match="method is 'nbs'; this detector has segmenter"):
+            next(found.predict(image, "nbs"))
+
+
+def test_detector_of_before_each_ring_had_a_predictor(detector: Detector, tmp_path: Path) -> None:
+    detector.save(tmp_path / "detector.pt")
+    state = checkpoint.load(tmp_path / "detector.pt")
+    state["predictor"] = state.pop("predictors")[0]
+    checkpoint.save(state, tmp_path / "detector.pt")
+    image = images_of_sizes((80, 90))
+    assert equal(*Detector.load(tmp_path / "detector.pt").predict(image), *detector.predict(image))
 
 
 def test_images_of_other_sizes_keep_them(detector: Detector) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from nbs_env import detector, predict
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.checkpoint import CheckpointError
+from nbs_env.config import ConfigError
 from nbs_env.data import AnomalyDataset, DataError
 from nbs_env.detector import Detector, Prediction
 from nbs_env.predict import PredictArgs, predict_folder
@@ -56,7 +58,7 @@ def read(path: Path) -> np.ndarray:
 
 def test_files_hold_what_the_detector_says_in_the_images_sizes(args: PredictArgs) -> None:
     rows = predict_folder(args)
-    assert [name for name, _, _ in rows] == sorted(SIZES)
+    assert [name for name, *_ in rows] == sorted(SIZES)
     with (args.out / "predictions.csv").open() as file:
         table = list(csv.DictReader(file))
     detector = Detector.load(args.run / "detector.pt")
@@ -72,11 +74,18 @@ def test_files_hold_what_the_detector_says_in_the_images_sizes(args: PredictArgs
         np.testing.assert_allclose(probability / 255, expected.probability, atol=0.5 / 255 + 1e-6)
         assert float(row["image_score"]) == pytest.approx(expected.score, abs=1e-6)
         assert float(row["anomalous_share"]) == pytest.approx(expected.mask.mean(), abs=1e-6)
+        assert row["bad"] == str(int(expected.bad))
         shares.append(expected.mask.mean())
     assert 0.1 < np.mean(shares) < 0.9, "masks that are all empty would prove nothing"
     written = {str(path.relative_to(args.out)) for path in args.out.rglob("*") if path.is_file()}
     folders = ("masks", "probabilities", "overlays")
     assert written == {f"{folder}/{stem}.png" for folder in folders for stem in "abc"} | {"predictions.csv"}
+
+
+def test_a_method_that_the_detector_lacks_is_refused(args: PredictArgs) -> None:
+    with pytest.raises(ConfigError, match="method is 'segmenter'; this detector has nbs"):
+        predict_folder(replace(args, method="segmenter"))
+    assert not args.out.exists()
 
 
 def test_a_few_images_are_in_memory(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +129,7 @@ def test_predictions_are_never_overwritten(args: PredictArgs) -> None:
 def test_the_table_comes_last(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Detector.predict
 
-    def dies_at_c(self: Detector, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
+    def dies_at_c(self: Detector, images: Iterable[np.ndarray], method: str | None) -> Iterator[Prediction]:
         for prediction in original(self, images):
             if prediction.mask.shape == SIZES["c.png"]:
                 raise KeyboardInterrupt

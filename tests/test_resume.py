@@ -22,6 +22,7 @@ import agents.run
 import train
 from nbs_env import checkpoint
 from nbs_env.data import reading
+from nbs_env.detect.teaching import Teacher
 from nbs_env.learner import Learner
 
 
@@ -54,6 +55,7 @@ def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
         ("late", {"rollouts": 2}),
         ("early", {"agent": "ppo", "batch_size": 8}),
         ("writing", {}),
+        ("teaching", {}),
         ("scoring", {}),
     ],
 )
@@ -65,7 +67,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     same_bits: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Killed before the first checkpoint, between two, while one is written, or while masks are made."""
+    """Killed before the first checkpoint, between two, while one is written, later, while masks are made."""
     main(run_dir=tmp_path / "whole", **changes)
     calls = {"count": 0}
 
@@ -91,6 +93,8 @@ def test_a_killed_run_ends_with_the_same_bits(
                 die_at_call(session, "_on_episode", UPDATES, patch)
             case "writing":
                 die_at_call(torch, "save", 2, patch)
+            case "teaching":
+                die_at_call(Teacher, "step", TINY["segmenter-steps"] + 1, patch)
             case "scoring":
                 die_at_call(checkpoint, "save_picture", 3, patch)
         with pytest.raises(Killed):

@@ -71,12 +71,12 @@ def test_the_command(
     monkeypatch.setattr(forest, "fit", lambda problem, _, seed: fit(problem, few, seed))
     tables.main()
     text = capsys.readouterr().out
-    for method in ("unet", "forest", "final_loss", "nbs", "nbs_crf"):
+    for method in ("unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter"):
         assert f"| folder | {method} | 1 |" in text
     assert "Not computed: folder reconstruction: RunError: folder has no normal images of its own" in text
     with (out / "results.csv").open() as file:
         methods = {row["method"] for row in csv.DictReader(file)}
-    assert methods == {"unet", "forest", "final_loss", "nbs", "nbs_crf"}
+    assert methods == {"unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter"}
     page = (out / "table.html").read_text()
     assert page.count("<img") == 3
     assert not list(out.rglob("*.pt"))

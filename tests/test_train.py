@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ODD_SIZE, UPDATES
+from conftest import ODD_SIZE, TINY, UPDATES
 from PIL import Image
 
 from agents.heuristics import Random
 from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.detector import Detector
 
 Main = Callable[..., None]
 
@@ -59,12 +60,12 @@ def test_the_run_directory(main: Main, tmp_path: Path, capsys: pytest.CaptureFix
     files -= {name for name in files if name.startswith("events.")}
     assert files == {
         *("checkpoint.pt", "config.json", "detector.pt", "masks", "metrics.json", "overlays.png"),
-        "timing.json",
+        *("teaching.pt", "timing.json"),
     }
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["labeled"] == ["0", "1"]
     assert metrics["scored_images"] == 2  # 4 has no mask
-    assert set(metrics["methods"]) == {"nbs", "nbs_crf", "final_loss"}
+    assert list(metrics["methods"]) == ["segmenter", "nbs", "nbs_crf", "final_loss"]
     assert len(metrics["history"]) == UPDATES
     sizes = {}
     for path in (tmp_path / "run" / "masks").iterdir():
@@ -254,3 +255,25 @@ def test_an_agents_wrong_action_is_one_line(error: Callable[..., str], tmp_path:
     assert "action is 3.7; choose a whole number from 0 to 8" in error(
         agent="test_train:Fractional", run_dir=tmp_path / "run"
     )
+
+
+def test_segmenter_alone(main: Main, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    main(run_dir=run_dir, updates=0)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert list(metrics["methods"]) == ["segmenter"]
+    assert metrics["masks"] == "segmenter"
+    assert metrics["history"] == []
+    detector = Detector.load(run_dir / "detector.pt")
+    assert detector.methods == ("segmenter",)
+    assert detector.segmenter_threshold == metrics["segmenter_threshold"]
+    main(**dict.fromkeys(TINY), data_root=None, run_dir=run_dir, resume=True)
+    assert json.loads((run_dir / "metrics.json").read_text()) == metrics
+
+
+def test_no_segmenter(main: Main, tmp_path: Path) -> None:
+    main(run_dir=tmp_path / "run", segmenter_steps=0)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["methods"]) == ["nbs", "nbs_crf", "final_loss"]
+    assert metrics["masks"] == "nbs_crf"
+    assert not (tmp_path / "run" / "teaching.pt").exists()

@@ -16,7 +16,8 @@ TRAIN = (
     "--dataset folder --data-root data --labeled 1 --device cpu --updates 8 --image-size 128"
     " --episode-length 2 --cloning-length 2 --beta-horizon 8 --warmup-updates 2 --autoencoder-width 4"
     " --bottleneck-channels 4 --minibatch-size 2 --reinit-period 4 --profile-length 3 --buffer-updates 4"
-    " --predictor-crop 64 --predictor-updates 1 --snapshot-cycles 1 --checkpoint-every 2 --run-dir run"
+    " --predictor-crop 64 --segmenter-steps 2 --segmenter-crop 64 --segmenter-batch 2 --predictor-updates 1"
+    " --snapshot-cycles 1 --checkpoint-every 2 --run-dir run"
 )
 D_ANOGAN = (
     "--per-class 6 --model.size 28 --model.width 0.25 --model.clusters 3 --model.latent 4"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ class AnomalyDataset:
     """The (height, width) that each image had before it was resized; none given: as it is here."""
     white: int = 255
     """The level of the files that became 255: 65535 (16 bit) or 4095 (12 bit) where there are such files."""
+    good: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
+    """More RGB images `(m, H, W, 3)`, known to be good; they are neither labelled nor scored."""
 
     def __post_init__(self) -> None:
         """Raise `DataError` on fields that do not fit together."""
@@ -60,18 +62,22 @@ class AnomalyDataset:
                 f"{self.name}: images are {self.images.dtype} {self.images.shape}; "
                 "expected uint8 (n, H, W, 3) with n of at least 1"
             )
-        for field, array, shape in (
+        for name, array, shape in (
             ("masks", self.masks, self.images.shape[:3]),
             ("has_mask", self.has_mask, (n,)),
         ):
             if array.dtype != np.bool_ or array.shape != shape:
-                raise DataError(f"{self.name}: {field} is {array.dtype} {array.shape}; expected bool {shape}")
+                raise DataError(f"{self.name}: {name} is {array.dtype} {array.shape}; expected bool {shape}")
+        if self.good.dtype != np.uint8 or (len(self.good) and self.good.shape[1:] != self.images.shape[1:]):
+            raise DataError(
+                f"{self.name}: good is {self.good.dtype} {self.good.shape}; expected images as the others"
+            )
         if not self.sizes:
             height, width = self.images.shape[1:3]
             object.__setattr__(self, "sizes", ((height, width),) * n)
-        for field, values in (("names", self.names), ("kinds", self.kinds), ("sizes", self.sizes)):
+        for name, values in (("names", self.names), ("kinds", self.kinds), ("sizes", self.sizes)):
             if len(values) != n:
-                raise DataError(f"{self.name}: {len(values)} {field} for {n} images; give one an image")
+                raise DataError(f"{self.name}: {len(values)} {name} for {n} images; give one an image")
         if len(set(self.names)) != n:
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise DataError(f"{self.name}: two images are named {twice!r}; make the names unique")

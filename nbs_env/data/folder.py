@@ -2,7 +2,8 @@
 
 A mask has the stem of its image (`images/007.jpg`, `masks/007.png`, `007_mask.png` or `007.jpg.png`) and its
 size. It marks anomalous pixels with white, or with 1 where it holds only 0 and 1; `docs/masks.md` says what
-becomes of others. An empty mask says that the image is good; an image without a mask file is unlabelled.
+becomes of others. An empty mask says that the image is good; an image without a mask file is unlabelled. More
+good images, which need no masks and are not scored, may lie in `good/`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from nbs_env.data.dataset import GOOD, AnomalyDataset
 from nbs_env.data.folders import by_stem, child, image_files, masks_of, subfolders, warn_left_out
-from nbs_env.data.mvtec import is_layout, read_layout
+from nbs_env.data.mvtec import good_images, is_layout, read_layout
 from nbs_env.data.reading import Collection, Request
 
 
@@ -34,11 +35,12 @@ def read(request: Request) -> AnomalyDataset:
     pictures, drawn = child(home, "images"), child(home, "masks")
     if not pictures.is_dir():
         return read_layout(home, name, request)
-    warn_left_out(home, [path for path in subfolders(home) if path not in (pictures, drawn)])
+    known = child(home, GOOD)
+    warn_left_out(home, [path for path in subfolders(home) if path not in (pictures, drawn, known)])
     images = by_stem(image_files(pictures))
     masks = masks_of(drawn, images, ("", "_mask")) if drawn.is_dir() else {}
     collection = Collection(name, request.image_size, request.min_side, request.mask_values)
     for stem, file in images.items():
         pair = collection.read(file, masks.get(stem))
         collection.add(pair, stem, GOOD if pair.truth is not None and not pair.truth.any() else "")
-    return collection.dataset()
+    return collection.dataset(good_images(known, name, request) if known.is_dir() else None)

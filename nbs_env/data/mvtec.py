@@ -84,7 +84,8 @@ def read_layout(home: Path, name: str, request: Request) -> AnomalyDataset:
                     "so add it or remove the image"
                 )
             collection.add(collection.read(file, masks.get(stem)), f"{kind}/{stem}", kind)
-    return collection.dataset()
+    known = child(home, "train", GOOD)
+    return collection.dataset(good_images(known, name, request) if known.is_dir() else None)
 
 
 def normal_training_images(
@@ -106,7 +107,16 @@ def normal_training_images(
     """
     request = Request("mvtec", root=root, category=category, image_size=image_size, min_side=min_side)
     home = find_category(request)
-    collection = Collection(f"mvtec/{home.name}/train", image_size, min_side)
-    for stem, file in by_stem(image_files(child(home, "train", GOOD))).items():
+    return good_images(child(home, "train", GOOD), f"mvtec/{home.name}/train", request).dataset().images
+
+
+def good_images(folder: Path, name: str, request: Request) -> Collection:
+    """Read a folder of images that are known to be good.
+
+    Raises:
+        DataError: If it is not there or a file cannot be used.
+    """
+    collection = Collection(name, request.image_size, request.min_side)
+    for stem, file in by_stem(image_files(folder)).items():
         collection.add(collection.read(file, None), stem, GOOD)
-    return collection.dataset().images
+    return collection

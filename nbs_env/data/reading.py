@@ -243,11 +243,15 @@ class Collection:
         self._kinds.append(kind)
         self._sizes.append(pair.image.shape[:2])
 
-    def dataset(self) -> AnomalyDataset:
+    def dataset(self, good: Collection | None = None) -> AnomalyDataset:
         """All images added; past `ON_DISC` bytes on disc. A `DataWarning` says what may not be as was meant.
 
+        Args:
+            good: more images, known to be good, which are neither labelled nor scored.
+
         Raises:
-            DataError: If every defect vanishes at this image size, or no mask has one of `mask_values`.
+            DataError: If every defect vanishes at this image size, no mask has one of `mask_values`, or the
+                good images have another range of levels.
         """
         lost = (
             f"{self.name}: too thin for image_size {self.image_size}: the defects in {some(self._vanished)}"
@@ -267,6 +271,9 @@ class Collection:
         if self._unturned:
             _warn(f"{self.name}: {some(self._unturned)}: {UNTURNED}")
         side = self.image_size
+        for white, files in good._whites._files.items() if good else ():
+            for file in files:
+                self._whites.add(file, white)
         return AnomalyDataset(
             name=self.name,
             images=self._images.whole((side, side, 3), np.uint8),
@@ -275,6 +282,7 @@ class Collection:
             names=tuple(self._names),
             kinds=tuple(self._kinds),
             sizes=tuple(self._sizes),
+            **({"good": good._images.whole((side, side, 3), np.uint8)} if good else {}),
             white=self._whites.close(),
         )
 

@@ -49,6 +49,22 @@ def test_folder_of_the_right_size_is_read_pixel_for_pixel(tmp_path: Path) -> Non
     assert data.names == made.names
 
 
+@pytest.mark.parametrize("place", ["good", "Good", "train/good"])
+def test_images_known_to_be_good_are_neither_labelled_nor_scored(place: str, tmp_path: Path) -> None:
+    make, name = (make_mvtec, "mvtec") if "/" in place else (make_folder, "folder")
+    root = make(tmp_path / "mine")
+    if name == "mvtec":
+        root /= "grid"
+        shutil.rmtree(root / "train")
+    before = load(name, root, image_size=64)
+    assert before.good.shape == (0, 0, 0, 3)
+    for number in (7, 8):
+        save(root / place / f"{number}.png", image(number))
+    data = load(name, root, image_size=64)
+    assert data.names == before.names
+    assert (data.good == np.stack([resize_image(image(number), 64) for number in (7, 8)])).all()
+
+
 def test_images_past_a_size_lie_on_disc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder(tmp_path / "mine")
     in_memory = load("folder", root, image_size=64)

@@ -1,0 +1,1 @@
+"""What is kept after training, and makes masks of any image."""

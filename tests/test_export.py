@@ -1,0 +1,98 @@
+"""The exported file says what the detector says, of images of any size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbs_env import export as exporting
+from nbs_env.data import AnomalyDataset
+from nbs_env.detect.segmenter import Segmenter
+from nbs_env.detector import Detector
+from nbs_env.export import ExportArgs, export, run_onnx
+from nbs_env.runs import RunError
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def detector() -> Detector:
+    weights = Segmenter(torch.Generator().manual_seed(0)).state_dict()
+    cpu = torch.device("cpu")
+    return Detector([], [], 128, "float32", cpu, segmenter=weights, segmenter_threshold=0.5)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (64, 64), (200, 90), (301, 517)])
+def test_it_says_what_the_detector_says(
+    size: tuple[int, int], detector: Detector, dataset: AnomalyDataset, tmp_path: Path
+) -> None:
+    """Pillow resizes in fixed point, so a level may differ by one; that moves a few pixels by a little."""
+    image = np.array(Image.fromarray(dataset.images[0]).resize(size[::-1], Image.Resampling.BILINEAR))
+    export(detector, tmp_path / "detector.onnx")
+    (expected,), found = detector.predict(image), run_onnx(tmp_path / "detector.onnx", image)
+    assert found.probability.shape == found.mask.shape == size
+    difference = np.abs(found.probability - expected.probability)
+    assert difference.max() < (1e-5 if size == (128, 128) else 0.01)
+    assert np.quantile(difference, 0.99) < 1e-3
+    assert (found.mask == expected.mask).mean() > 0.998
+    assert 0.02 < expected.mask.mean() < 0.98, "masks that are all alike would prove nothing"
+    assert found.score == pytest.approx(expected.score, abs=1e-3)
+    assert found.bad == expected.bad
+
+
+@pytest.mark.parametrize("symmetries", [True, False])
+def test_symmetries_and_alarm_are_inside(
+    symmetries: bool, detector: Detector, dataset: AnomalyDataset, tmp_path: Path
+) -> None:
+    detector.segmenter_symmetries = symmetries
+    called = []
+    for above in (-1e-3, 1e-3):
+        (first,) = detector.predict(dataset.images[1])
+        detector.image_threshold = first.score + above
+        export(detector, tmp_path / "detector.onnx")
+        (expected,) = detector.predict(dataset.images[1])
+        found = run_onnx(tmp_path / "detector.onnx", dataset.images[1])
+        np.testing.assert_allclose(found.probability, expected.probability, atol=1e-5)
+        assert found.bad == expected.bad
+        called.append(found.bad)
+    assert called == [True, False]
+
+
+def test_names_sizes_and_facts(detector: Detector, tmp_path: Path) -> None:
+    export(detector, tmp_path / "detector.onnx")
+    model = onnx.load(tmp_path / "detector.onnx")
+    sizes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert sizes == {
+        "image": ["height", "width", 3],
+        "probability": ["height", "width"],
+        "mask": ["height", "width"],
+        "score": [],
+        "bad": [],
+    }
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "image_size": "128",
+        "threshold": "0.5",
+        "white": "255",
+    }
+
+
+def test_a_detector_without_a_segmenter_is_refused(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector.methods = ("nbs",)
+    with pytest.raises(RunError, match="no segmenter to export; train it with --segmenter-steps"):
+        export(detector, tmp_path / "detector.onnx")
+    monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--out", str(tmp_path / "x.onnx")])
+    with pytest.raises(SystemExit) as end:
+        exporting.main()
+    assert end.value.code == 2
+    assert f"{tmp_path / 'detector.pt'} does not exist" in capsys.readouterr().err
+    assert ExportArgs(run=tmp_path, out=tmp_path / "x.onnx").run == tmp_path

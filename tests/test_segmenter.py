@@ -1,0 +1,250 @@
+"""The segmenter: pre-trained features, any size, and what it is taught with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset
+from nbs_env.detect import teaching
+from nbs_env.detect.alarms import alarm_threshold
+from nbs_env.detect.encoder import CHANNELS, Convolution, Encoder, pretrained
+from nbs_env.detect.segmenter import Segmenter, segment_images
+from nbs_env.detect.teaching import Teacher, folds, teach
+from nbs_env.runs import TrainingError
+
+CPU = torch.device("cpu")
+SameBits = Callable[..., None]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    encoder = Encoder()
+    encoder.load_state_dict(pretrained())
+    return encoder
+
+
+@pytest.fixture
+def taught(config: Config) -> Config:
+    return replace(
+        config, segmenter_steps=3, segmenter_folds=2, segmenter_crop=64, segmenter_batch=2, good_share=0.25
+    )
+
+
+# Features
+
+
+def test_features_know_edges_from_noise(encoder: Encoder) -> None:
+    """Random weights would not: the spread of the deepest features over images is what was learnt."""
+    assert sum(p.numel() for p in encoder.parameters()) == 700_768
+    rng = torch.Generator().manual_seed(0)
+    random = Encoder()
+    x = torch.rand(2, 3, 64, 96, generator=rng)
+    with torch.no_grad():
+        found, other = encoder(x), random(x)
+    assert [tuple(f.shape) for f in found] == [
+        (2, c, 64 // s, 96 // s) for c, s in zip(CHANNELS, (2, 4, 8, 16), strict=True)
+    ]
+    assert not torch.allclose(found[-1], other[-1])
+    assert all(f.isfinite().all() for f in found)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (5, 1)])
+def test_odd_padding_goes_below_and_to_the_right(kernel: int, stride: int) -> None:
+    """As TensorFlow pads: output 0 of a stride of two looks at one pixel less above than below."""
+    layer = Convolution(1, 1, kernel, stride, bias=False)
+    torch.nn.init.ones_(layer.weight)
+    x = torch.zeros(1, 1, 16, 16)
+    before = (kernel - stride) // 2
+    x[..., kernel - 1 - before, 0] = 1  # the last row that output 0 sees
+    assert layer(x)[0, 0, 0, 0] == 1
+    x = torch.zeros(1, 1, 16, 16)
+    x[..., kernel - before, 0] = 1
+    assert layer(x)[0, 0, 0, 0] == 0
+
+
+def test_features_do_not_depend_on_what_else_is_in_the_batch(encoder: Encoder) -> None:
+    x = torch.rand(3, 3, 32, 32)
+    encoder.train()
+    for whole, alone in zip(encoder(x), encoder(x[:1]), strict=True):
+        torch.testing.assert_close(whole[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+# Any size
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 100), (16, 130)])
+def test_logits_have_the_size_of_the_image(size: tuple[int, int]) -> None:
+    segmenter = Segmenter(torch.Generator().manual_seed(0)).eval()
+    assert segmenter(torch.rand(2, 3, *size)).shape == (2, *size)
+
+
+def test_image_alone_or_among_others(dataset: AnomalyDataset) -> None:
+    segmenter = Segmenter(torch.Generator().manual_seed(0))
+    whole = segment_images(segmenter, dataset.images[:3], torch.float32)
+    alone = segment_images(segmenter, dataset.images[1:2], torch.float32)
+    np.testing.assert_allclose(whole[1:2], alone, atol=1e-6)
+    assert ((whole > 0) & (whole < 1)).all()
+
+
+# Teaching
+
+
+def test_crops_are_of_labelled_and_good_images_alone(dataset: AnomalyDataset, taught: Config) -> None:
+    """Every image has a colour of its own, so a crop tells where it is from, and its mask goes with it."""
+    images = np.stack([np.full((128, 128, 3), 20 * number, np.uint8) for number in range(5)])
+    masks = np.zeros((5, 128, 128), bool)
+    masks[:, 40:60, 30:90] = True
+    images[masks] += 10
+    good = np.full((2, 128, 128, 3), 200, np.uint8)
+    data = replace(dataset, images=images, masks=masks, has_mask=np.ones(5, bool), good=good)
+    teacher = Teacher(
+        data, np.array([1, 3]), np.arange(2), replace(taught, segmenter_batch=200), 0, CPU, torch.float32
+    )
+    teacher.rng = Steady(0)
+    crops, truth = teacher.batch()
+    assert crops.shape == (200, 3, 64, 64)
+    levels = (crops[:, 0] * 255).round().int()
+    assert set(levels.unique().tolist()) == {20, 30, 60, 70, 200}
+    torch.testing.assert_close(truth > 0, (levels == 30) | (levels == 70))
+    assert 0.15 < float((levels == 200).all(dim=2).all(dim=1).float().mean()) < 0.35
+    assert float((truth > 0).any(dim=2).any(dim=1).float().mean()) > 0.5
+
+
+class Steady:
+    """A generator that changes neither brightness nor contrast."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rng, name)
+
+    def uniform(self, low: float, high: float) -> float:
+        return 1.0 if low > 0 else 0.0
+
+
+def test_what_is_left_out_leaves_a_defect_to_learn() -> None:
+    masks = np.zeros((5, 4, 4), bool)
+    masks[[0, 3], 0, 0] = True
+    assert [part.tolist() for part in folds(masks, 2)] == [[0, 1, 4], [2, 3]]
+    assert [part.tolist() for part in folds(masks, 5)] == [[0], [3], [1], [2], [4]]
+    masks[3] = False
+    assert [part.tolist() for part in folds(masks, 2)] == [[1, 3]]
+    assert folds(masks[:1], 3) == []
+
+
+def test_masks_of_others_are_never_read(dataset: AnomalyDataset, taught: Config, same_bits: SameBits) -> None:
+    labeled = np.array([0, 1])
+    garbage = dataset.masks.copy()
+    garbage[2:] = np.random.default_rng(0).random(garbage[2:].shape) < 0.5
+    found = [
+        vars(teach(replace(dataset, masks=masks), labeled, taught, 0, CPU, torch.float32))
+        for masks in (dataset.masks, garbage)
+    ]
+    same_bits(*found)
+
+
+def test_killed_between_parts_it_ends_with_the_same_bits(
+    dataset: AnomalyDataset, taught: Config, same_bits: SameBits
+) -> None:
+    labeled, kept = np.array([0, 1, 2]), {}
+    whole = teach(dataset, labeled, taught, 0, CPU, torch.float32)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        teach(dataset, labeled, taught, 0, CPU, torch.float32, kept, on_part=stop)
+    assert list(kept) == ["0"]
+    losses: list[float] = []
+    again = teach(dataset, labeled, taught, 0, CPU, torch.float32, kept, on_step=losses.append)
+    assert len(losses) == 2 * taught.segmenter_steps
+    same_bits(vars(whole), vars(again))
+
+
+def test_nothing_can_be_left_out_of_one(dataset: AnomalyDataset, taught: Config) -> None:
+    found = teach(dataset, np.array([0]), taught, 0, CPU, torch.float32)
+    assert (found.threshold, found.f1) == (0.5, None)
+
+
+def test_good_images_are_scored_where_they_were_left_out(
+    dataset: AnomalyDataset, taught: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each once, by the segmenter that did not learn from it; labelled good ones, as 3, as well."""
+    good = np.stack([np.full((128, 128, 3), 40 + number, np.uint8) for number in range(7)])
+    learnt: list[set[int]] = []
+    scored: list[set[int]] = []
+
+    class Watched(Teacher):
+        def __init__(self, data: AnomalyDataset, labeled: np.ndarray, good: np.ndarray, *rest: Any) -> None:
+            super().__init__(data, labeled, good, *rest)
+            learnt.append(set(good.tolist()))
+
+    def watch(segmenter: Segmenter, images: np.ndarray, *rest: Any) -> np.ndarray:
+        if len(images) == 1 and int(images[0, 0, 0, 0]) - 40 in range(7) and np.ptp(images) == 0:
+            scored[-1].add(int(images[0, 0, 0, 0]) - 40)
+        else:
+            scored.append(set())
+        return segment_images(segmenter, images, *rest)
+
+    monkeypatch.setattr(teaching, "Teacher", Watched)
+    monkeypatch.setattr(teaching, "segment_images", watch)
+    found = teach(replace(dataset, good=good), np.array([0, 1, 3]), taught, 0, CPU, torch.float32)
+    assert len(found.good_scores) == 7 + 1
+    folds_scored = scored
+    assert [a | b for a, b in zip(learnt[:2], folds_scored, strict=True)] == [set(range(7))] * 2
+    assert not any(a & b for a, b in zip(learnt[:2], folds_scored, strict=True))
+    assert set.union(*folds_scored) == learnt[2] == set(range(7))
+
+
+# Alarms
+
+
+@pytest.mark.parametrize(
+    ("count", "rate", "above"), [(99, 0.01, 99), (999, 0.01, 990), (20, 0.25, 16), (5, 0.1, 5)]
+)
+def test_alarm_lies_above_a_place_in_the_good_scores(count: int, rate: float, above: int) -> None:
+    scores = np.random.default_rng(0).permutation(np.arange(1, count + 1) / 1000)
+    threshold, low, high = alarm_threshold(scores, rate)
+    assert (scores < threshold).sum() == above
+    assert threshold - above / 1000 < 1e-9
+    assert low <= (count - above) / count <= high
+
+
+def test_alarm_keeps_its_promise_on_average() -> None:
+    """Forty good scores, then one more, many times: it is called bad in a tenth of them at most."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(4000, 41))
+    called = [draw[-1] >= alarm_threshold(draw[:-1], 0.1)[0] for draw in draws]
+    assert 0.08 < np.mean(called) <= 0.105
+
+
+def test_nan_names_its_setting(dataset: AnomalyDataset, taught: Config) -> None:
+    teacher = Teacher(dataset, np.array([0, 1]), np.zeros(0, int), taught, 0, CPU, torch.float32)
+    with torch.no_grad():
+        teacher.segmenter.output.bias.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"nan; lower segmenter_lr \(0\.001\)"):
+        teacher.step()
+
+
+def test_a_plain_defect_is_learnt(blobs: AnomalyDataset, config: Config) -> None:
+    """Darker discs of varying place: forty steps on four images find those of the others."""
+    settings = replace(
+        config, segmenter_steps=40, segmenter_folds=2, segmenter_crop=64, segmenter_batch=4, segmenter_lr=3e-3
+    )
+    labeled = np.arange(4)
+    found = teach(blobs, labeled, settings, 0, CPU, torch.float32)
+    segmenter = Segmenter()
+    segmenter.load_state_dict(found.weights)
+    masks = segment_images(segmenter, blobs.images[4:], torch.float32) >= found.threshold
+    hits = (masks & blobs.masks[4:]).sum()
+    assert 2 * hits / (masks.sum() + blobs.masks[4:].sum()) > 0.8
+    assert found.f1 is not None
+    assert found.f1 > 0.7
