@@ -191,6 +191,8 @@ class Config:
     def __post_init__(self) -> None:
         """Check types first, then values."""
         check_types(self, ConfigError)
+        if self.updates < (0 if self.segmenter_steps else 1):
+            raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
         for name in (
             *(
                 "segmenter_folds",
@@ -213,8 +215,6 @@ class Config:
         ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if self.updates < (0 if self.segmenter_steps else 1):
-            raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
         if not 0 < self.false_alarm_rate < 1:
             raise ConfigError(f"false_alarm_rate is {self.false_alarm_rate}; choose a share between 0 and 1")
         if not 0 <= self.good_share < 1:

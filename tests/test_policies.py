@@ -87,10 +87,10 @@ def test_a_run_that_fails_stops_no_other(
 ) -> None:
     original = run.finish
 
-    def broken(env: Any, directory: Path, history: Any) -> dict[str, Any]:
+    def broken(env: Any, directory: Path, *rest: Any) -> dict[str, Any]:
         if directory.name == "folder-random-0":
             raise MemoryError("too large")
-        return original(env, directory, history)
+        return original(env, directory, *rest)
 
     monkeypatch.setattr(run, "finish", broken)
     words = ("--agents", "random,sweep", "--datasets", "folder", "--seeds", "1")
