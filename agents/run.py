@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
 from agents.base import AgentError, agent_class, check_state
-from agents.scoring import finish, overlays, table
+from agents.scoring import finish, table
+from agents.session import Session
 from nbs_env import checkpoint
 from nbs_env.config import Config, ConfigError, check_types
-from nbs_env.curves import Curves
 from nbs_env.data import AnomalyDataset, load, split
-from nbs_env.detect.teaching import Taught, folds, teach
 from nbs_env.env import PatchSamplingEnv, pick_device
 from nbs_env.networks import keep_freed_memory
-from nbs_env.predictor import predict
 from nbs_env.runs import (
     RunError,
     at_least,
@@ -125,7 +121,7 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
         env.reset(seed=args.seed)
         agent = make_agent(env, seed=args.seed, options=options)
         check_state(agent)
-        session = _Session(args, directory, env, agent, now)
+        session = Session(args, directory, env, agent, now)
         if stored is not None:
             session.load_state_dict(stored)
         checkpoint.save_json(now, directory / "config.json")
@@ -242,116 +238,3 @@ def _stored(directory: Path, now: dict[str, Any]) -> dict[str, Any] | None:
         file = directory / "config.json"
         check_settings(json.loads(file.read_text(encoding="utf-8")), now, file)
     return stored
-
-
-class _Session:
-    """The running state of one run: what is logged, checkpointed and finally scored."""
-
-    def __init__(
-        self, args: RunArgs, directory: Path, env: PatchSamplingEnv, agent: Any, settings: dict[str, Any]
-    ) -> None:
-        self.args, self.directory, self.env, self.agent = args, directory, env, agent
-        self.learner, self.config, self.settings = env.learner, env.config, json.dumps(settings)
-        self.history: list[dict[str, float]] = []
-        self.seconds = 0.0
-        self.arithmetic = f"{self.learner.device.type}, {str(self.learner.dtype).removeprefix('torch.')}"
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
-        return {
-            "settings": self.settings,
-            "learner": self.learner.state_dict(),
-            "agent": self.agent.state_dict(),
-            "arithmetic": self.arithmetic,
-            "env_rng": json.dumps(self.env.np_random.bit_generator.state),
-            "history": json.dumps(self.history),
-            "seconds": self.seconds,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken.
-
-        Raises:
-            CheckpointError: it is no such state.
-        """
-        with checkpoint.unpacking(self.directory / "checkpoint.pt"):
-            self.learner.load_state_dict(state["learner"])
-            self.agent.load_state_dict(state["agent"])
-            self.env.np_random.bit_generator.state = json.loads(state["env_rng"])
-            self.history = list(json.loads(state["history"]))
-            self.seconds = float(state["seconds"])
-            if state["arithmetic"] != self.arithmetic:
-                print(f"note: begun on {state['arithmetic']}, so the run will not end with the same bits")
-
-    def announce(self) -> None:
-        """Say what runs, and on what."""
-        data, config, device = self.env.dataset, self.config, self.learner.device
-        threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
-        left = config.updates - self.learner.updates
-        print(
-            f"{self.args.agent} on {data.name}: {len(data)} images, {len(self.env.labeled)} labelled "
-            f"({', '.join(data.names[i] for i in self.env.labeled)}); preset {self.args.preset}, "
-            f"{left} of {config.updates} updates to go\n"
-            f"on {self.arithmetic}{threads}; everything goes to {self.directory}",
-            flush=True,
-        )
-
-    def train(self) -> None:
-        """Let the agent learn over the updates that are left."""
-        left = self.config.updates - self.learner.updates
-        if left <= 0:
-            return
-        done, total = self.learner.updates, self.config.updates
-        self.started = time.perf_counter()
-        with (
-            Curves(self.directory, purge_step=done + 1) as self.curves,
-            tqdm(total=total, initial=done, unit="update") as self.bar,
-        ):
-            self.agent.learn(self.env, left, self._on_episode)
-
-    def teach(self) -> Taught:
-        """Teach the segmenter; a part that was complete when a run was killed is not done again."""
-        file, config = self.directory / "teaching.pt", self.config
-        parts: dict[str, Any] = checkpoint.load(file) if file.is_file() else {}
-        rounds = len(folds(self.env.dataset.masks[self.env.labeled], config.segmenter_folds)) + 1 - len(parts)
-        with tqdm(total=rounds * config.segmenter_steps, desc="segmenter", unit="step") as bar:
-            return teach(
-                self.env.dataset,
-                self.env.labeled,
-                config,
-                self.args.seed,
-                self.learner.device,
-                self.learner.dtype,
-                parts,
-                on_step=lambda loss: bar.update(),
-                on_part=lambda: checkpoint.save(parts, file),
-            )
-
-    def _on_episode(self, info: dict[str, Any]) -> None:
-        """Log one episode, and put a checkpoint where one is due."""
-        update = info["update"]
-        row = {k: float(v) for k, v in info.items() if isinstance(v, float | int) and k != "image"}
-        self.history.append(row)
-        for name, value in row.items():
-            self.curves.add_scalar(name if "/" in name else f"train/{name}", value, update)
-        shown = {"ae": info["autoencoder_loss"], "l_pred": info["prediction_loss"], "beta": info["beta"]}
-        self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v is not None})
-        self.bar.update()
-        if update % 25 == 0:
-            self._picture(update)
-        if update % self.args.checkpoint_every == 0 or update == self.config.updates:
-            self.seconds += time.perf_counter() - self.started
-            checkpoint.save(self.state_dict(), self.directory / "checkpoint.pt")
-            self.started = time.perf_counter()
-
-    def _picture(self, update: int) -> None:
-        """Show the labelled images as they are predicted now."""
-        profiles = self.learner.buffer.newest()
-        if profiles is None:
-            return
-        probabilities = (
-            torch.sigmoid(predict(self.learner.predictor, profiles, self.learner.dtype)).cpu().numpy()
-        )
-        shown = self.env.labeled[:3]
-        sheet = overlays(self.env.dataset, shown, probabilities[:3], probabilities[:3] >= 0.5)
-        self.curves.add_image("labelled images", np.asarray(sheet), update)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import arguments
 
-import agents.run
+import agents.session
 import train
 from agents.policy import Policy
 from agents.reinforce import Reinforce
@@ -99,18 +99,18 @@ def test_a_killed_run_goes_on_and_its_detector_serves_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = arguments(data_root=folder, run_dir=tmp_path / "run", device=DEVICE, evaluation=evaluation)
-    original = agents.run._Session._on_episode
+    original = agents.session.Session._on_episode
 
-    def dying(self: agents.run._Session, info: dict[str, object]) -> None:
+    def dying(self: agents.session.Session, info: dict[str, object]) -> None:
         original(self, info)
         if len(self.history) == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(agents.run._Session, "_on_episode", dying)
+    monkeypatch.setattr(agents.session.Session, "_on_episode", dying)
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         train.main()
-    monkeypatch.setattr(agents.run._Session, "_on_episode", original)
+    monkeypatch.setattr(agents.session.Session, "_on_episode", original)
     monkeypatch.setattr(sys, "argv", ["train.py", *words, "--resume"])
     train.main()
     assert (tmp_path / "run" / "metrics.json").is_file()

@@ -19,6 +19,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import agents.run
+import agents.session
 import train
 from nbs_env import checkpoint
 from nbs_env.data import reading
@@ -82,7 +83,7 @@ def test_a_killed_run_ends_with_the_same_bits(
 
         patch.setattr(owner, name, counted)
 
-    session = agents.run._Session
+    session = agents.session.Session
     with monkeypatch.context() as patch:
         match moment:
             case "first":
