@@ -18,7 +18,7 @@ from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
 
-TABLE = ("precision", "recall", "f1", "ap", "auroc", "aupro")
+TABLE = ("precision", "recall", "f1", "f1_within_2", "ap", "auroc", "aupro")
 
 
 def finish(

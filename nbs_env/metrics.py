@@ -217,9 +217,10 @@ def evaluate(
 
     Returns:
         `pixel_precision`, `pixel_recall`, `pixel_f1` (pooled), the same three with `_per_image`,
-        `pixel_f1_tolerant` (2 pixels), `pixel_ap`, `pixel_auroc`, `pixel_aupro` (to a false positive rate of
-        0.3) and `image_auroc`, each in [0, 1]. All are `None` if no pixel is anomalous; `pixel_auroc` and
-        `pixel_aupro` also if none is normal, `image_auroc` also if no image is without anomaly.
+        `pixel_f1_within_2` and `_5` (pixels of tolerance), `pixel_ap`, `pixel_auroc`, `pixel_aupro` (to a false
+        positive rate of 0.3) and `image_auroc`, each in [0, 1]. All are `None` if no pixel is anomalous;
+        `pixel_auroc` and `pixel_aupro` also if none is normal, `image_auroc` also if no image is without
+        anomaly.
 
     Raises:
         ValueError: A shape, a type or a value is not as above.
@@ -230,7 +231,8 @@ def evaluate(
     for suffix, prf in (("", pixel_prf), ("_per_image", pixel_prf_per_image)):
         for name, value in zip(("precision", "recall", "f1"), prf(masks_pred, masks_true), strict=True):
             figures[f"pixel_{name}{suffix}"] = value
-    figures["pixel_f1_tolerant"] = tolerant_prf(masks_pred, masks_true)[2]
+    for pixels in (2, 5):
+        figures[f"pixel_f1_within_{pixels}"] = tolerant_prf(masks_pred, masks_true, pixels)[2]
     figures["pixel_ap"] = curve.average_precision()
     figures["pixel_auroc"] = curve.auroc()
     figures["pixel_aupro"] = curve.aupro(0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from nbs_env import checkpoint
 from nbs_env.config import PAPER
-from nbs_env.data import image_files
+from nbs_env.data import DataError, image_files
 from nbs_env.data.reading import by_stem, read_large
 from nbs_env.detector import Detector
 from nbs_env.env import pick_device
@@ -24,6 +25,10 @@ from nbs_env.networks import keep_freed_memory
 from nbs_env.pictures import overlay_sheet
 from nbs_env.runs import RunError, check_names, claim, command
 
+Row = tuple[str, float, float, bool]
+"""File name, image score, share of anomalous pixels, whether the image is called bad."""
+PAUSE, PATIENCE = 1.0, 10.0
+"""Seconds between looks at a folder that is watched, and for which an unreadable file may stay as it is."""
 OUTPUTS = ("masks", "probabilities", "overlays", "predictions.csv")
 MIN_TILE, MAX_TILE = 256, 1024
 """Width in pixels of an overlay's pictures: the image's own within these bounds."""
@@ -43,9 +48,11 @@ class PredictArgs:
     """cpu, cuda or auto."""
     method: Literal["segmenter", "nbs"] | None = None
     """The segmenter, or batch sampling's loss profiles; None: the first of them that the detector has."""
+    watch: bool = False
+    """Go on with files that come into the folder, until interrupted; the table grows with them."""
 
 
-def predict_folder(args: PredictArgs) -> list[tuple[str, float, float, bool]]:
+def predict_folder(args: PredictArgs) -> list[Row]:
     """Write masks, probabilities, overlays and predictions.csv; a few images are in memory at a time.
 
     All images are checked before the first is predicted, and the table is written last.
@@ -79,17 +86,48 @@ def predict_folder(args: PredictArgs) -> list[tuple[str, float, float, bool]]:
         for file in tqdm(files.values(), desc="check", unit="image", leave=False):
             read_large(file, PAPER.patch_size, detector.white)
         rows = _predict(detector, files, args.out, args.method)
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(("file", "image_score", "anomalous_share", "bad"))
-        writer.writerows((name, f"{score:.6f}", f"{share:.6f}", int(bad)) for name, score, share, bad in rows)
-        checkpoint.save_text(text.getvalue(), args.out / "predictions.csv")
+        _save_table(rows, args.out)
+        for more in _arrivals(args.images, set(files), detector.white) if args.watch else ():
+            check_names(args.out / folder / f"{stem}.png" for folder in OUTPUTS[:3] for stem in more)
+            rows += _predict(detector, more, args.out, args.method)
+            _save_table(rows, args.out)
     return rows
 
 
-def _predict(
-    detector: Detector, files: dict[str, Path], out: Path, method: str | None
-) -> list[tuple[str, float, float, bool]]:
+def _save_table(rows: list[Row], out: Path) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("file", "image_score", "anomalous_share", "bad"))
+    writer.writerows((name, f"{score:.6f}", f"{share:.6f}", int(bad)) for name, score, share, bad in rows)
+    checkpoint.save_text(text.getvalue(), out / "predictions.csv")
+
+
+def _arrivals(folder: Path, known: set[str], white: int) -> Iterator[dict[str, Path]]:
+    """Files by stem that come into `folder`, each once, when it is complete; never ends.
+
+    One that cannot be read may still be being written. It is tried again, and left out with a note when it
+    has not changed for `PATIENCE` seconds.
+    """
+    while True:
+        time.sleep(PAUSE)
+        found = {}
+        for file in image_files(folder):
+            if file.stem in known:
+                continue
+            try:
+                read_large(file, PAPER.patch_size, white)
+            except DataError as error:
+                if time.time() - file.stat().st_mtime > PATIENCE:
+                    print(f"note: left out: {error}", flush=True)
+                    known.add(file.stem)
+                continue
+            found[file.stem] = file
+            known.add(file.stem)
+        if found:
+            yield found
+
+
+def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str | None) -> list[Row]:
     """Write the pictures of `files`, by stem, into `out`; the rows of the table."""
     rows = []
     waiting: deque[np.ndarray] = deque()  # read, and not yet pictured

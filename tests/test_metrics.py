@@ -271,7 +271,8 @@ def test_evaluate_is_the_single_metrics() -> None:
     assert figures == {
         **pooled,
         **dict(zip((f"pixel_{n}_per_image" for n in names), per_image, strict=True)),
-        "pixel_f1_tolerant": metrics.tolerant_prf(pred, true, 2)[2],
+        "pixel_f1_within_2": metrics.tolerant_prf(pred, true, 2)[2],
+        "pixel_f1_within_5": metrics.tolerant_prf(pred, true, 5)[2],
         "pixel_ap": metrics.pixel_ap(scores, true),
         "pixel_auroc": metrics.pixel_auroc(scores, true),
         "pixel_aupro": metrics.aupro(scores, true, 0.3),

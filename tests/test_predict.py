@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -86,6 +88,39 @@ def test_a_method_that_the_detector_lacks_is_refused(args: PredictArgs) -> None:
     with pytest.raises(ConfigError, match="method is 'segmenter'; this detector has nbs"):
         predict_folder(replace(args, method="segmenter"))
     assert not args.out.exists()
+
+
+def test_files_that_come_are_predicted_when_they_are_complete(
+    args: PredictArgs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (args.images / "b.png").read_bytes()
+    looks = 0
+
+    def look(_: float) -> None:
+        nonlocal looks
+        looks += 1
+        match looks:
+            case 1:
+                (args.images / "d.png").write_bytes(whole[:500])
+                (args.images / "e.png").write_bytes(b"nothing")
+                os.utime(args.images / "e.png", (0, 0))
+            case 2:
+                assert not (args.out / "masks" / "d.png").exists()
+                (args.images / "d.png").write_bytes(whole)
+            case 4:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", look)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(replace(args, watch=True))
+    with (args.out / "predictions.csv").open() as file:
+        table = {row.pop("file"): row for row in csv.DictReader(file)}
+    assert list(table) == ["a.jpg", "b.png", "c.png", "d.png"]
+    assert table["d.png"] == table["b.png"]
+    for folder in ("masks", "probabilities"):
+        copies = [(args.out / folder / f"{stem}.png").read_bytes() for stem in "bd"]
+        assert copies[0] == copies[1]
+    assert capsys.readouterr().out.count("note: left out: ") == 1
 
 
 def test_a_few_images_are_in_memory(args: PredictArgs, monkeypatch: pytest.MonkeyPatch) -> None:
