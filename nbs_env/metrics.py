@@ -218,9 +218,9 @@ def evaluate(
     Returns:
         `pixel_precision`, `pixel_recall`, `pixel_f1` (pooled), the same three with `_per_image`,
         `pixel_f1_within_2` and `_5` (pixels of tolerance), `pixel_ap`, `pixel_auroc`, `pixel_aupro` (to a
-        false positive rate of 0.3) and `image_auroc`, each in [0, 1]. All are `None` if no pixel is anomalous;
-        `pixel_auroc` and `pixel_aupro` also if none is normal, `image_auroc` also if no image is without
-        anomaly.
+        false positive rate of 0.3) and `image_auroc`, each in [0, 1]. All are `None` if no pixel is
+        anomalous; `pixel_auroc` and `pixel_aupro` also if none is normal, `image_auroc` also if no image is
+        without anomaly.
 
     Raises:
         ValueError: A shape, a type or a value is not as above.
