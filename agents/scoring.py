@@ -18,6 +18,8 @@ from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
 
+ENOUGH = 10
+"""Good images from which on their scores say when an image is called bad: one odd one is not to decide it."""
 TABLE = ("precision", "recall", "f1", "f1_within_2", "ap", "auroc", "aupro")
 
 
@@ -119,7 +121,7 @@ def _detector(env: PatchSamplingEnv, taught: Taught | None) -> tuple[Detector, f
 
 def _alarms(env: PatchSamplingEnv, taught: Taught | None) -> tuple[float, float, float] | None:
     """The image score from which an image is called bad, and the interval of false alarms; None: unknown."""
-    if taught is None or not len(taught.good_scores):
+    if taught is None or len(taught.good_scores) < ENOUGH:
         return None
     return alarm_threshold(taught.good_scores, env.config.false_alarm_rate)
 
@@ -149,7 +151,8 @@ def _outcomes(
 
 
 def _some(found: Outcomes, rows: np.ndarray) -> Outcomes:
-    return {name: (scores[rows], masks[rows]) for name, (scores, masks) in found.items()}
+    cut = {id(scores): scores[rows] for scores, _ in found.values()}  # two methods share theirs
+    return {name: (cut[id(scores)], masks[rows]) for name, (scores, masks) in found.items()}
 
 
 def overlays(
