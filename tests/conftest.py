@@ -98,7 +98,7 @@ TINY = {
     "predictor-width": 1,
     "snapshot-cycles": 2,
     "checkpoint-every": 3,
-    "segmenter-steps": 2,
+    "segmenter-steps": 0,
     "segmenter-crop": 64,
     "segmenter-batch": 2,
 }

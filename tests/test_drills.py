@@ -59,7 +59,7 @@ def test_a_child_is_heard_killed_and_weighed() -> None:
     assert fork(lambda: time.sleep(60), kill_after=0.1).code == -signal.SIGKILL
     assert time.monotonic() - start < 30
     light, heavy = fork(lambda: None).peak, fork(lambda: np.ones(2**25)).peak
-    assert 200 < heavy - light < 300
+    assert 128 < heavy - light < 300  # some of the 256 MiB may be what the parent had freed
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
         ("late", {"rollouts": 2}),
         ("early", {"agent": "ppo", "batch_size": 8}),
         ("writing", {}),
-        ("teaching", {}),
+        ("teaching", {"segmenter_steps": 2}),
         ("scoring", {}),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_killed_run_ends_with_the_same_bits(
             case "writing":
                 die_at_call(torch, "save", 2, patch)
             case "teaching":
-                die_at_call(Teacher, "step", TINY["segmenter-steps"] + 1, patch)
+                die_at_call(Teacher, "step", changes["segmenter_steps"] + 1, patch)
             case "scoring":
                 die_at_call(checkpoint, "save_picture", 3, patch)
         with pytest.raises(Killed):

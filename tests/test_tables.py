@@ -64,7 +64,9 @@ def test_the_command(
     out = tmp_path / "out"
     line = ["--out", out, "--data-root", folder, "--datasets", "folder", "--seeds", "1", "--labeled", "2"]
     monkeypatch.setattr(
-        sys, "argv", ["tables", *map(str, line), *arguments(dataset=None, labeled=None, updates=6)]
+        sys,
+        "argv",
+        ["tables", *map(str, line), *arguments(dataset=None, labeled=None, updates=6, segmenter_steps=2)],
     )
     monkeypatch.setattr(unet, "leave_one_out", lambda *_: (2, 0.5))
     fit, few = forest.fit, forest.ForestConfig(trees=2)

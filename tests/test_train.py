@@ -55,7 +55,7 @@ class Clashing(Picky):
 
 
 def test_the_run_directory(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(run_dir=tmp_path / "run", labeled="0 1")
+    main(run_dir=tmp_path / "run", labeled="0 1", segmenter_steps=2)
     files = {path.name for path in (tmp_path / "run").iterdir()}
     files -= {name for name in files if name.startswith("events.")}
     assert files == {
@@ -259,7 +259,7 @@ def test_an_agents_wrong_action_is_one_line(error: Callable[..., str], tmp_path:
 
 def test_segmenter_alone(main: Main, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    main(run_dir=run_dir, updates=0)
+    main(run_dir=run_dir, updates=0, segmenter_steps=2)
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert list(metrics["methods"]) == ["segmenter"]
     assert metrics["masks"] == "segmenter"
@@ -272,7 +272,7 @@ def test_segmenter_alone(main: Main, tmp_path: Path) -> None:
 
 
 def test_no_segmenter(main: Main, tmp_path: Path) -> None:
-    main(run_dir=tmp_path / "run", segmenter_steps=0)
+    main(run_dir=tmp_path / "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["methods"]) == ["nbs", "nbs_crf", "final_loss"]
     assert metrics["masks"] == "nbs_crf"
