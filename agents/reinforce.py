@@ -38,7 +38,7 @@ class ReinforceOptions:
     """Episodes whose gradients are averaged for one update of the policy."""
     symmetries: bool = True
     """See each episode under a random symmetry of the square, so that few images teach more."""
-    baseline_decay: float = 0.9
+    baseline_decay: float = 0.7
     """Decay of the running mean of earlier episodes' returns that is subtracted; 1 subtracts nothing."""
     AS_PRINTED: ClassVar[dict[str, Any]] = {
         "cloning_discount": 0.99,
