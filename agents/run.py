@@ -52,7 +52,7 @@ class RunArgs:
     seed: int = 0
     """Of the draw of labelled images, the weights and the agent."""
     preset: Literal["quick", "standard", "paper"] = "quick"
-    """Settings to start from: about six minutes on two CPU cores, about half an hour, or the papers' own."""
+    """Settings to start from: minutes on two CPU cores, about half an hour, or the papers' own."""
     run_dir: Path | None = None
     """Folder for all results; default: runs/<dataset>-<agent>-<preset>-<seed>."""
     resume: bool = False
