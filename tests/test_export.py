@@ -45,11 +45,8 @@ def test_it_says_what_the_detector_says(
     assert found.bad == expected.bad
 
 
-@pytest.mark.parametrize("symmetries", [True, False])
-def test_symmetries_and_alarm_are_inside(
-    symmetries: bool, detector: Detector, dataset: AnomalyDataset, tmp_path: Path
-) -> None:
-    detector.segmenter_symmetries = symmetries
+def test_symmetries_and_alarm_are_inside(detector: Detector, dataset: AnomalyDataset, tmp_path: Path) -> None:
+    detector.segmenter_symmetries = True
     called = []
     for above in (-1e-3, 1e-3):
         (first,) = detector.predict(dataset.images[1])
