@@ -201,9 +201,7 @@ class Reinforce:
                 # What walkers are paid depends on the others' actions, so all count in one go.
                 seen = torch.from_numpy(returns.mean(axis=1))
                 baseline = self.baseline.get(segment)
-                if (
-                    baseline is None
-                ):  # the first episode teaches nothing, for there is none to compare it with
+                if baseline is None:  # nothing to compare the first episode with: it teaches nothing
                     advantages[where], self.baseline[segment] = 0, seen
                 else:
                     advantages[where] -= baseline.numpy()[:, None]

@@ -41,7 +41,8 @@ def finish(
         The content of metrics.json.
     """
     data, labeled, unlabeled = env.dataset, env.labeled, env.unlabeled
-    detector, loss_threshold = _detector(env, taught)
+    alarm, *false_alarms = _alarms(env, taught)
+    detector, loss_threshold = _detector(env, taught, alarm)
     detector.save(directory / "detector.pt")
     shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
@@ -68,7 +69,8 @@ def finish(
             kinds[name] = counts_by_kind(predicted, truth, data_kinds)
             bad = detector.called_bad(image_scores(scores), predicted, name)
             defective = truth.any(axis=(1, 2))
-            called_bad[name] = [f"{bad[rows].sum()} of {rows.sum()}" for rows in (defective, ~defective)]
+            sides = {"defective": bad[defective], "good": bad[~defective]}
+            called_bad[name] = {side: [int(part.sum()), len(part)] for side, part in sides.items()}
     return {
         "dataset": data.name,
         "labeled": [data.names[i] for i in labeled],
@@ -79,7 +81,7 @@ def finish(
         "segmenter_threshold": taught and taught.threshold,
         "segmenter_f1_left_out": taught and taught.f1,
         "image_threshold": detector.image_threshold,
-        "false_alarms": (_alarms(env, taught) or (0, None, None))[1:],
+        "false_alarms": false_alarms,
         "methods": figures,
         "called_bad": called_bad,
         "kinds": kinds,
@@ -91,10 +93,9 @@ Outcomes = dict[str, tuple[np.ndarray, np.ndarray]]
 """Scores and masks (n, H, W) of each method."""
 
 
-def _detector(env: PatchSamplingEnv, taught: Taught | None) -> tuple[Detector, float]:
+def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None) -> tuple[Detector, float]:
     """The detector, calibrated on the labelled images, and the threshold of their last losses."""
     data, learner, labeled = env.dataset, env.learner, env.labeled
-    alarms = _alarms(env, taught)
     detector = Detector(
         [snapshot.ring for snapshot in learner.snapshots],
         [snapshot.predictor or learner.predictor.state_dict() for snapshot in learner.snapshots],
@@ -106,7 +107,7 @@ def _detector(env: PatchSamplingEnv, taught: Taught | None) -> tuple[Detector, f
         segmenter=taught.weights if taught else None,
         segmenter_threshold=taught.threshold if taught else 0.5,
         segmenter_symmetries=env.config.segmenter_symmetries,
-        image_threshold=alarms[0] if alarms else None,
+        image_threshold=alarm,
     )
     if not learner.snapshots:
         return detector, 0.0
@@ -119,10 +120,10 @@ def _detector(env: PatchSamplingEnv, taught: Taught | None) -> tuple[Detector, f
     return detector, best_threshold(last_losses, data.masks[labeled])
 
 
-def _alarms(env: PatchSamplingEnv, taught: Taught | None) -> tuple[float, float, float] | None:
+def _alarms(env: PatchSamplingEnv, taught: Taught | None) -> tuple[float | None, ...]:
     """The image score from which an image is called bad, and the interval of false alarms; None: unknown."""
     if taught is None or len(taught.good_scores) < ENOUGH:
-        return None
+        return None, None, None
     return alarm_threshold(taught.good_scores, env.config.false_alarm_rate)
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from agents.scoring import overlays
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
+from nbs_env.detect.segmenter import Segmenter
 from nbs_env.detect.teaching import Taught, folds, teach
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.predictor import predict
@@ -90,7 +91,14 @@ class Session:
     def teach(self) -> Taught:
         """Teach the segmenter; a part that was complete when a run was killed is not done again."""
         file, config = self.directory / "teaching.pt", self.config
-        parts: dict[str, Any] = checkpoint.load(file) if file.is_file() else {}
+        parts: dict[str, Any] = {}
+        if file.is_file():
+            with checkpoint.unpacking(file):
+                parts = checkpoint.load(file)
+                Segmenter().load_state_dict(parts.get("all", Segmenter().state_dict()))
+                assert all(
+                    part.keys() == {"labeled", "good"} for name, part in parts.items() if name != "all"
+                )
         rounds = len(folds(self.env.dataset.masks[self.env.labeled], config.segmenter_folds)) + 1 - len(parts)
         with tqdm(total=rounds * config.segmenter_steps, desc="segmenter", unit="step") as bar:
             return teach(

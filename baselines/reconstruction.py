@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
 from nbs_env.config import check_types
-from nbs_env.data import GOOD, image_files, load, read_image, resize_image
-from nbs_env.data.mvtec import normal_training_images
+from nbs_env.data import GOOD, AnomalyDataset, image_files, load, read_image, resize_image
 from nbs_env.runs import RunError, at_least, positive
 
 PATCH = 128
@@ -149,14 +148,14 @@ def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
     return float(values[high])
 
 
-def normal_images(args: SegmentationArgs) -> np.ndarray:
+def normal_images(args: SegmentationArgs, data: AnomalyDataset) -> np.ndarray:
     """Normal images (n, S, S, 3) uint8 that no method is scored on.
 
     Raises:
         RunError: the data set has none.
     """
-    if args.dataset == "mvtec" and args.data_root is not None:
-        return normal_training_images(args.data_root, args.category, args.image_size)
+    if len(data.good):
+        return data.good
     if args.dataset == "nanotwice" and args.data_root is not None:
         homes = [args.data_root / "Normal", args.data_root / "nanotwice" / "Normal"]
         home: Path = homes[0] if homes[0].is_dir() else homes[1]
@@ -171,7 +170,10 @@ def normal_images(args: SegmentationArgs) -> np.ndarray:
             count=160,
         )
         return made.images[np.array(made.kinds) == GOOD]
-    raise RunError(f"{args.dataset} has no normal images of its own; choose mvtec, nanotwice or synthetic")
+    raise RunError(
+        f"{args.dataset} has no normal images of its own; add good/ or train/good/, or choose nanotwice or "
+        "synthetic"
+    )
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def run(args: Args) -> dict[str, Any]:
         if args.dataset == "nanotwice":  # its normal images are trained on, so they cannot be scored
             defective = np.array([problem.data.kinds[i] != GOOD for i in problem.unlabeled])
             problem = replace(problem, unlabeled=problem.unlabeled[defective])
-        return fit(problem, normal_images(args), args.model, args.seed)
+        return fit(problem, normal_images(args, problem.data), args.model, args.seed)
 
 
 def fit(problem: Problem, normal: np.ndarray, config: ReconstructionConfig, seed: int) -> dict[str, Any]:

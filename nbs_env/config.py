@@ -194,25 +194,13 @@ class Config:
         if self.updates < (0 if self.segmenter_steps else 1):
             raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
         for name in (
-            *(
-                "segmenter_folds",
-                "segmenter_batch",
-                "image_size",
-                "shift",
-                "episode_length",
-                "beta_horizon",
-                "bottleneck_channels",
-            ),
-            "autoencoder_width",
-            *("reinit_period", "profile_length", "predictor_width", "predictor_updates", "buffer_updates"),
-            "snapshot_cycles",
+            *("image_size", "shift", "episode_length", "beta_horizon", "autoencoder_width"),
+            *("bottleneck_channels", "reinit_period", "profile_length", "predictor_width"),
+            *("predictor_updates", "buffer_updates", "snapshot_cycles", "segmenter_folds", "segmenter_batch"),
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in (
-            *("cloning_length", "warmup_updates", "clone_reward", "cover_weight"),
-            "segmenter_steps",
-        ):
+        for name in ("cloning_length", "warmup_updates", "clone_reward", "cover_weight", "segmenter_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not 0 < self.false_alarm_rate < 1:

@@ -161,10 +161,10 @@ class Detector:
         Each is resized to `image_size` as in training, and its probabilities back to (h, w).
 
         Args:
-            method: one of `methods`; None: the first.
             images: arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), uint8 or uint16, of any sizes from 64
                 pixels up; one of them, an array (n, h, w, channels), or anything that gives them one by one.
                 A fourth channel is alpha, which is dropped: what is transparent counts as its colour.
+            method: one of `methods`; None: the first.
 
         Raises:
             DataError: one is no such image; what comes before its batch has been given.

@@ -7,6 +7,7 @@ probabilities, and `bad`, bool, whether the image is called bad. Needs the extra
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import tyro
 
 from nbs_env import checkpoint
 from nbs_env.detect.segmenter import Segmenter, probable
-from nbs_env.detector import Detector, Prediction
+from nbs_env.detector import Detector
 from nbs_env.runs import RunError, command
 
 OUTPUTS = ("probability", "mask", "score", "bad")
@@ -53,7 +54,7 @@ def export(detector: Detector, file: Path) -> None:
     if "segmenter" not in detector.methods:
         raise RunError("this detector has no segmenter to export; train it with --segmenter-steps above 0")
     buffer = io.BytesIO()
-    network = _Probable(detector.segmenter.cpu().eval(), detector.segmenter_symmetries)
+    network = _Probable(copy.deepcopy(detector.segmenter).cpu().eval(), detector.segmenter_symmetries)
     side = detector.image_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the other exporter needs a package more, for the same graph
@@ -102,7 +103,10 @@ def _surround(onnx: Any, graph: Any, side: int, threshold: float, image_threshol
         "flat": np.array([-1]),
         "highest": np.array([max(1, side * side // 1000)]),
         "ones": np.array([1, 1]),
+        "first": np.array([0]),
     }
+    if image_threshold is not None:
+        constants["alarm"] = np.array(image_threshold, np.float32)
     graph.initializer.extend(onnx.numpy_helper.from_array(v, f"nbs_{name}") for name, v in constants.items())
 
     def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> Any:
@@ -116,10 +120,10 @@ def _surround(onnx: Any, graph: Any, side: int, threshold: float, image_threshol
     before = [
         node("Transpose", "image", "channels_first", perm=[2, 0, 1]),
         node("Cast", "channels_first", "levels", to=kinds.FLOAT),
-        node("Unsqueeze", "levels,zero_axis", "batch"),
+        node("Unsqueeze", "levels,first", "batch"),
         # Pillow shrinks rows, rounds, shrinks columns, rounds.
         node("Shape", "image", "shape"),
-        node("Slice", "shape,start,one", "height"),
+        node("Slice", "shape,first,one", "height"),
         node("Concat", "sizes,height,side", "sizes_between", axis=0),
         resize("batch", "sizes_between", "rows", "cubic"),
         node("Add", "rows,half", "rows_and_half"),
@@ -133,9 +137,9 @@ def _surround(onnx: Any, graph: Any, side: int, threshold: float, image_threshol
         node("Div", "clipped,white", "small"),
     ]
     after = [
-        node("Slice", "shape,start,two", "size"),
+        node("Slice", "shape,first,two", "size"),
         node("Concat", "ones,size", "whole_sizes", axis=0),
-        node("Unsqueeze", "probabilities,zero_axis", "planes"),
+        node("Unsqueeze", "probabilities,first", "planes"),
         resize("planes", "whole_sizes", "whole", "linear"),
         node("Squeeze", "whole,axes", "probability"),
         node("GreaterOrEqual", "planes,threshold", "inside"),
@@ -153,10 +157,7 @@ def _surround(onnx: Any, graph: Any, side: int, threshold: float, image_threshol
             node("GreaterOrEqual", "fullest,half", "bad"),
         ]
     else:
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(image_threshold, np.float32), "alarm"))
         after.append(node("GreaterOrEqual", "score,alarm", "bad"))
-    for name, value in (("zero_axis", np.array([0])), ("start", np.array([0]))):
-        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
     network = list(graph.node)
     del graph.node[:]
     graph.node.extend([*before, *network, *after])
@@ -167,15 +168,6 @@ def _surround(onnx: Any, graph: Any, side: int, threshold: float, image_threshol
         OUTPUTS, (kinds.FLOAT, kinds.BOOL, kinds.FLOAT, kinds.BOOL), shapes, strict=True
     ):
         graph.output.append(helper.make_tensor_value_info(name, kind, shape))
-
-
-def run_onnx(file: Path, image: np.ndarray) -> Prediction:
-    """What the exported file says of `image` (h, w, 3) uint8, through onnxruntime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    probability, mask, score, bad = session.run(list(OUTPUTS), {"image": image})
-    return Prediction(probability, mask, float(score), bool(bad))
 
 
 @command()

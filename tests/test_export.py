@@ -12,12 +12,18 @@ from PIL import Image
 from nbs_env import export as exporting
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.segmenter import Segmenter
-from nbs_env.detector import Detector
-from nbs_env.export import ExportArgs, export, run_onnx
+from nbs_env.detector import Detector, Prediction
+from nbs_env.export import OUTPUTS, export
 from nbs_env.runs import RunError
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def run_onnx(file: Path, image: np.ndarray) -> Prediction:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    probability, mask, score, bad = session.run(list(OUTPUTS), {"image": image})
+    return Prediction(probability, mask, float(score), bool(bad))
 
 
 @pytest.fixture
@@ -92,4 +98,7 @@ def test_a_detector_without_a_segmenter_is_refused(
         exporting.main()
     assert end.value.code == 2
     assert f"{tmp_path / 'detector.pt'} does not exist" in capsys.readouterr().err
-    assert ExportArgs(run=tmp_path, out=tmp_path / "x.onnx").run == tmp_path
+    detector.methods = ("segmenter",)
+    detector.save(tmp_path / "detector.pt")
+    exporting.main()
+    assert run_onnx(tmp_path / "x.onnx", np.zeros((70, 80, 3), np.uint8)).mask.shape == (70, 80)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,9 @@ def test_finds_what_normal_images_do_not_have(tmp_path: Path) -> None:
     assert metrics["scored_images"] == 3
 
 
-def test_data_without_normal_images_of_their_own(tmp_path: Path) -> None:
+def test_data_without_normal_images_of_their_own(tmp_path: Path, dataset: AnomalyDataset) -> None:
     with pytest.raises(RunError, match="crackforest has no normal images of its own"):
-        normal_images(Args(dataset="crackforest", data_root=tmp_path))
-    assert len(normal_images(Args())) > 10
+        normal_images(Args(dataset="crackforest", data_root=tmp_path), dataset)
+    assert len(normal_images(Args(), dataset)) > 10
+    known = replace(dataset, good=dataset.images[:2])
+    assert normal_images(Args(dataset="folder"), known) is known.good

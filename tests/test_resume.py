@@ -257,3 +257,18 @@ def test_an_interruption_says_how_to_go_on(
     with pytest.raises(SystemExit):
         main(run_dir=tmp_path / "run")
     assert capsys.readouterr().err.endswith("\ninterrupted; go on with --resume\n")
+
+
+@pytest.mark.parametrize("spoil", [lambda parts: parts["0"].pop("good"), lambda parts: parts.update(all={})])
+def test_segmenters_that_are_damaged_within(
+    spoil: Callable[[dict[str, Any]], object], main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(run_dir=tmp_path / "run", updates=0, segmenter_steps=2)
+    file = tmp_path / "run" / "teaching.pt"
+    parts = checkpoint.load(file)
+    spoil(parts)
+    checkpoint.save(parts, file)
+    with pytest.raises(SystemExit) as end:
+        main(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "run", resume=True)
+    assert end.value.code == 2
+    assert f"error: {file} is truncated, damaged or of another kind; delete it" in capsys.readouterr().err

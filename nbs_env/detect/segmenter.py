@@ -15,8 +15,9 @@ from nbs_env.profiles import dihedral, inverse
 
 STRIDE = 16
 WIDTHS = (64, 48, 32, 16, 8)
-STEM = 8
 """Channels of the decoder at strides 16, 8, 4, 2 and 1."""
+STEM = 8
+"""Channels of the stem."""
 
 
 def _convolve(i: int, o: int) -> nn.Sequential:

@@ -17,6 +17,7 @@ from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import place
+from nbs_env.predictor import class_weights
 from nbs_env.profiles import Weights, dihedral
 from nbs_env.runs import TrainingError
 
@@ -64,8 +65,8 @@ class Teacher:
             self.optimizer, lambda step: (1 + math.cos(math.pi * step / config.segmenter_steps)) / 2
         )
         self.places = [np.argwhere(mask) for mask in self.masks]
-        ratio = (self.masks.size - self.masks.sum()) / max(1, self.masks.sum())
-        self.weight = torch.tensor(float(ratio) ** 0.5, device=device)  # as `anomaly_weight = "sqrt"`
+        weight, _ = class_weights(torch.from_numpy(self.masks), "sqrt")
+        self.weight = torch.tensor(weight, device=device)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Random crops under random symmetries, brightness, contrast: (B, 3, c, c), and masks (B, c, c)."""
@@ -86,7 +87,8 @@ class Teacher:
         if len(places) and rng.random() < 0.5:
             place = places[rng.integers(len(places))]
             top, left = (place - rng.integers(side, size=2)).clip(0, last)
-        pair = np.dstack([image, mask])[top : top + side, left : left + side]
+        here = (slice(top, top + side), slice(left, left + side))
+        pair = np.dstack([image[here], mask[here]])
         turned = dihedral(torch.from_numpy(pair).permute(2, 0, 1), int(rng.integers(8))).float()
         contrast, brightness = rng.uniform(0.8, 1.25), rng.uniform(-0.1, 0.1)
         return (turned[:3] / 255 - 0.5) * contrast + 0.5 + brightness, turned[3]
