@@ -96,6 +96,8 @@ class Detector:
         self.dtype = compute_dtype(precision, device)
         self.methods = (("segmenter",) if segmenter else ()) + (("nbs",) if rings else ())
         """What it can do, the better first."""
+        if not self.methods or len(rings) != len(predictors):
+            raise ValueError(f"{len(rings)} rings, {len(predictors)} predictors, no segmenter: no detector")
         self.segmenter_threshold, self.image_threshold = segmenter_threshold, image_threshold
         self.segmenter_symmetries = segmenter_symmetries
         if segmenter is not None:

@@ -83,6 +83,7 @@ PAYLOADS: dict[str, Callable[[Bomb], bytes]] = {
 TARGETS = (
     ("train", "run/checkpoint.pt"),
     ("train", "run/config.json"),
+    ("train", "run/teaching.pt"),
     ("d_anogan", "run/checkpoint.pt"),
     ("alcn", "run/alcn/a/checkpoint.pt"),
     ("predict", "done/detector.pt"),

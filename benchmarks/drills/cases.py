@@ -52,7 +52,7 @@ class Case:
 
 IMAGE, MASK = "data/images/1.png", "data/masks/1.png"
 MASKS = tuple(f"data/masks/{number}.png" for number in range(3))
-D, P = "done/checkpoint.pt", "done/detector.pt"
+D, P, S = "done/checkpoint.pt", "done/detector.pt", "done/teaching.pt"
 
 FILES = (
     Case("an image cut short", "train", "1.png", spoil=cut(IMAGE)),
@@ -205,6 +205,14 @@ CHECKPOINTS = (
             ("whose agent is empty", changed(D, lambda value: value.update(agent={}))),
             ("whose settings are damaged", changed(D, lambda value: value.update(settings="{"))),
             ("that is a folder", lambda folder: [(folder / D).unlink(), (folder / D).mkdir()]),
+        )
+    ),
+    *(
+        Case(f"teaching.pt {what}", "train", "teaching.pt", spoil=spoil, resumed=True)
+        for what, spoil in (
+            ("cut short", cut(S)), ("of no bytes", cut(S, 0)), ("that is a list", state(S, [1])),
+            ("that is a checkpoint", lambda folder: os.replace(folder / D, folder / S)),
+            ("whose segmenter is empty", changed(S, lambda value: value.update(all={}))),
         )
     ),
     *(

@@ -18,6 +18,7 @@ from benchmarks.drills.small import COMMANDS, Row, content, difference, furnishe
 
 PLACES = (
     ("train", "config.json"), ("train", "events.out"), ("train", "checkpoint.pt"), ("train", "detector.pt"),
+    ("train", "teaching.pt"),
     ("train", "1.png"), ("train", "3.png"), ("train", "overlays.png"), ("train", "timing.json"),
     ("train", "metrics.json"), ("ppo", "checkpoint.pt"), ("ppo", "metrics.json"),
     ("d_anogan", "events.out"), ("d_anogan", "checkpoint.pt"), ("d_anogan", "detector.pt"),
