@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from nbs_env import checkpoint
-from nbs_env.data import AnomalyDataset
+from nbs_env.data import AnomalyDataset, resize_mask
 from nbs_env.detect.alarms import alarm_threshold, image_scores
 from nbs_env.detect.teaching import Taught
-from nbs_env.detector import AT_ONCE, Detector, resize_mask_map
+from nbs_env.detect.views import Views
+from nbs_env.detector import AT_ONCE, Detector, resize_map, resize_mask_map
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
@@ -45,32 +47,38 @@ def finish(
     detector, loss_threshold = _detector(env, taught, alarm)
     detector.save(directory / "detector.pt")
     shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
+    views = Views(data, env.config.segmenter_size if shipped == "segmenter" else "square")
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
     pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
+    own_size = np.zeros(3, np.int64)
     with tqdm(total=len(unlabeled), desc="masks", unit="image") as bar:
         for indices in np.split(unlabeled, range(AT_ONCE, len(unlabeled), AT_ONCE)):
-            found = _outcomes(env, detector, indices, loss_threshold)
-            for index, mask in zip(indices, found[shipped][1], strict=True):
-                mask = resize_mask_map(mask, *data.sizes[index])
+            found, masks = _outcomes(env, detector, indices, loss_threshold, views)
+            for index, small in zip(indices, masks, strict=True):
+                mask = resize_mask_map(small, *data.sizes[index])
                 checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
+                if data.originals and data.has_mask[index]:
+                    truth = data.originals[index].mask()
+                    own_size += (mask & truth).sum(), mask.sum(), truth.sum()
             pictured.append(_some(found, np.isin(indices, shown))[shipped])
             scored.append(_some(found, data.has_mask[indices]))
             bar.update(len(indices))
-    sheet = overlays(data, shown, *map(np.concatenate, zip(*pictured, strict=True)))
+    sheet = overlays(data, shown, *map(np.concatenate, zip(*(part[:2] for part in pictured), strict=True)))
     checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
     known = unlabeled[data.has_mask[unlabeled]]
     truth, data_kinds = data.masks[known], [data.kinds[i] for i in known]
     figures: dict[str, dict[str, float | None]] = {}
     kinds, called_bad = {}, {}
     for name in scored[0]:
-        scores, predicted = map(np.concatenate, zip(*(part[name] for part in scored), strict=True))
-        figures[name] = evaluate(scores, predicted, image_scores(scores), truth) if len(known) else {}
+        scores, predicted, by_image = map(np.concatenate, zip(*(part[name] for part in scored), strict=True))
+        figures[name] = evaluate(scores, predicted, by_image, truth) if len(known) else {}
         if len(known):
             kinds[name] = counts_by_kind(predicted, truth, data_kinds)
-            bad = detector.called_bad(image_scores(scores), predicted, name)
+            bad = detector.called_bad(by_image, predicted, name)
             defective = truth.any(axis=(1, 2))
             sides = {"defective": bad[defective], "good": bad[~defective]}
             called_bad[name] = {side: [int(part.sum()), len(part)] for side, part in sides.items()}
+    hits, *marked = own_size.tolist()
     return {
         "dataset": data.name,
         "labeled": [data.names[i] for i in labeled],
@@ -82,6 +90,7 @@ def finish(
         "segmenter_f1_left_out": taught and taught.f1,
         "image_threshold": detector.image_threshold,
         "false_alarms": false_alarms,
+        "own_size_f1": 2 * hits / sum(marked) if sum(marked) else None,
         "methods": figures,
         "called_bad": called_bad,
         "kinds": kinds,
@@ -89,8 +98,8 @@ def finish(
     }
 
 
-Outcomes = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Scores and masks (n, H, W) of each method."""
+Outcomes = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
+"""Scores and masks (n, S, S) and image scores (n,) of each method, all in squares, so that they compare."""
 
 
 def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None) -> tuple[Detector, float]:
@@ -107,6 +116,7 @@ def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None)
         segmenter=taught.weights if taught else None,
         segmenter_threshold=taught.threshold if taught else 0.5,
         segmenter_symmetries=env.config.segmenter_symmetries,
+        segmenter_size=env.config.segmenter_size,
         image_threshold=alarm,
     )
     if not learner.snapshots:
@@ -136,24 +146,32 @@ def _profiled(
 
 
 def _outcomes(
-    env: PatchSamplingEnv, detector: Detector, indices: np.ndarray, loss_threshold: float
-) -> Outcomes:
-    """What each method says of some images, the detector's first method first."""
-    images, found = env.dataset.images[indices], {}
+    env: PatchSamplingEnv, detector: Detector, indices: np.ndarray, loss_threshold: float, views: Views
+) -> tuple[Outcomes, Sequence[np.ndarray]]:
+    """What each method says of some images, and the masks (h, w) of the first one at its working size."""
+    images, side = env.dataset.images[indices], env.config.image_size
+    found: Outcomes = {}
+    masks: Sequence[np.ndarray] = ()
     if "segmenter" in detector.methods:
-        scores = detector.probabilities(images, "segmenter")
-        found["segmenter"] = scores, detector.masks(scores, images, "segmenter")
+        working = [images] if views.size == "square" else [views.image(i)[None] for i in indices]
+        parts = [detector.probabilities(some, "segmenter") for some in working]
+        masks = [mask for part in parts for mask in detector.masks(part, images, "segmenter")]
+        scores = np.stack([resize_map(one, side, side) for part in parts for one in part])
+        squares = masks if views.size == "square" else [resize_mask(mask, side) for mask in masks]
+        by_image = np.concatenate([image_scores(part) for part in parts])
+        found["segmenter"] = scores, np.stack(squares), by_image
     if "nbs" in detector.methods:
         scores, losses = _profiled(env, detector, indices)
-        found["nbs"] = scores, scores >= detector.threshold
-        found["nbs_crf"] = scores, detector.masks(scores, images)
-        found["final_loss"] = losses, losses >= loss_threshold
-    return found
+        by_image = image_scores(scores)
+        found["nbs"] = scores, scores >= detector.threshold, by_image
+        found["nbs_crf"] = scores, detector.masks(scores, images), by_image
+        found["final_loss"] = losses, losses >= loss_threshold, image_scores(losses)
+    return found, masks or list(found["nbs_crf"][1])
 
 
 def _some(found: Outcomes, rows: np.ndarray) -> Outcomes:
-    cut = {id(scores): scores[rows] for scores, _ in found.values()}  # two methods share theirs
-    return {name: (cut[id(scores)], masks[rows]) for name, (scores, masks) in found.items()}
+    cut = {id(scores): scores[rows] for scores, *_ in found.values()}  # two methods share theirs
+    return {name: (cut[id(scores)], masks[rows], each[rows]) for name, (scores, masks, each) in found.items()}
 
 
 def overlays(
@@ -174,5 +192,7 @@ def table(metrics: dict[str, Any]) -> str:
     lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
     left_out = metrics["segmenter_f1_left_out"]
     why = "" if left_out is None else f" (F1 {left_out:.3f} on labelled images that it had not seen)"
-    lines.append(f"masks/ has those of {metrics['masks']}{why}")
+    own = metrics["own_size_f1"]
+    size = "" if own is None else f"; in the images' own size F1 {own:.3f}"
+    lines.append(f"masks/ has those of {metrics['masks']}{why}{size}")
     return "\n".join(lines)

@@ -174,6 +174,9 @@ class Config:
     with; 0: no segmenter."""
     segmenter_folds: int = 5
     """Parts that the labelled images are divided into; each is left out once, to choose the threshold."""
+    segmenter_size: int | Literal["square", "own"] = "square"
+    """Images as the segmenter sees them: the squares of `image_size`; or with the aspect ratio kept, this
+    many pixels on the longer side; or all their own pixels."""
     segmenter_crop: int = 128
     """Side in pixels of the crops that the segmenter learns from; a multiple of 16."""
     segmenter_batch: int = 8
@@ -238,10 +241,13 @@ class Config:
                 f"predictor_crop is {self.predictor_crop}; choose 0 for whole images, or 32 to image_size "
                 f"({self.image_size})"
             )
-        if self.segmenter_crop % 16 or not 32 <= self.segmenter_crop <= self.image_size:
+        if isinstance(self.segmenter_size, int) and self.segmenter_size < 64:
+            raise ConfigError(f"segmenter_size is {self.segmenter_size}; choose 64 or more, square, or own")
+        largest = {"square": self.image_size, "own": 4096}.get(str(self.segmenter_size), self.segmenter_size)
+        if self.segmenter_crop % 16 or not 32 <= self.segmenter_crop <= int(largest):
             raise ConfigError(
-                f"segmenter_crop is {self.segmenter_crop}; choose a multiple of 16 from 32 to image_size "
-                f"({self.image_size})"
+                f"segmenter_crop is {self.segmenter_crop}; choose a multiple of 16 from 32 to {largest} "
+                f"(segmenter_size is {self.segmenter_size})"
             )
         if self.buffer_updates < self.profile_length:
             raise ConfigError(

@@ -18,6 +18,7 @@ from nbs_env.crf import CRFParams, dense_crf, shift_threshold
 from nbs_env.data import DataError, resize_image
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.segmenter import Segmenter, segment_images
+from nbs_env.detect.views import Size, working_size
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import compute_dtype, place
 from nbs_env.predictor import Predictor, mean_probabilities
@@ -69,6 +70,7 @@ class Detector:
         segmenter: weights; None: there is no method `segmenter`.
         segmenter_threshold: probability from which a pixel is anomalous to the segmenter.
         segmenter_symmetries: average the segmenter's probabilities over the symmetries, too.
+        segmenter_size: see `Config.segmenter_size`.
         image_threshold: image score from which the segmenter calls an image bad; None: where its mask is not
             empty, as `nbs` does.
     """
@@ -88,6 +90,7 @@ class Detector:
         segmenter: Weights | None = None,
         segmenter_threshold: float = 0.5,
         segmenter_symmetries: bool = False,
+        segmenter_size: Size = "square",
         image_threshold: float | None = None,
     ) -> None:
         self.white, self.symmetries = white, symmetries
@@ -99,7 +102,7 @@ class Detector:
         if not self.methods or len(rings) != len(predictors):
             raise ValueError(f"{len(rings)} rings, {len(predictors)} predictors, no segmenter: no detector")
         self.segmenter_threshold, self.image_threshold = segmenter_threshold, image_threshold
-        self.segmenter_symmetries = segmenter_symmetries
+        self.segmenter_symmetries, self.segmenter_size = segmenter_symmetries, segmenter_size
         if segmenter is not None:
             self.segmenter = place(Segmenter(), device)
             self.segmenter.load_state_dict(segmenter)
@@ -113,7 +116,10 @@ class Detector:
 
     @torch.inference_mode(False)  # what a GPU records in there would be of no use outside
     def probabilities(self, images: np.ndarray, method: str = "nbs") -> np.ndarray:
-        """Anomaly probabilities (N, S, S) float32 of `images` (N, S, S, 3) uint8 with S = image_size."""
+        """Anomaly probabilities (N, H, W) float32 of `images` (N, H, W, 3) uint8 of the working size.
+
+        That is image_size squared, or for the segmenter as `segmenter_size` has it.
+        """
         if method == "segmenter":
             return segment_images(self.segmenter, images, self.dtype, self.segmenter_symmetries)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
@@ -160,7 +166,7 @@ class Detector:
     ) -> Iterator[Prediction]:
         """Predict one image or many, `AT_ONCE` at a time; a prediction for each, in their order.
 
-        Each is resized to `image_size` as in training, and its probabilities back to (h, w).
+        Each is resized to the working size as in training, and its probabilities back to (h, w).
 
         Args:
             images: arrays (h, w), (h, w, 1), (h, w, 3) or (h, w, 4), uint8 or uint16, of any sizes from 64
@@ -175,11 +181,13 @@ class Detector:
         method = self.check(method)
         one = images.ndim < 4 if isinstance(images, np.ndarray) else isinstance(images, str | bytes)
         rest: Iterator[Any] = iter([images] if one or not isinstance(images, Iterable) else images)
-        for start in itertools.count(step=AT_ONCE):
-            batch = list(itertools.islice(rest, AT_ONCE))
+        shapes = method == "segmenter" and self.segmenter_size != "square"  # each image has one of its own
+        at_once = 1 if shapes else AT_ONCE
+        for start in itertools.count(step=at_once):
+            batch = list(itertools.islice(rest, at_once))
             if not batch:
                 return
-            small = np.stack([self._small(image, start + i) for i, image in enumerate(batch)])
+            small = np.stack([self._small(image, start + i, method) for i, image in enumerate(batch)])
             probabilities = self.probabilities(small, method)
             masks = self.masks(probabilities, small, method)
             scores = image_scores(probabilities)
@@ -205,8 +213,8 @@ class Detector:
             raise ConfigError(f"method is {method!r}; this detector has {' and '.join(self.methods)}")
         return method or self.methods[0]
 
-    def _small(self, image: Any, number: int) -> np.ndarray:
-        """RGB (S, S, 3) of the image with this number, for messages."""
+    def _small(self, image: Any, number: int, method: str) -> np.ndarray:
+        """RGB of the working size of the image with this number, for messages."""
         least, array = Config.patch_size, isinstance(image, np.ndarray)
         if (
             not array
@@ -222,7 +230,9 @@ class Detector:
             )
         rgb = image[..., :3] if image.ndim == 3 else image
         try:
-            return resize_image(rgb, self.image_size, white=self.white)
+            size: Size = self.segmenter_size if method == "segmenter" else "square"
+            shape = working_size(rgb.shape[0], rgb.shape[1], size, self.image_size)
+            return resize_image(rgb, shape, white=self.white)
         except DataError as error:  # levels above white
             raise DataError(f"image {number}: {str(error).removeprefix('image: ')}") from error
 
@@ -240,6 +250,7 @@ class Detector:
                 "segmenter": self.segmenter.state_dict() if "segmenter" in self.methods else None,
                 "segmenter_threshold": self.segmenter_threshold,
                 "segmenter_symmetries": self.segmenter_symmetries,
+                "segmenter_size": self.segmenter_size,
                 "image_threshold": self.image_threshold,
                 "threshold": self.threshold,
                 "crf_threshold": self.crf_threshold,
@@ -266,6 +277,8 @@ class Detector:
 
 def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resampling of (h, w) float32 to (height, width), anti-aliased where it shrinks."""
+    if values.shape == (height, width):
+        return values
     tensor = torch.from_numpy(values)[None, None]
     return torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)[
         0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,22 @@ def test_it_says_what_the_detector_says(
     assert 0.02 < expected.mask.mean() < 0.98, "masks that are all alike would prove nothing"
     assert found.score == pytest.approx(expected.score, abs=1e-3)
     assert found.bad == expected.bad
+
+
+@pytest.mark.parametrize("working", [96, "own"])
+@pytest.mark.parametrize("size", [(96, 130), (128, 97), (301, 117)])
+def test_of_any_shape(
+    working: Any, size: tuple[int, int], detector: Detector, dataset: AnomalyDataset, tmp_path: Path
+) -> None:
+    """What is right for squares is right for rectangles: the aspect kept, or every pixel."""
+    image = np.array(Image.fromarray(dataset.images[0]).resize(size[::-1], Image.Resampling.BILINEAR))
+    detector.segmenter_size, detector.segmenter_symmetries = working, size[0] == 96
+    export(detector, tmp_path / "detector.onnx")
+    (expected,), found = detector.predict(image), run_onnx(tmp_path / "detector.onnx", image)
+    difference = np.abs(found.probability - expected.probability)
+    assert difference.max() < (1e-5 if working == "own" else 0.01)
+    assert (found.mask == expected.mask).mean() > 0.998
+    assert found.score == pytest.approx(expected.score, abs=1e-3)
 
 
 def test_symmetries_and_alarm_are_inside(detector: Detector, dataset: AnomalyDataset, tmp_path: Path) -> None:

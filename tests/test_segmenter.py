@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from nbs_env.config import Config
-from nbs_env.data import AnomalyDataset
+from nbs_env.config import Config, ConfigError
+from nbs_env.data import AnomalyDataset, DataError, load, read_image, resize_image
+from nbs_env.detect import segmenter as segmenting
 from nbs_env.detect import teaching
 from nbs_env.detect.alarms import alarm_threshold
 from nbs_env.detect.encoder import CHANNELS, Convolution, Encoder, pretrained
-from nbs_env.detect.segmenter import Segmenter, segment_images
+from nbs_env.detect.segmenter import Segmenter, blended, probable, segment_images, tiles
 from nbs_env.detect.teaching import Teacher, folds, teach
+from nbs_env.detect.views import Views, working_size
 from nbs_env.runs import TrainingError
 
 CPU = torch.device("cpu")
@@ -92,6 +99,83 @@ def test_image_alone_or_among_others(dataset: AnomalyDataset) -> None:
     assert ((whole > 0) & (whole < 1)).all()
 
 
+@pytest.mark.parametrize("length", [1, 64, 99, 160, 161, 320, 321, 1000])
+def test_tiles_cover_everything_and_overlap(length: int) -> None:
+    found = tiles(length, 160, 32)
+    assert (found[0][0], found[-1][1], len(found)) == (0, length, math.ceil(length / 160))
+    assert all(begin % 16 == 0 and end - begin <= 160 + 32 + 16 for begin, end in found)
+    assert all(first[1] - second[0] == 32 for first, second in pairwise(found))
+
+
+def test_tiles_give_nearly_what_the_whole_gives(
+    dataset: AnomalyDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wider tiles overlap, the less an edge is seen; a constant comes out as it is."""
+    segmenter = Segmenter(torch.Generator().manual_seed(0)).eval()
+    image = torch.from_numpy(np.tile(dataset.images[0], (3, 4, 1))).permute(2, 0, 1)[None] / 255
+    errors = []
+    with torch.no_grad():
+        whole = probable(segmenter, image, torch.float32, False)
+        for overlap in (0, 128):
+            monkeypatch.setattr(segmenting, "tiles", partial(tiles, overlap=overlap))
+            errors.append((blended(segmenter, image, torch.float32, False, 256) - whole).abs().mean())
+    assert errors[1] < errors[0] / 4
+    assert errors[1] < 1e-3
+    monkeypatch.setattr(segmenting, "probable", lambda s, x, d, t: torch.full_like(x[:, 0], 0.25))
+    torch.testing.assert_close(blended(segmenter, image, torch.float32, False, 256), whole * 0 + 0.25)
+
+
+# Working sizes
+
+
+def test_aspect_ratio_is_kept() -> None:
+    """Rounded to the nearest pixel, never to none; squares and own sizes are what they are called."""
+    assert working_size(300, 400, "square", 256) == (256, 256)
+    assert working_size(300, 400, "own", 256) == (300, 400)
+    for height, width in ((300, 400), (401, 300), (64, 64), (1000, 64), (700, 1024)):
+        found = working_size(height, width, 256, 0)
+        assert max(found) == 256
+        exact = np.array([height, width]) * 256 / max(height, width)
+        assert found == tuple(np.floor(exact + 0.5))
+    assert working_size(4000, 5, 256, 0) == (256, 1)
+
+
+def test_views_are_of_the_files(folder: Path, taught: Config, same_bits: SameBits) -> None:
+    """Rectangles are read anew, in their own size or a smaller one; masks go with them."""
+    data = load("folder", folder, image_size=128)
+    own, small = Views(data, "own"), Views(data, 80)
+    for index in range(len(data)):
+        image = read_image(data.originals[index].file)
+        assert (own.image(index) == image).all()
+        assert (small.image(index) == resize_image(image, (60, 80))).all()
+        assert small.mask(index).shape == (60, 80)
+        assert own.mask(index).any() == data.masks[index].any()
+    settings = replace(taught, segmenter_size=80)
+    found = [teach(data, np.array([0, 1]), settings, 0, CPU, torch.float32) for _ in range(2)]
+    same_bits(*map(vars, found))
+    (data.originals[0].file).unlink()
+    with pytest.raises(DataError, match="no such file"):
+        small.image(0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four images of 120 x 160, each with a mask."""
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        mask = np.zeros((120, 160), np.uint8)
+        mask[30:60, 20 + number : 60] = 255
+        for name, picture in (("images", rng.integers(0, 256, (120, 160, 3), np.uint8)), ("masks", mask)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def test_there_is_no_other_size_without_files(dataset: AnomalyDataset) -> None:
+    with pytest.raises(ConfigError, match=r"segmenter_size is 80; .* choose square"):
+        Views(dataset, 80)
+
+
 # Teaching
 
 
@@ -104,7 +188,13 @@ def test_crops_are_of_labelled_and_good_images_alone(dataset: AnomalyDataset, ta
     good = np.full((2, 128, 128, 3), 200, np.uint8)
     data = replace(dataset, images=images, masks=masks, has_mask=np.ones(5, bool), good=good)
     teacher = Teacher(
-        data, np.array([1, 3]), np.arange(2), replace(taught, segmenter_batch=200), 0, CPU, torch.float32
+        Views(data, "square"),
+        np.array([1, 3]),
+        np.arange(2),
+        replace(taught, segmenter_batch=200),
+        0,
+        CPU,
+        torch.float32,
     )
     teacher.rng = Steady(0)
     crops, truth = teacher.batch()
@@ -182,14 +272,14 @@ def test_good_images_are_scored_where_they_were_left_out(
     scored: list[set[int]] = []
 
     class Watched(Teacher):
-        def __init__(self, data: AnomalyDataset, labeled: np.ndarray, good: np.ndarray, *rest: Any) -> None:
-            super().__init__(data, labeled, good, *rest)
+        def __init__(self, views: Views, labeled: np.ndarray, good: np.ndarray, *rest: Any) -> None:
+            super().__init__(views, labeled, good, *rest)
             learnt.append(set(good.tolist()))
 
     def watch(segmenter: Segmenter, images: np.ndarray, *rest: Any) -> np.ndarray:
-        if len(images) == 1 and int(images[0, 0, 0, 0]) - 40 in range(7) and np.ptp(images) == 0:
+        if int(images[0, 0, 0, 0]) - 40 in range(7) and np.ptp(images) == 0:
             scored[-1].add(int(images[0, 0, 0, 0]) - 40)
-        else:
+        elif not scored or scored[-1]:
             scored.append(set())
         return segment_images(segmenter, images, *rest)
 
@@ -224,7 +314,9 @@ def test_alarm_keeps_its_promise_on_average() -> None:
 
 
 def test_nan_names_its_setting(dataset: AnomalyDataset, taught: Config) -> None:
-    teacher = Teacher(dataset, np.array([0, 1]), np.zeros(0, int), taught, 0, CPU, torch.float32)
+    teacher = Teacher(
+        Views(dataset, "square"), np.array([0, 1]), np.zeros(0, int), taught, 0, CPU, torch.float32
+    )
     with torch.no_grad():
         teacher.segmenter.output.bias.fill_(torch.nan)
     with pytest.raises(TrainingError, match=r"nan; lower segmenter_lr \(0\.001\)"):

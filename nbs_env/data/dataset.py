@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from nbs_env.data.originals import Original
 
 GOOD = "good"
 """The defect kind of an image that is known to hold no anomaly."""
@@ -53,6 +57,10 @@ class AnomalyDataset:
     """The level of the files that became 255: 65535 (16 bit) or 4095 (12 bit) where there are such files."""
     good: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     """More RGB images `(m, H, W, 3)`, known to be good; they are neither labelled nor scored."""
+    originals: tuple[Original, ...] = ()
+    """The file of each image, to be read in its own size; none where they are not read from files."""
+    good_originals: tuple[Original, ...] = ()
+    """Those of `good`."""
 
     def __post_init__(self) -> None:
         """Raise `DataError` on fields that do not fit together."""
@@ -78,6 +86,12 @@ class AnomalyDataset:
         for name, values in (("names", self.names), ("kinds", self.kinds), ("sizes", self.sizes)):
             if len(values) != n:
                 raise DataError(f"{self.name}: {len(values)} {name} for {n} images; give one an image")
+        for name, files, count in (
+            ("originals", self.originals, n),
+            ("good_originals", self.good_originals, len(self.good)),
+        ):
+            if files and len(files) != count:
+                raise DataError(f"{self.name}: {len(files)} {name} for {count} images; give one an image")
         if len(set(self.names)) != n:
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise DataError(f"{self.name}: two images are named {twice!r}; make the names unique")

@@ -165,20 +165,22 @@ def read_with_white(path: Path, white: int | None = None) -> tuple[NDArray[np.ui
 
 
 def resize_image(
-    image: NDArray[np.uint8] | NDArray[np.uint16] | Image.Image, size: int, white: int = WHITE_16
+    image: NDArray[np.uint8] | NDArray[np.uint16] | Image.Image,
+    size: int | tuple[int, int],
+    white: int = WHITE_16,
 ) -> NDArray[np.uint8]:
-    """Make an image square: the rule for training images and for new images alike.
+    """Bring an image to a size: the rule for training images and for new images alike.
 
-    Each side is resampled on its own (bicubic, anti-aliased where it shrinks), so the aspect ratio is not
-    kept, as in the thesis (4.1). An image that has the size already is returned pixel for pixel.
+    Each side is resampled on its own (bicubic, anti-aliased where it shrinks); squares do not keep the aspect
+    ratio, as in the thesis (4.1). An image that has the size already is returned pixel for pixel.
 
     Args:
         image: `(h, w)`, `(h, w, 1)` or `(h, w, 3)`, uint8 or uint16, or a picture.
-        size: Side of the result in pixels.
+        size: Side of the result in pixels, or its height and width.
         white: The level of 16-bit images that becomes 255.
 
     Returns:
-        RGB `(size, size, 3)`, a fresh array.
+        RGB `(size, size, 3)` or `(height, width, 3)`, a fresh array.
 
     Raises:
         DataError: If the array has another shape or dtype, or levels above `white`.
@@ -187,26 +189,28 @@ def resize_image(
         rgb, _ = _to_rgb(image, "image", white)
     else:
         rgb = _array_to_rgb(image, "image", white)
-    if rgb.shape[:2] == (size, size):
+    height, width = (size, size) if isinstance(size, int) else size
+    if rgb.shape[:2] == (height, width):
         return rgb.copy()
-    return np.array(Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Make a mask square: True where at least `MASK_SHARE` of a pixel's source area is anomalous.
+def resize_mask(mask: NDArray[np.bool_], size: int | tuple[int, int]) -> NDArray[np.bool_]:
+    """Bring a mask to a size: True where at least `MASK_SHARE` of a pixel's source area is anomalous.
 
     The share is the exact area average. Thin cracks vanish if single pixels are picked instead.
 
     Args:
         mask: `(h, w)`.
-        size: Side of the result in pixels.
+        size: Side of the result in pixels, or its height and width.
 
     Returns:
-        `(size, size)`, a fresh array.
+        `(size, size)` or `(height, width)`, a fresh array.
     """
     height, width = mask.shape
-    # Areas in units of 1/size^2 of a source pixel are whole numbers, which float64 holds exactly.
-    area = _overlap(height, size) @ mask.astype(np.float64) @ _overlap(width, size).T
+    rows, columns = (size, size) if isinstance(size, int) else size
+    # Areas in units of 1/(rows columns) of a source pixel are whole numbers, which float64 holds exactly.
+    area = _overlap(height, rows) @ mask.astype(np.float64) @ _overlap(width, columns).T
     return area >= MASK_SHARE * height * width
 
 

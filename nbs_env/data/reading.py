@@ -24,6 +24,7 @@ from nbs_env.data.images import (
     resize_image,
     resize_mask,
 )
+from nbs_env.data.originals import Original
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Collection:
     _has_mask: list[bool] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _kinds: list[str] = field(default_factory=list)
-    _sizes: list[tuple[int, int]] = field(default_factory=list)
+    _originals: list[Original] = field(default_factory=list)
     _anomalous: bool = False
     _vanished: list[str] = field(default_factory=list)
     _keeping_size: int = 0
@@ -241,7 +242,7 @@ class Collection:
         self._masks.append(small)
         self._names.append(name)
         self._kinds.append(kind)
-        self._sizes.append(pair.image.shape[:2])
+        self._originals.append(Original.of(pair.file, pair.image.shape[:2], truth))
 
     def dataset(self, good: Collection | None = None) -> AnomalyDataset:
         """All images added; past `ON_DISC` bytes on disc. A `DataWarning` says what may not be as was meant.
@@ -281,8 +282,10 @@ class Collection:
             has_mask=np.array(self._has_mask),
             names=tuple(self._names),
             kinds=tuple(self._kinds),
-            sizes=tuple(self._sizes),
+            sizes=tuple(original.size for original in self._originals),
             **({"good": good._images.whole((side, side, 3), np.uint8)} if good else {}),
+            originals=tuple(self._originals),
+            good_originals=tuple(good._originals) if good else (),
             white=self._whites.close(),
         )
 

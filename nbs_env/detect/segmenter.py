@@ -18,6 +18,8 @@ WIDTHS = (64, 48, 32, 16, 8)
 """Channels of the decoder at strides 16, 8, 4, 2 and 1."""
 STEM = 8
 """Channels of the stem."""
+TILE, OVERLAP = 1152, 128
+"""Side in pixels past which images are cut into tiles; how many pixels of the seams two of them share."""
 
 
 def _convolve(i: int, o: int) -> nn.Sequential:
@@ -53,12 +55,21 @@ class Segmenter(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits."""
         height, width = images.shape[2:]
-        images = F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        return self.whole(padded(images))[:, :height, :width]
+
+    def whole(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of images whose H and W are multiples of `STRIDE`."""
         *fine, x = self.encoder(images)
         x = self.deepest(x)
         for merge, skip in zip(self.merge, (*fine[::-1], self.stem(images)), strict=True):
             x = merge(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
-        return self.output(x)[:, 0, :height, :width]
+        return self.output(x)[:, 0]
+
+
+def padded(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W) with edges repeated below and to the right, up to multiples of `STRIDE`."""
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 
 
 def segment(segmenter: Segmenter, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -72,10 +83,49 @@ def probable(
     segmenter: Segmenter, images: torch.Tensor, dtype: torch.dtype, symmetries: bool
 ) -> torch.Tensor:
     """Probabilities (B, H, W) of `images` (B, 3, H, W) in [0, 1], perhaps the mean over the symmetries."""
+    height, width = images.shape[2:]
+    images = padded(images)  # first, so that all of them see the same picture
     turned = [
         torch.sigmoid(segment(segmenter, dihedral(images, k), dtype)) for k in range(8 if symmetries else 1)
     ]
-    return torch.stack([dihedral(x, inverse(k)) for k, x in enumerate(turned)]).mean(dim=0)
+    mean = torch.stack([dihedral(x, inverse(k)) for k, x in enumerate(turned)]).mean(dim=0)
+    return mean[:, :height, :width]
+
+
+def tiles(length: int, tile: int = TILE, overlap: int = OVERLAP) -> list[tuple[int, int]]:
+    """Begin and end of tiles that cover `length` pixels.
+
+    Each begins at a multiple of `STRIDE`, since what the network sees depends on it.
+    """
+    count = -(-length // tile)
+    cuts = [i * length // count // STRIDE * STRIDE for i in range(count)] + [length]
+    return [(max(0, begin - overlap // 2), min(length, end + overlap // 2)) for begin, end in pairwise(cuts)]
+
+
+def blended(
+    segmenter: Segmenter, image: torch.Tensor, dtype: torch.dtype, symmetries: bool, tile: int = TILE
+) -> torch.Tensor:
+    """Probabilities (1, H, W) of one image (1, 3, H, W) in [0, 1], a tile at a time.
+
+    Where tiles overlap, each one's weight falls linearly to its edge.
+    """
+    rows, columns = (tiles(length, tile) for length in image.shape[2:])
+    if len(rows) == len(columns) == 1:
+        return probable(segmenter, image, dtype, symmetries)
+    total, weights = image.new_zeros(1, *image.shape[2:]), image.new_zeros(1, *image.shape[2:])
+    for top, bottom in rows:
+        for left, right in columns:
+            part = probable(segmenter, image[..., top:bottom, left:right], dtype, symmetries)
+            weight = _ramp(bottom - top, image.device)[:, None] * _ramp(right - left, image.device)
+            total[:, top:bottom, left:right] += weight * part
+            weights[:, top:bottom, left:right] += weight
+    return total / weights
+
+
+def _ramp(length: int, device: torch.device) -> torch.Tensor:
+    """Weights (length,): from near 0 at both edges up to 1, an overlap further in."""
+    place = torch.arange(length, device=device)
+    return (torch.minimum(place, length - 1 - place) + 1).clamp(max=OVERLAP) / OVERLAP
 
 
 @torch.no_grad()
@@ -85,8 +135,10 @@ def segment_images(
     """Probabilities (n, H, W) float32 of `images` (n, H, W, 3) uint8."""
     segmenter.eval()
     device = next(segmenter.parameters()).device
+    large = max(images.shape[1:3]) > TILE
     found = []
-    for part in torch.from_numpy(images).split(1 if device.type == "cpu" else 16):
+    for part in torch.from_numpy(images).split(1 if large or device.type == "cpu" else 16):
         batch = part.to(device).permute(0, 3, 1, 2).float() / 255
-        found.append(probable(segmenter, batch, dtype, symmetries).cpu())
+        method = blended if large else probable
+        found.append(method(segmenter, batch, dtype, symmetries).cpu())
     return torch.cat(found).numpy()

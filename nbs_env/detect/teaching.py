@@ -15,6 +15,7 @@ from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
+from nbs_env.detect.views import Views
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import place
 from nbs_env.predictor import class_weights
@@ -29,7 +30,7 @@ class Teacher:
     """Teaches one segmenter.
 
     Args:
-        data: all images; read are the labelled and the good ones.
+        views: all images; read are the labelled and the good ones.
         labeled: indices of the images whose masks it may learn from.
         good: indices of the good images that it may learn from.
         config: all settings.
@@ -40,7 +41,7 @@ class Teacher:
 
     def __init__(
         self,
-        data: AnomalyDataset,
+        views: Views,
         labeled: np.ndarray,
         good: np.ndarray,
         config: Config,
@@ -48,9 +49,10 @@ class Teacher:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.images, self.masks = data.images[labeled], data.masks[labeled]
-        self.known, self.good = data.good, good
-        self.config, self.device, self.dtype = config, device, dtype
+        self.config = config
+        self.pairs = [self._pair(views.image(i), views.mask(i)) for i in labeled]
+        self.views, self.good = views, good
+        self.device, self.dtype = device, dtype
         self.rng = np.random.default_rng(seed)
         self.segmenter = place(Segmenter(torch.Generator().manual_seed(seed)), device)
         encoder = set(self.segmenter.encoder.parameters())
@@ -64,8 +66,9 @@ class Teacher:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: (1 + math.cos(math.pi * step / config.segmenter_steps)) / 2
         )
-        self.places = [np.argwhere(mask) for mask in self.masks]
-        weight, _ = class_weights(torch.from_numpy(self.masks), "sqrt")
+        self.places = [np.argwhere(mask) for _, mask in self.pairs]
+        masks = np.concatenate([mask.ravel() for _, mask in self.pairs])
+        weight, _ = class_weights(torch.from_numpy(masks), "sqrt")
         self.weight = torch.tensor(weight, device=device)
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,15 +76,21 @@ class Teacher:
         images, masks = zip(*(self._crop() for _ in range(self.config.segmenter_batch)), strict=True)
         return torch.stack(images).to(self.device), torch.stack(masks).to(self.device)
 
+    def _pair(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image and mask, mirrored at their edges until a crop fits into them."""
+        lacking = [(0, max(0, self.config.segmenter_crop - length)) for length in mask.shape]
+        return np.pad(image, [*lacking, (0, 0)], "symmetric"), np.pad(mask, lacking, "symmetric")
+
     def _crop(self) -> tuple[torch.Tensor, torch.Tensor]:
         """One of them; half of those from an image with a defect show a place of it."""
         rng, side = self.rng, self.config.segmenter_crop
         if len(self.good) and rng.random() < self.config.good_share:
-            image = self.known[rng.choice(self.good)]
-            mask, places = np.zeros(image.shape[:2], bool), np.zeros((0, 2), int)
+            shown = self.views.good(int(rng.choice(self.good)))
+            image, mask = self._pair(shown, np.zeros(shown.shape[:2], bool))
+            places = np.zeros((0, 2), int)
         else:
-            index = int(rng.integers(len(self.images)))
-            image, mask, places = self.images[index], self.masks[index], self.places[index]
+            index = int(rng.integers(len(self.pairs)))
+            (image, mask), places = self.pairs[index], self.places[index]
         last = np.array(image.shape[:2]) - side
         top, left = rng.integers(last + 1)
         if len(places) and rng.random() < 0.5:
@@ -159,10 +168,11 @@ def teach(
         on_part: called when a part is complete.
     """
     parts = {} if parts is None else parts
+    views = Views(data, config.segmenter_size)
     good, turned = np.random.default_rng(seed).permutation(len(data.good)), config.segmenter_symmetries
 
     def taught(labeled: np.ndarray, good: np.ndarray) -> Segmenter:
-        teacher = Teacher(data, labeled, good, config, seed, device, dtype)
+        teacher = Teacher(views, labeled, good, config, seed, device, dtype)
         for _ in range(config.segmenter_steps):
             on_step(teacher.step())
         return teacher.segmenter
@@ -172,14 +182,12 @@ def teach(
         if str(number) not in parts:
             aside = good[number :: len(left_out)]
             segmenter = taught(np.delete(labeled, rows), np.setdiff1d(good, aside))
-            few = data.good[np.sort(aside[: MOST_SCORED // len(left_out)])]
+            few = np.sort(aside[: MOST_SCORED // len(left_out)])
+            seen = [segment_images(segmenter, views.image(i)[None], dtype, turned) for i in labeled[rows]]
+            fine = [segment_images(segmenter, views.good(i)[None], dtype, turned) for i in few]
             parts[str(number)] = {
-                "labeled": torch.from_numpy(
-                    segment_images(segmenter, data.images[labeled[rows]], dtype, turned)
-                ),
-                "good": torch.tensor(
-                    [image_scores(segment_images(segmenter, i[None], dtype, turned))[0] for i in few]
-                ),
+                "labeled": [torch.from_numpy(probabilities[0]) for probabilities in seen],
+                "good": torch.tensor([image_scores(probabilities)[0] for probabilities in fine]),
             }
             on_part()
     if "all" not in parts:
@@ -187,11 +195,14 @@ def teach(
         on_part()
     if not left_out:
         return Taught(parts["all"], 0.5, None, np.zeros(0))
-    truth = data.masks[labeled[np.concatenate(left_out)]]
+    truths = [views.mask(i) for i in labeled[np.concatenate(left_out)]]
     found = [parts[str(number)] for number in range(len(left_out))]
-    scores = torch.cat([part["labeled"] for part in found]).numpy()
+    scored = [probabilities.numpy() for part in found for probabilities in part["labeled"]]
     good_scores = [part["good"].numpy() for part in found]
-    good_scores.append(image_scores(scores)[~truth.any(axis=(1, 2))])
+    good_scores += [
+        image_scores(one[None]) for one, truth in zip(scored, truths, strict=True) if not truth.any()
+    ]
+    truth, scores = (np.concatenate([i.ravel() for i in some])[None, None] for some in (truths, scored))
     threshold, f1 = 0.5, None
     if truth.any():
         threshold = best_threshold(scores, truth)
