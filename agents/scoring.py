@@ -30,8 +30,8 @@ def finish(
 ) -> dict[str, Any]:
     """Choose thresholds and CRF on the labelled images, make masks of the others, score them.
 
-    Writes detector.pt, masks/ and overlays.png into `directory`; the masks are those of the detector's first
-    method.
+    Writes detector.pt (and nbs.pt, if a segmenter comes before it), masks/ and overlays.png into `directory`;
+    the masks are those of the detector's first method.
 
     Args:
         env: after its last update.
@@ -45,7 +45,7 @@ def finish(
     data, labeled, unlabeled = env.dataset, env.labeled, env.unlabeled
     alarm, *false_alarms = _alarms(env, taught)
     detector, loss_threshold = _detector(env, taught, alarm)
-    detector.save(directory / "detector.pt")
+    detector.save_run(directory)
     shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
     views = Views(data, env.config.segmenter_size if shipped == "segmenter" else "square")
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]

@@ -100,7 +100,7 @@ def main() -> None:
         variant, (run, _, _) = todo[index]
         print(f"{len(errors)} of {len(todo)}: {variant}, seed {run.seed}: {problem or 'done'}", flush=True)
         if not problem:  # most of what a run takes on disc
-            for name in ("checkpoint.pt", "detector.pt", "teaching.pt"):
+            for name in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
                 (run.directory() / name).unlink(missing_ok=True)
         rows = [
             {"variant": variant} | row(job, errors.get(number, ""))

@@ -113,7 +113,7 @@ def main() -> None:
         errors[directory] = problem
         print(f"{len(errors)} of {len(todo)}: {directory.name} {problem or 'done'}", flush=True)
         if not problem:  # what a finished run no longer needs is most of what it takes on disc
-            for name in ("checkpoint.pt", "detector.pt", "teaching.pt"):
+            for name in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
                 (directory / name).unlink(missing_ok=True)
         rows = [row(job, errors.get(job[0].directory(), "")) for job in todo]
         write_rows([values for values in rows if len(values) > 4 or values["error"]], args.out / "runs.csv")

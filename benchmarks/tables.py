@@ -132,7 +132,7 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
         name = f"{place.parent.name} {place.name}"
         print(f"{len(failed)} of {len(todo)}: {name} {problem or 'done'}", flush=True)
         if not problem:  # most of what a run takes on disc
-            for file in ("checkpoint.pt", "detector.pt", "teaching.pt"):
+            for file in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
                 (place / file).unlink(missing_ok=True)
     for dataset, seed, method, _, place in todo:
         if problem := failed.get(place, ""):

@@ -236,18 +236,24 @@ class Detector:
         except DataError as error:  # levels above white
             raise DataError(f"image {number}: {str(error).removeprefix('image: ')}") from error
 
-    def save(self, path: Path) -> None:
-        """Write everything into one file, which `load` reads back to the same predictions."""
+    def save(self, path: Path, methods: Sequence[str] | None = None) -> None:
+        """Write one file, which `load` reads back to the same predictions.
+
+        Args:
+            path: the file.
+            methods: those to put in; None: all.
+        """
+        methods = self.methods if methods is None else methods
         checkpoint.save(
             {
                 "kind": "nbs_env.Detector",
-                "rings": [list(ring) for ring in self.rings],
-                "predictors": [predictor.state_dict() for predictor in self.predictors],
+                "rings": [list(ring) for ring in self.rings if "nbs" in methods],
+                "predictors": [each.state_dict() for each in self.predictors if "nbs" in methods],
                 "image_size": self.image_size,
                 "precision": self.precision,
                 "white": self.white,
                 "symmetries": self.symmetries,
-                "segmenter": self.segmenter.state_dict() if "segmenter" in self.methods else None,
+                "segmenter": self.segmenter.state_dict() if "segmenter" in methods else None,
                 "segmenter_threshold": self.segmenter_threshold,
                 "segmenter_symmetries": self.segmenter_symmetries,
                 "segmenter_size": self.segmenter_size,
@@ -258,6 +264,17 @@ class Detector:
             },
             path,
         )
+
+    def save_run(self, directory: Path) -> None:
+        """Write the first method into detector.pt, and the many autoencoders of another into nbs.pt."""
+        for file, method in zip(("detector.pt", "nbs.pt"), self.methods, strict=False):
+            self.save(directory / file, (method,))
+
+    @staticmethod
+    def file_of(directory: Path, method: str | None) -> Path:
+        """The file of a run that holds a method; None is the first."""
+        beside = directory / "nbs.pt"
+        return beside if method == "nbs" and beside.is_file() else directory / "detector.pt"
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> Detector:

@@ -70,7 +70,7 @@ def predict_folder(args: PredictArgs) -> list[Row]:
         RunError: the output folder holds predictions already, or one could not be called as its image.
         WriteError: a file cannot be written.
     """
-    state, device = args.run / "detector.pt", pick_device(args.device)
+    state, device = Detector.file_of(args.run, args.method), pick_device(args.device)
     with checkpoint.unpacking(state):
         detector = Detector.load(state, device)
         size = detector.image_size

@@ -60,8 +60,13 @@ def test_the_run_directory(main: Main, tmp_path: Path, capsys: pytest.CaptureFix
     files -= {name for name in files if name.startswith("events.")}
     assert files == {
         *("checkpoint.pt", "config.json", "detector.pt", "masks", "metrics.json", "overlays.png"),
-        *("teaching.pt", "timing.json"),
+        *("nbs.pt", "teaching.pt", "timing.json"),
     }
+    sizes = {name: (tmp_path / "run" / name).stat().st_size for name in ("detector.pt", "nbs.pt")}
+    assert sizes["detector.pt"] < 5_000_000
+    methods = {name: Detector.load(tmp_path / "run" / name).methods for name in sizes}
+    assert methods == {"detector.pt": ("segmenter",), "nbs.pt": ("nbs",)}
+    assert Detector.file_of(tmp_path / "run", "nbs").name == "nbs.pt"
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["labeled"] == ["0", "1"]
     assert metrics["scored_images"] == 2  # 4 has no mask
