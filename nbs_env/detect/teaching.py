@@ -24,6 +24,10 @@ from nbs_env.runs import TrainingError
 
 MOST_SCORED = 200
 """Good images at most whose scores, left out, say how high a good image's score may be."""
+LOWEST = 0.5
+"""No threshold lies below. The best one is half the best F1 (Lipton et al., Optimal Thresholding of Classifiers
+to Maximize F1 Measure, 2014) where probabilities are true; ours, learnt with the weight w on anomalous pixels,
+are 0.5 where the true one is 1 / (1 + w)."""
 
 
 class Teacher:
@@ -132,7 +136,7 @@ class Taught:
     Attributes:
         weights: of the segmenter, taught by all labelled images.
         threshold: probability from which a pixel is anomalous: the best on labelled images that were left
-            out; 0.5 where none can be.
+            out, but at least `LOWEST`.
         f1: pooled F1 there, at that threshold; None where none can be left out.
         good_scores: (k,) image scores of images known to be good, labelled or not, that were left out.
     """
@@ -194,7 +198,7 @@ def teach(
         parts["all"] = taught(labeled, good).state_dict()
         on_part()
     if not left_out:
-        return Taught(parts["all"], 0.5, None, np.zeros(0))
+        return Taught(parts["all"], LOWEST, None, np.zeros(0))
     truths = [views.mask(i) for i in labeled[np.concatenate(left_out)]]
     found = [parts[str(number)] for number in range(len(left_out))]
     scored = [probabilities.numpy() for part in found for probabilities in part["labeled"]]
@@ -203,9 +207,9 @@ def teach(
         image_scores(one[None]) for one, truth in zip(scored, truths, strict=True) if not truth.any()
     ]
     truth, scores = (np.concatenate([i.ravel() for i in some])[None, None] for some in (truths, scored))
-    threshold, f1 = 0.5, None
+    threshold, f1 = LOWEST, None
     if truth.any():
-        threshold = best_threshold(scores, truth)
+        threshold = max(LOWEST, best_threshold(scores, truth))
         f1 = pixel_prf(scores >= threshold, truth)[2]
     return Taught(parts["all"], threshold, f1, np.concatenate(good_scores))
 
