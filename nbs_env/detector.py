@@ -71,6 +71,14 @@ class Detector:
         segmenter_symmetries: average the segmenter's probabilities over the symmetries, too.
         image_threshold: image score from which the segmenter calls an image bad; None: where its mask is not
             empty, as `nbs` does.
+
+    Example:
+        >>> detector = Detector.load(Path("runs/mine/detector.pt"))
+        >>> detector.methods
+        ('segmenter',)
+        >>> (prediction,) = detector.predict(np.zeros((300, 400, 3), np.uint8))
+        >>> prediction.mask.shape, 0 <= prediction.score <= 1
+        ((300, 400), True)
     """
 
     def __init__(
