@@ -1,4 +1,4 @@
-"""Sphinx: `sphinx-build -W --keep-going docs build/docs`; pages are Markdown, options and API come from the code."""
+"""Sphinx: `sphinx-build -W --keep-going docs build/docs`; options and API come from the code."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 import nbs
+import nbs_env.detector
 from nbs_env.config import PRESETS, Config
+from nbs_env.data import load
 
 ROOT = Path(nbs.__file__).parent
 PAGES = sorted([*ROOT.glob("*.md"), *(p for p in ROOT.glob("docs/**/*.md") if p.name != "options.md")])
@@ -47,14 +49,14 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda pages: pages[0],
 )
-def test_pages_run(
-    pages: list[str], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks from top to bottom in an empty folder; `# file.py` as a first line names the file they are.
 
     The settings are those of the other tests. What imports Ray is run where that is installed.
     """
-    quick = replace(config, updates=6, segmenter_steps=2, segmenter_folds=2, segmenter_crop=64)
+    quick = replace(config, updates=4, segmenter_steps=2, segmenter_folds=2, segmenter_crop=64)
+    monkeypatch.setitem(load.__kwdefaults__, "count", 8)  # built-in images
+    monkeypatch.setattr(nbs_env.detector, "CRF_CANDIDATES", nbs_env.detector.CRF_CANDIDATES[:1])
     monkeypatch.setitem(PRESETS, "quick", quick)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
