@@ -21,9 +21,13 @@ author = copyright = "the neural-batch-sampling authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = project
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 exclude_patterns = ["build"]
 default_role = "code"
+highlight_language = "none"
+html_copy_source = False
 myst_heading_anchors = 3
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
