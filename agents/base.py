@@ -43,6 +43,27 @@ class Agent(Protocol):
 
     A class is made by `Class(env, seed=..., options=...)`. `options` is an instance of the dataclass
     `Class.Options`, whose fields become options of the command line; a class without one gets None.
+
+    Example:
+        >>> import json
+        >>> class Wanderer:
+        ...     def __init__(self, env, seed, options=None):
+        ...         self.rng = np.random.default_rng(seed)
+        ...
+        ...     def act(self, observation):
+        ...         return int(self.rng.integers(9))
+        ...
+        ...     def learn(self, env, episodes, on_episode):
+        ...         for _ in range(episodes):
+        ...             on_episode(play_episode(env, self.act))
+        ...
+        ...     def state_dict(self):
+        ...         return {"rng": json.dumps(self.rng.bit_generator.state)}
+        ...
+        ...     def load_state_dict(self, state):
+        ...         self.rng.bit_generator.state = json.loads(state["rng"])
+        >>> isinstance(Wanderer(env=None, seed=0), Agent)
+        True
     """
 
     def act(self, observation: np.ndarray) -> int:

@@ -37,7 +37,7 @@ class RunArgs:
     """What to run, and where to put it."""
 
     agent: str = "reinforce"
-    """A built-in agent (reinforce, ppo, a2c, dqn, random, ...; see the README) or module:Class."""
+    """A built-in agent (reinforce, ppo, a2c, ...; docs/reference/environment.md has all) or module:Class."""
     dataset: str = "synthetic"
     """Data set: synthetic, folder, mvtec, crackforest, nanotwice, magnetic_tile."""
     data_root: Path | None = None

@@ -131,5 +131,10 @@ def fit(problem: Problem, config: ForestConfig, seed: int) -> dict[str, Any]:
     return score(problem, "forest", predict, threshold)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line says."""
     command(Args, run, __doc__)
+
+
+if __name__ == "__main__":
+    main()

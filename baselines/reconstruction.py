@@ -211,5 +211,10 @@ def fit(problem: Problem, normal: np.ndarray, config: ReconstructionConfig, seed
     return score(problem, "reconstruction", model.errors, threshold)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line says."""
     command(Args, run, __doc__)
+
+
+if __name__ == "__main__":
+    main()

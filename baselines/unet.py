@@ -211,5 +211,10 @@ def fit(problem: Problem, config: UNetConfig, seed: int) -> dict[str, Any]:
     return score(problem, "unet", trainer.probabilities, threshold, steps=steps)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run what the command line says."""
     command(Args, run, __doc__)
+
+
+if __name__ == "__main__":
+    main()

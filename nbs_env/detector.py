@@ -73,6 +73,14 @@ class Detector:
         segmenter_size: see `Config.segmenter_size`.
         image_threshold: image score from which the segmenter calls an image bad; None: where its mask is not
             empty, as `nbs` does.
+
+    Example:
+        >>> detector = Detector.load(Path("runs/mine/detector.pt"))
+        >>> detector.methods
+        ('segmenter',)
+        >>> (prediction,) = detector.predict(np.zeros((300, 400, 3), np.uint8))
+        >>> prediction.mask.shape, 0 <= prediction.score <= 1
+        ((300, 400), True)
     """
 
     def __init__(

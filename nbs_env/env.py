@@ -72,6 +72,15 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
             there is no such device or render mode.
         ResetNeeded: `step` or `render` before the first `reset`, or `step` after the end.
         InvalidAction: `step` is given anything but a whole number from 0 to 8.
+
+    Example:
+        >>> env = PatchSamplingEnv(load("synthetic", count=8), labeled=5)
+        >>> observation, info = env.reset(seed=0)
+        >>> observation.shape, info["segment"]
+        ((5, 128, 128), 'cloning')
+        >>> observation, reward, terminated, truncated, info = env.step(8)  # to another image
+        >>> bool(np.isclose(reward, info["beta"] * (info["R_clone"] + info["R_cover"])))
+        True
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012

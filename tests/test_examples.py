@@ -1,4 +1,4 @@
-"""The environment under other libraries' own entry points: README's example, and the extra `examples`."""
+"""The environment under other libraries' own entry points: the tutorial, and the extra `examples`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
 
 
 @pytest.mark.filterwarnings("ignore:It seems that your observation")  # see tests/test_env.py
-def test_readmes_stable_baselines3(
+def test_the_tutorials_stable_baselines3(
     dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All that it learns from pays R_pred."""
-    readme = (EXAMPLES.parent / "README.md").read_text()
-    (block,) = (code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "SB3VecEnv(" in code)
+    page = (EXAMPLES.parent / "docs" / "tutorials" / "sb3.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
     paid: list[list[float]] = []
     wait = SB3VecEnv.step_wait
 

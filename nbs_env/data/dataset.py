@@ -37,6 +37,22 @@ class AnomalyDataset:
     Raises:
         DataError: If shapes, dtypes or lengths disagree, a name is given twice, an image of unknown truth has
             an anomalous pixel, or there is no such white.
+
+    Example:
+        >>> masks = np.zeros((3, 128, 128), bool)
+        >>> masks[0, 40:50, 60:90] = True
+        >>> data = AnomalyDataset(
+        ...     name="mine",
+        ...     images=np.zeros((3, 128, 128, 3), np.uint8),
+        ...     masks=masks,
+        ...     has_mask=np.array([True, True, False]),
+        ...     names=("001", "002", "003"),
+        ...     kinds=("scratch", "good", ""),
+        ... )
+        >>> data.anomalous.tolist()
+        [True, False, False]
+        >>> split(data, ["001", "002"], np.random.default_rng(0))
+        (array([0, 1]), array([2]))
     """
 
     name: str

@@ -1,0 +1,1 @@
+"""Everything that compares: samplers, rivals, parts, and speed."""
