@@ -17,6 +17,7 @@ from nbs_env.detector import AT_ONCE, Detector, resize_mask_map
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
+from nbs_env.results import pixel_curve, save_walk
 
 ENOUGH = 10
 """Good images from which on their scores say when an image is called bad: one odd one is not to decide it."""
@@ -28,8 +29,9 @@ def finish(
 ) -> dict[str, Any]:
     """Choose thresholds and CRF on the labelled images, make masks of the others, score them.
 
-    Writes detector.pt, masks/ and overlays.png into `directory`; the masks are those of the detector's first
-    method.
+    Writes detector.pt, masks/, probabilities/ (in the size that the detector sees), overlays.png,
+    predictions.csv and, where an agent walked, walk.npz into `directory`; masks and probabilities are those
+    of the detector's first method.
 
     Args:
         env: after its last update.
@@ -46,27 +48,47 @@ def finish(
     detector.save(directory / "detector.pt")
     shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
+    rows: list[dict[str, Any]] = []
     pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
     with tqdm(total=len(unlabeled), desc="masks", unit="image") as bar:
         for indices in np.split(unlabeled, range(AT_ONCE, len(unlabeled), AT_ONCE)):
             found = _outcomes(env, detector, indices, loss_threshold)
-            for index, mask in zip(indices, found[shipped][1], strict=True):
-                mask = resize_mask_map(mask, *data.sizes[index])
-                checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
+            probabilities, masks = found[shipped]
+            scores = image_scores(probabilities)
+            bad = detector.called_bad(scores, masks, shipped)
+            for i, index in enumerate(indices):
+                name, mask = data.names[index], resize_mask_map(masks[i], *data.sizes[index])
+                checkpoint.save_picture(mask, directory / "masks" / f"{name}.png")
+                levels = (probabilities[i].clip(0, 1) * 255).round().astype(np.uint8)
+                checkpoint.save_picture(levels, directory / "probabilities" / f"{name}.png")
+                row = {
+                    "image": name,
+                    "image_score": f"{scores[i]:.9g}",  # nine digits are all that a float32 has
+                    "highest_probability": f"{probabilities[i].max():.9g}",
+                    "anomalous_share": f"{mask.mean():.6f}",
+                    "bad": int(bad[i]),
+                    "defective": int(data.masks[index].any()) if data.has_mask[index] else "",
+                }
+                rows.append(row)
             pictured.append(_some(found, np.isin(indices, shown))[shipped])
             scored.append(_some(found, data.has_mask[indices]))
             bar.update(len(indices))
     sheet = overlays(data, shown, *map(np.concatenate, zip(*pictured, strict=True)))
     checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
+    checkpoint.save_csv(rows, directory / "predictions.csv")
+    save_walk(env.task.visits, data.names, directory)
     known = unlabeled[data.has_mask[unlabeled]]
     truth, data_kinds = data.masks[known], [data.kinds[i] for i in known]
     figures: dict[str, dict[str, float | None]] = {}
-    kinds, called_bad = {}, {}
+    kinds, called_bad, curve = {}, {}, None
     for name in scored[0]:
         scores, predicted = map(np.concatenate, zip(*(part[name] for part in scored), strict=True))
         figures[name] = evaluate(scores, predicted, image_scores(scores), truth) if len(known) else {}
         if len(known):
             kinds[name] = counts_by_kind(predicted, truth, data_kinds)
+            if name in detector.methods:
+                threshold = detector.threshold if name == "nbs" else detector.segmenter_threshold
+                curve = curve or pixel_curve(scores, truth, threshold)
             bad = detector.called_bad(image_scores(scores), predicted, name)
             defective = truth.any(axis=(1, 2))
             sides = {"defective": bad[defective], "good": bad[~defective]}
@@ -85,6 +107,7 @@ def finish(
         "methods": figures,
         "called_bad": called_bad,
         "kinds": kinds,
+        "curve": curve,
         "history": history,
     }
 

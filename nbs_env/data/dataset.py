@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,8 @@ class AnomalyDataset:
     """The (height, width) that each image had before it was resized; none given: as it is here."""
     white: int = 255
     """The level of the files that became 255: 65535 (16 bit) or 4095 (12 bit) where there are such files."""
+    files: tuple[Path, ...] = ()
+    """Where each image was read from; none given: images that no file holds."""
     good: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     """More RGB images `(m, H, W, 3)`, known to be good; they are neither labelled nor scored."""
 

@@ -168,6 +168,7 @@ class Collection:
     _names: list[str] = field(default_factory=list)
     _kinds: list[str] = field(default_factory=list)
     _sizes: list[tuple[int, int]] = field(default_factory=list)
+    _files: list[Path] = field(default_factory=list)
     _anomalous: bool = False
     _vanished: list[str] = field(default_factory=list)
     _keeping_size: int = 0
@@ -242,6 +243,7 @@ class Collection:
         self._names.append(name)
         self._kinds.append(kind)
         self._sizes.append(pair.image.shape[:2])
+        self._files.append(pair.file)
 
     def dataset(self, good: Collection | None = None) -> AnomalyDataset:
         """All images added; past `ON_DISC` bytes on disc. A `DataWarning` says what may not be as was meant.
@@ -282,6 +284,7 @@ class Collection:
             names=tuple(self._names),
             kinds=tuple(self._kinds),
             sizes=tuple(self._sizes),
+            files=tuple(self._files),
             **({"good": good._images.whole((side, side, 3), np.uint8)} if good else {}),
             white=self._whites.close(),
         )
