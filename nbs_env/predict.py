@@ -21,7 +21,7 @@ from nbs_env.detector import Detector
 from nbs_env.env import pick_device
 from nbs_env.networks import keep_freed_memory
 from nbs_env.pictures import overlay_sheet
-from nbs_env.runs import RunError, check_names, claim, command
+from nbs_env.runs import RunError, check_names, claim, command, seen_from
 
 Row = tuple[str, float, float, float, bool]
 """File name, image score, highest probability, share of anomalous pixels, whether it is called bad."""
@@ -106,8 +106,8 @@ def _settings(args: PredictArgs, detector: Detector, method: str) -> dict[str, A
     """What was predicted with what, for `nbs_env.report`."""
     by_segmenter = method == "segmenter"
     return {
-        "run": str(args.run.resolve()),
-        "images": str(args.images.resolve()),
+        "run": seen_from(args.out, args.run),
+        "images": seen_from(args.out, args.images),
         "method": method,
         "threshold": detector.segmenter_threshold if by_segmenter else detector.threshold,
         "image_threshold": detector.image_threshold if by_segmenter else None,

@@ -25,7 +25,7 @@ from nbs_env import checkpoint
 from nbs_env.data import AnomalyDataset
 from nbs_env.pictures import heat
 from nbs_env.results import Results, read_json, read_results, read_rows, threshold_levels
-from nbs_env.runs import command
+from nbs_env.runs import command, seen_from
 
 PAGE = "report.html"
 SCRIPTS = ("base", "viewer", "charts", "table", "start")
@@ -80,6 +80,8 @@ def write_report(
     table = directory / "predictions.csv"
     with checkpoint.unpacking(table):
         rows = read_rows(table, shown)
+    with checkpoint.unpacking(directory / "metrics.json"):
+        curves, facts = _curves(shown.metrics.get("history", [])), _facts(shown)
     summary = _summary(rows)
     levels = threshold_levels(shown.threshold)
     content = {
@@ -92,9 +94,9 @@ def write_report(
         "methods": shown.metrics.get("methods", {}),
         "heat": heat(np.arange(256)[None], 0, 255)[0].tolist(),
         "images": _illustrated(rows, shown),
-        "curves": _curves(shown.metrics.get("history", [])),
+        "curves": curves,
         "walk": _walk(shown),
-        "facts": _facts(shown),
+        "facts": facts,
         "settings": shown.settings,
         "command": shown.command,
     }
@@ -178,7 +180,8 @@ def _pictures(image: np.ndarray | None, layers: Mapping[str, np.ndarray], side: 
             np.arange(n) * full // n for n, full in zip((height, width), values.shape, strict=True)
         )
         highest = np.maximum.reduceat(np.maximum.reduceat(values, rows, axis=0), columns, axis=1)
-        found[layer] = _encoded(Image.fromarray(highest if layer in DEEP else highest >= 128), "PNG")
+        # 64 levels take half the space of 256.
+        found[layer] = _encoded(Image.fromarray(highest & 252 if layer in DEEP else highest >= 128), "PNG")
     if image is not None:
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
         found["image"] = _encoded(resized, "JPEG")
@@ -187,16 +190,13 @@ def _pictures(image: np.ndarray | None, layers: Mapping[str, np.ndarray], side: 
 
 def _encoded(picture: Image.Image, kind: str) -> str:
     file = io.BytesIO()
-    picture.save(file, kind, quality=78, optimize=True)
+    picture.save(file, kind, quality=78)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _link(file: Path, directory: Path) -> str:
     """The relative address of a file."""
-    try:
-        return quote(os.fsencode(Path(os.path.relpath(file, directory)).as_posix()))
-    except ValueError:  # another drive
-        return file.resolve().as_uri()
+    return quote(os.fsencode(seen_from(directory, file)))
 
 
 def _curves(history: list[dict[str, float]]) -> dict[str, Any]:

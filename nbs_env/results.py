@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -132,10 +133,10 @@ def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path |
     place = {} if data is None else {name: i for i, name in enumerate(data.names)}
 
     def file(name: str) -> Path | None:
-        return data.files[place[name]] if data and data.files else None
+        return data.files[place[name]] if data and data.files and name in place else None
 
     def original(name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if data is None:
+        if data is None or name not in place:
             return None, None
         i = place[name]
         return data.images[i], data.masks[i] if data.has_mask[i] else None
@@ -148,10 +149,10 @@ def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path |
 
 
 def _predictions(directory: Path, settings: dict[str, Any], data_root: Path | None) -> Results:
-    folder, threshold = data_root or Path(settings["images"]), float(settings["threshold"])
-    words = ["python", "-m", "nbs_env.predict"]
-    for name in ("run", "images", "method"):
-        words += [f"--{name}", settings[name]]
+    run, images = (Path(os.path.normpath(directory / settings[name])) for name in ("run", "images"))
+    folder, threshold = data_root or images, float(settings["threshold"])
+    words = ["python", "-m", "nbs_env.predict", "--run", str(run), "--images", str(images)]
+    words += ["--method", settings["method"], "--out", str(directory)]
 
     def original(name: str) -> tuple[np.ndarray | None, None]:
         try:
@@ -159,7 +160,7 @@ def _predictions(directory: Path, settings: dict[str, Any], data_root: Path | No
         except DataError:
             return None, None
 
-    line, alarm = shlex.join([*words, "--out", str(directory)]), settings["image_threshold"]
+    line, alarm = shlex.join(words), settings["image_threshold"]
     parts, metrics = {"predict": settings}, {"masks": settings["method"]}
     return Results(
         directory, folder.name, threshold, alarm, line, parts, metrics, lambda name: folder / name, original

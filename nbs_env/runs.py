@@ -150,6 +150,14 @@ def check_names(files: Iterable[Path]) -> None:
             )
 
 
+def seen_from(directory: Path, file: Path) -> str:
+    """The path of a file from a directory, with `/`; its whole path where it is on another drive."""
+    try:
+        return Path(os.path.relpath(file, directory)).as_posix()
+    except ValueError:
+        return file.resolve().as_posix()
+
+
 # Run directories
 
 

@@ -305,6 +305,64 @@ def test_a_thousand_images_take_at_most_20_megabytes(
     assert all("image" in image for image in Page(page).content["images"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_and_the_sliders_move_the_figures(
+    scheme: str, finished: Path, made: Callable[..., tuple[Path, AnomalyDataset]]
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    content = Page(finished / "report.html").content
+    curve, figures = content["curve"], content["methods"]["segmenter"]
+    hostile, data = made(HOSTILE)
+    write_report(hostile, data)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_context(color_scheme=scheme, viewport={"width": 400, "height": 900}).new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.goto(hostile.joinpath("report.html").as_uri())
+        assert set(page.locator("td.name").all_inner_texts()) == set(HOSTILE)
+        page.goto(finished.joinpath("report.html").as_uri())
+
+        def shown(row: str) -> list[str]:
+            return page.locator(f"#figures-{row} td").all_inner_texts()
+
+        def move(slider: str, to: int) -> None:
+            page.locator(f"#{slider}").evaluate(
+                "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')) }", to
+            )
+
+        own = [f"{figures[f'pixel_{name}']:.3f}" for name in ("precision", "recall", "f1")]
+        assert shown("pixels") == own
+        called = page.locator("#called").inner_text()
+        for place in (content["default"] // 2, 0):
+            move("pixel", place)
+            true, false = curve["true"][place], curve["false"][place]
+            assert shown("pixels")[:2] == [f"{true / (true + false):.3f}", f"{true / curve['anomalous']:.3f}"]
+        assert page.locator("#called").inner_text() == "100 %"
+        move("image", 3)  # above the highest of three scores
+        assert page.locator("#called").inner_text() == "0 %"
+        assert page.locator("#count-bad").inner_text() == "0"
+        assert page.locator("#count-wrong").inner_text() == "1"
+        page.click("#reset")
+        assert (shown("pixels"), page.locator("#called").inner_text()) == (own, called)
+        page.click("#images tbody tr:first-child")
+        page.wait_for_function("document.getElementById('photo').src.startsWith('file:')")  # the original
+        page.keyboard.press("p")
+        page.wait_for_function(
+            "(() => { const c = document.getElementById('overlay'), d = c.getContext('2d');"
+            "return d.getImageData(0, 0, c.width, c.height).data.every((v, i) => i % 4 < 3 || v === 255) })()"
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert said == []
+        browser.close()
+
+
 def test_visits_are_the_centres_of_the_patches_that_trained(dataset: AnomalyDataset, config: Config) -> None:
     env = PatchSamplingEnv(dataset, 2, config, device="cpu")
     rng, expected = np.random.default_rng(0), np.zeros((5, 8, 8), int)

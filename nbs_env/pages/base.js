@@ -42,11 +42,12 @@ function isBad(image) {
 }
 
 function pixelFigures(place) {
-  if (place === null) return method && method.pixel_f1 !== null && "pixel_f1" in method
-    ? [method.pixel_precision, method.pixel_recall, method.pixel_f1] : null;
-  if (!curve || !curve.anomalous) return null;
-  const precision = ratio(curve.true[place], curve.true[place] + curve.false[place]);
-  const recall = ratio(curve.true[place], curve.anomalous);
+  if (place === null && Number.isFinite(method?.pixel_f1)) {
+    return [method.pixel_precision, method.pixel_recall, method.pixel_f1];
+  }
+  if (!curve?.anomalous) return null;
+  const true_ = curve.true[place ?? content.default], false_ = curve.false[place ?? content.default];
+  const precision = ratio(true_, true_ + false_), recall = ratio(true_, curve.anomalous);
   return [precision, recall, harmonic(precision, recall)];
 }
 
