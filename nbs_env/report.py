@@ -127,9 +127,9 @@ def _filled(title: str, summary: str, content: dict[str, Any]) -> str:
 
 def _summary(rows: list[dict[str, Any]]) -> str:
     bad, doubtful = (sum(row[key] for row in rows) for key in ("bad", "doubtful"))
-    images, hold = ("image", "holds") if len(rows) == 1 else ("images", "holds" if bad == 1 else "hold")
-    look = f", {doubtful} {'is' if doubtful == 1 else 'are'} worth a second look" if doubtful else ""
-    return f"{bad} of {len(rows)} {images} {hold} a defect{look}"
+    called, look = ("is" if count == 1 else "are" for count in (bad, doubtful))
+    summary = f"{bad} of {len(rows)} image{'' if len(rows) == 1 else 's'} {called} called bad"
+    return summary + (f", {doubtful} {look} worth a second look" if doubtful else "")
 
 
 def _illustrated(rows: list[dict[str, Any]], shown: Results) -> list[dict[str, Any]]:

@@ -189,6 +189,8 @@ def command_line(settings: Mapping[str, Any]) -> str:
     changed = {name: value for name, value in settings["config"].items() if preset.get(name) != value}
     words = ["python", "train.py"]
     for name, value in (run | changed | settings["agent"]).items():
+        if name == "difficulty" and run["dataset"] != "synthetic":
+            continue
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")

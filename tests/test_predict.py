@@ -221,7 +221,7 @@ def test_its_page_has_the_images_and_their_files(args: PredictArgs) -> None:
     rows = predict_folder(args)
     page, summary = write_report(args.out)
     content = json.loads(re.findall(r"<script[^>]*>(.*?)</script>", page.read_text(), re.DOTALL)[0])
-    assert summary.startswith(f"{sum(bad for *_, bad in rows)} of 3 images hold")
+    assert summary.startswith(f"{sum(bad for *_, bad in rows)} of 3 images ")
     images = {image["name"]: image for image in content["images"]}
     assert images.keys() == SIZES.keys()
     for name, *values, bad in rows:
