@@ -19,6 +19,7 @@ from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.detect.views import Views
 from nbs_env.env import PatchSamplingEnv, pick_device
 from nbs_env.networks import keep_freed_memory
+from nbs_env.report import write_report
 from nbs_env.runs import (
     RunError,
     at_least,
@@ -29,6 +30,7 @@ from nbs_env.runs import (
     digests,
     load_checkpoint,
     plain,
+    versions,
 )
 
 
@@ -144,9 +146,20 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
             "masks_seconds": time.perf_counter() - start - teaching,
         }
         checkpoint.save_json(seconds, directory / "timing.json")
+        metrics["made_with"] = versions() | {"arithmetic": session.arithmetic}
         checkpoint.save_json(metrics, directory / "metrics.json")
+        report(directory, dataset)
     print(table(metrics))
     return metrics
+
+
+def report(directory: Path, dataset: AnomalyDataset) -> None:
+    """Write report.html; the run is complete, so whatever goes wrong is a line."""
+    try:
+        write_report(directory, dataset)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        print(f"note: no report.html ({reason}); the run is complete, and python -m nbs_env.report makes it")
 
 
 def run_once(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:

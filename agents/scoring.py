@@ -19,6 +19,7 @@ from nbs_env.detector import AT_ONCE, Detector, resize_map, resize_mask_map
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
+from nbs_env.results import pixel_curve, save_walk
 
 ENOUGH = 10
 """Good images from which on their scores say when an image is called bad: one odd one is not to decide it."""
@@ -30,8 +31,9 @@ def finish(
 ) -> dict[str, Any]:
     """Choose thresholds and CRF on the labelled images, make masks of the others, score them.
 
-    Writes detector.pt (and nbs.pt, if a segmenter comes before it), masks/ and overlays.png into `directory`;
-    the masks are those of the detector's first method.
+    Writes detector.pt (and nbs.pt, if a segmenter comes before it), masks/, probabilities/ (in the size that
+    the detector sees), overlays.png, predictions.csv and, where an agent walked, walk.npz into `directory`;
+    masks and probabilities are those of the detector's first method.
 
     Args:
         env: after its last update.
@@ -49,14 +51,19 @@ def finish(
     shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
     views = Views(data, env.config.segmenter_size if shipped == "segmenter" else "square")
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
+    rows: list[dict[str, Any]] = []
     pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
     own_size = np.zeros(3, np.int64)
     with tqdm(total=len(unlabeled), desc="masks", unit="image") as bar:
         for indices in np.split(unlabeled, range(AT_ONCE, len(unlabeled), AT_ONCE)):
-            found, masks = _outcomes(env, detector, indices, loss_threshold, views)
-            for index, small in zip(indices, masks, strict=True):
-                mask = resize_mask_map(small, *data.sizes[index])
-                checkpoint.save_picture(mask, directory / "masks" / f"{data.names[index]}.png")
+            found, probabilities, masks = _outcomes(env, detector, indices, loss_threshold, views)
+            scores = found[shipped][2]
+            bad = detector.called_bad(scores, found[shipped][1], shipped)
+            for i, index in enumerate(indices):
+                mask = resize_mask_map(masks[i], *data.sizes[index])
+                row = _saved(data, int(index), probabilities[i], mask, directory)
+                # Nine digits are all that a float32 has.
+                rows.append(row | {"image_score": f"{scores[i]:.9g}", "bad": int(bad[i])})
                 if data.originals and data.has_mask[index]:
                     truth = data.originals[index].mask()
                     own_size += (mask & truth).sum(), mask.sum(), truth.sum()
@@ -65,15 +72,20 @@ def finish(
             bar.update(len(indices))
     sheet = overlays(data, shown, *map(np.concatenate, zip(*(part[:2] for part in pictured), strict=True)))
     checkpoint.save_picture(np.asarray(sheet), directory / "overlays.png")
+    checkpoint.save_csv(rows, directory / "predictions.csv")
+    save_walk(env.task.visits, data.names, directory)
     known = unlabeled[data.has_mask[unlabeled]]
     truth, data_kinds = data.masks[known], [data.kinds[i] for i in known]
     figures: dict[str, dict[str, float | None]] = {}
-    kinds, called_bad = {}, {}
+    kinds, called_bad, curve = {}, {}, None
     for name in scored[0]:
         scores, predicted, by_image = map(np.concatenate, zip(*(part[name] for part in scored), strict=True))
         figures[name] = evaluate(scores, predicted, by_image, truth) if len(known) else {}
         if len(known):
             kinds[name] = counts_by_kind(predicted, truth, data_kinds)
+            if name in detector.methods:
+                threshold = detector.threshold if name == "nbs" else detector.segmenter_threshold
+                curve = curve or pixel_curve(scores, truth, threshold)
             bad = detector.called_bad(by_image, predicted, name)
             defective = truth.any(axis=(1, 2))
             sides = {"defective": bad[defective], "good": bad[~defective]}
@@ -94,6 +106,7 @@ def finish(
         "methods": figures,
         "called_bad": called_bad,
         "kinds": kinds,
+        "curve": curve,
         "history": history,
     }
 
@@ -147,16 +160,18 @@ def _profiled(
 
 def _outcomes(
     env: PatchSamplingEnv, detector: Detector, indices: np.ndarray, loss_threshold: float, views: Views
-) -> tuple[Outcomes, Sequence[np.ndarray]]:
-    """What each method says of some images, and the masks (h, w) of the first one at its working size."""
+) -> tuple[Outcomes, Sequence[np.ndarray], Sequence[np.ndarray]]:
+    """What each method says of some images; the first one's probabilities and masks (h, w) as it works."""
     images, side = env.dataset.images[indices], env.config.image_size
     found: Outcomes = {}
+    probabilities: Sequence[np.ndarray] = ()
     masks: Sequence[np.ndarray] = ()
     if "segmenter" in detector.methods:
         working = [images] if views.size == "square" else [views.image(i)[None] for i in indices]
         parts = [detector.probabilities(some, "segmenter") for some in working]
         masks = [mask for part in parts for mask in detector.masks(part, images, "segmenter")]
-        scores = np.stack([resize_map(one, side, side) for part in parts for one in part])
+        probabilities = [probability for part in parts for probability in part]
+        scores = np.stack([resize_map(probability, side, side) for probability in probabilities])
         squares = masks if views.size == "square" else [resize_mask(mask, side) for mask in masks]
         by_image = np.concatenate([image_scores(part) for part in parts])
         found["segmenter"] = scores, np.stack(squares), by_image
@@ -166,7 +181,27 @@ def _outcomes(
         found["nbs"] = scores, scores >= detector.threshold, by_image
         found["nbs_crf"] = scores, detector.masks(scores, images), by_image
         found["final_loss"] = losses, losses >= loss_threshold, image_scores(losses)
-    return found, masks or list(found["nbs_crf"][1])
+    if "segmenter" not in found:
+        probabilities, masks = list(found["nbs_crf"][0]), list(found["nbs_crf"][1])
+    return found, probabilities, masks
+
+
+def _saved(
+    data: AnomalyDataset, index: int, probability: np.ndarray, mask: np.ndarray, directory: Path
+) -> dict[str, Any]:
+    """Write mask and probability of one image; its row of predictions.csv, to be filled up."""
+    picture = f"{data.names[index]}.png"
+    checkpoint.save_picture(mask, directory / "masks" / picture)
+    levels = (probability.clip(0, 1) * 255).round().astype(np.uint8)
+    checkpoint.save_picture(levels, directory / "probabilities" / picture)
+    return {
+        "image": data.names[index],
+        "image_score": "",
+        "highest_probability": f"{probability.max():.9g}",
+        "anomalous_share": f"{mask.mean():.6f}",
+        "bad": "",
+        "defective": int(data.masks[index].any()) if data.has_mask[index] else "",
+    }
 
 
 def _some(found: Outcomes, rows: np.ndarray) -> Outcomes:

@@ -44,6 +44,7 @@ class Session:
             "arithmetic": self.arithmetic,
             "env_rng": json.dumps(self.env.np_random.bit_generator.state),
             "history": json.dumps(self.history),
+            "visits": torch.from_numpy(self.env.task.visits),
             "seconds": self.seconds,
         }
 
@@ -59,6 +60,8 @@ class Session:
             self.env.np_random.bit_generator.state = json.loads(state["env_rng"])
             self.history = list(json.loads(state["history"]))
             self.seconds = float(state["seconds"])
+            if "visits" in state:  # not in checkpoints of earlier versions
+                self.env.task.visits[:] = state["visits"].numpy()
             if state["arithmetic"] != self.arithmetic:
                 print(f"note: begun on {state['arithmetic']}, so the run will not end with the same bits")
 

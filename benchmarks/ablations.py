@@ -22,7 +22,7 @@ import tyro
 import train
 from agents.run import run_once
 from benchmarks.engine import EngineArgs, check, execute
-from benchmarks.policies import row, write_rows
+from benchmarks.policies import row
 from benchmarks.report import INTERVALS, estimate, machine, mean
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -106,7 +106,7 @@ def main() -> None:
             {"variant": variant} | row(job, errors.get(number, ""))
             for number, (variant, job) in enumerate(todo)
         ]
-        write_rows(rows, args.out / "ablations.csv")
+        checkpoint.save_csv(rows, args.out / "ablations.csv")
     failed = [f"\n{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
     command = "python -m benchmarks.ablations " + " ".join(sys.argv[1:])
     where = machine(str(pick_device(todo[0][1][0].device)))

@@ -13,8 +13,6 @@ names.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterator
@@ -91,16 +89,6 @@ def row(job: Job, error: str = "") -> dict[str, Any]:
     return values
 
 
-def write_rows(rows: list[dict[str, Any]], file: Path) -> None:
-    """Write the tidy table."""
-    names = list(dict.fromkeys(name for values in rows for name in values))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names)
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.save_text(text.getvalue(), file)
-
-
 @command("interrupted; the same command goes on")
 def main() -> None:
     """Run what is missing, and write the report."""
@@ -116,7 +104,9 @@ def main() -> None:
             for name in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
                 (directory / name).unlink(missing_ok=True)
         rows = [row(job, errors.get(job[0].directory(), "")) for job in todo]
-        write_rows([values for values in rows if len(values) > 4 or values["error"]], args.out / "runs.csv")
+        checkpoint.save_csv(
+            [values for values in rows if len(values) > 4 or values["error"]], args.out / "runs.csv"
+        )
     command = "python -m benchmarks.policies " + " ".join(sys.argv[1:])
     histories = {
         (values["dataset"], values["agent"], values["seed"]): json.loads(

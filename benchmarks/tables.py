@@ -12,9 +12,7 @@ and table.html with every method's pictures.
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 import sys
 from collections.abc import Callable
@@ -229,11 +227,7 @@ def write(results: Results, failed: list[str], command: str, device: str, out: P
         | {name: value for name, value in figures.items() if not isinstance(value, dict | list | Path)}
         for (dataset, seed, method), figures in results.items()
     ]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.save_text(text.getvalue(), out / "results.csv")
+    checkpoint.save_csv(rows, out / "results.csv")
     tables = [main_table(results), kinds_table(results)]
     body = "\n".join(markdown(table) for table in tables if len(table) > 1)
     problems = f"\nNot computed: {'; '.join(failed)}\n" if failed else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,15 @@ def save_text(text: str, path: Path) -> None:
 def save_json(value: Any, path: Path) -> None:
     """Write `value` as indented JSON."""
     save_text(json.dumps(value, indent=2) + "\n", path)
+
+
+def save_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write rows as CSV; their keys become the header, and a row may lack some."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    save_text(text.getvalue(), path)
 
 
 def save_figure(figure: Any, path: Path, dpi: int) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -23,13 +21,13 @@ from nbs_env.detector import Detector
 from nbs_env.env import pick_device
 from nbs_env.networks import keep_freed_memory
 from nbs_env.pictures import overlay_sheet
-from nbs_env.runs import RunError, check_names, claim, command
+from nbs_env.runs import RunError, check_names, claim, command, seen_from
 
-Row = tuple[str, float, float, bool]
-"""File name, image score, share of anomalous pixels, whether the image is called bad."""
+Row = tuple[str, float, float, float, bool]
+"""File name, image score, highest probability, share of anomalous pixels, whether it is called bad."""
 PAUSE, PATIENCE = 1.0, 10.0
 """Seconds between looks at a folder that is watched, and for which an unreadable file may stay as it is."""
-OUTPUTS = ("masks", "probabilities", "overlays", "predictions.csv")
+OUTPUTS = ("masks", "probabilities", "overlays", "predictions.csv", "settings.json")
 MIN_TILE, MAX_TILE = 256, 1024
 """Width in pixels of an overlay's pictures: the image's own within these bounds."""
 
@@ -43,7 +41,7 @@ class PredictArgs:
     images: Path
     """Folder of images, of any sizes from 64x64 pixels up."""
     out: Path
-    """Folder for masks/, probabilities/, overlays/ and predictions.csv."""
+    """Folder for masks/, probabilities/, overlays/, predictions.csv and settings.json."""
     device: str = "auto"
     """cpu, cuda or auto."""
     method: Literal["segmenter", "nbs"] | None = None
@@ -53,7 +51,7 @@ class PredictArgs:
 
 
 def predict_folder(args: PredictArgs) -> list[Row]:
-    """Write masks, probabilities, overlays and predictions.csv; a few images are in memory at a time.
+    """Write masks, probabilities, overlays and tables; a few images are in memory at a time.
 
     All images are checked before the first is predicted, and the table is written last.
 
@@ -61,7 +59,7 @@ def predict_folder(args: PredictArgs) -> list[Row]:
         args: what to predict.
 
     Returns:
-        File name, image score, share of anomalous pixels and whether it is called bad, of each image.
+        A row for each image.
 
     Raises:
         CheckpointError: the run holds no detector that can be read.
@@ -76,7 +74,7 @@ def predict_folder(args: PredictArgs) -> list[Row]:
         size = detector.image_size
         for method in detector.methods:  # do its parts fit together?
             detector.probabilities(np.zeros((1, size, size, 3), np.uint8), method)
-    detector.check(args.method)
+    method = detector.check(args.method)
     files = by_stem(image_files(args.images))
     check_names(args.out / folder / f"{stem}.png" for folder in OUTPUTS[:3] for stem in files)
     with claim(args.out, resumed=True):
@@ -85,6 +83,7 @@ def predict_folder(args: PredictArgs) -> list[Row]:
                 raise RunError(f"{args.out / output} is there already; choose another --out or remove it")
         for file in tqdm(files.values(), desc="check", unit="image", leave=False):
             read_large(file, PAPER.patch_size, detector.white)
+        checkpoint.save_json(_settings(args, detector, method), args.out / "settings.json")
         rows = _predict(detector, files, args.out, args.method)
         _save_table(rows, args.out)
         for more in _arrivals(args.images, set(files), detector.white) if args.watch else ():
@@ -95,11 +94,25 @@ def predict_folder(args: PredictArgs) -> list[Row]:
 
 
 def _save_table(rows: list[Row], out: Path) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(("file", "image_score", "anomalous_share", "bad"))
-    writer.writerows((name, f"{score:.6f}", f"{share:.6f}", int(bad)) for name, score, share, bad in rows)
-    checkpoint.save_text(text.getvalue(), out / "predictions.csv")
+    names = ("image_score", "highest_probability", "anomalous_share")
+    table = [
+        {"file": file} | {k: f"{v:.6f}" for k, v in zip(names, values, strict=True)} | {"bad": int(bad)}
+        for file, *values, bad in rows
+    ]
+    checkpoint.save_csv(table, out / "predictions.csv")
+
+
+def _settings(args: PredictArgs, detector: Detector, method: str) -> dict[str, Any]:
+    """What was predicted with what, for `nbs_env.report`."""
+    by_segmenter = method == "segmenter"
+    return {
+        "run": seen_from(args.out, args.run),
+        "images": seen_from(args.out, args.images),
+        "method": method,
+        "threshold": detector.segmenter_threshold if by_segmenter else detector.threshold,
+        "image_threshold": detector.image_threshold if by_segmenter else None,
+        "white": detector.white,
+    }
 
 
 def _arrivals(folder: Path, known: set[str], white: int) -> Iterator[dict[str, Path]]:
@@ -148,7 +161,8 @@ def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str 
             ("overlays", np.asarray(sheet)),
         ):
             checkpoint.save_picture(picture, out / folder / f"{stem}.png")
-        rows.append((file.name, prediction.score, float(mask.mean()), prediction.bad))
+        highest, share = float(probability.max()), float(mask.mean())
+        rows.append((file.name, prediction.score, highest, share, prediction.bad))
     return rows
 
 

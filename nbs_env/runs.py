@@ -6,10 +6,12 @@ import hashlib
 import io
 import json
 import os
+import platform
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -148,6 +150,14 @@ def check_names(files: Iterable[Path]) -> None:
             )
 
 
+def seen_from(directory: Path, file: Path) -> str:
+    """The path of a file from a directory, with `/`; its whole path where it is on another drive."""
+    try:
+        return Path(os.path.relpath(file, directory)).as_posix()
+    except ValueError:
+        return file.resolve().as_posix()
+
+
 # Run directories
 
 
@@ -257,6 +267,15 @@ def check_settings(before: Any, now: Mapping[str, Any], source: Path) -> None:
                 f"{source} was made with {name} = {before.get(name)}, not {value}; go on with the same "
                 "settings, or choose another folder"
             )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    found = {"Python": platform.python_version()}
+    for package in ("neural-batch-sampling", "torch", "numpy"):
+        with suppress(PackageNotFoundError):  # run from a folder that was never installed
+            found[package] = version(package)
+    return found
 
 
 def digests(**parts: Any) -> dict[str, str]:

@@ -47,6 +47,10 @@ class InternalLearner(Protocol):
         """Take over what `state_dict` gave."""
 
 
+CELL = 16
+"""Side in pixels of the cells that `PatchSamplingTask.visits` counts in."""
+
+
 class PatchSamplingTask:
     """Walkers, the learner that they share, and the generator that moves them; environments are its faces.
 
@@ -64,6 +68,9 @@ class PatchSamplingTask:
         self._made = [self._walker()]
         self.walkers = self._made  # those of the present episode
         self._started = False
+        cells = config.image_size // CELL
+        # How many patches of training segments had their centre in a cell of an image: (n, cells, cells).
+        self.visits = np.zeros((len(dataset), cells, cells), np.int32)
 
     def _walker(self) -> Walker:
         return Walker(self.dataset, self.labeled, self.learner.loss_map, self.config)
@@ -86,6 +93,7 @@ class PatchSamplingTask:
             if restart:
                 self.learner.restart(learner_seed)
                 self._started = True
+                self.visits[:] = 0
         self._made += [self._walker() for _ in range(walkers - len(self._made))]
         self.walkers = self._made[:walkers]
         beta, warmup = rewards.beta(self.learner.updates, self.config.beta_horizon), self.learner.warmup
@@ -103,6 +111,9 @@ class PatchSamplingTask:
         numbers = [walker.check(action) for walker, action in zip(self.walkers, actions, strict=True)]
         steps = [walker.step(number, self.rng) for walker, number in zip(self.walkers, numbers, strict=True)]
         if self.done:
+            half = self.config.patch_size // 2
+            for image, top, left in (place for walker in self.walkers for place in walker.walk.path):
+                self.visits[image, (top + half) // CELL, (left + half) // CELL] += 1
             update = self.learner.update(np.concatenate([walker.patches for walker in self.walkers]))
             steps = [walker.settle(step, update) for walker, step in zip(self.walkers, steps, strict=True)]
         return steps

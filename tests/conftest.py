@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import train
+from agents.run import run
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 
@@ -209,6 +210,14 @@ def main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
         train.main()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: 0 and 1 labelled, 2 and 3 scored, 4 without a mask."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    run(*train.parse(arguments(data_root=folder, run_dir=directory, labeled="0 1", segmenter_steps=2)))
+    return directory
 
 
 @pytest.fixture

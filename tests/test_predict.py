@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
+import json
 import os
+import re
 import time
 import weakref
 from collections.abc import Iterable, Iterator
@@ -24,6 +28,7 @@ from nbs_env.detector import Detector, Prediction
 from nbs_env.predict import PredictArgs, predict_folder
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
+from nbs_env.report import write_report
 from nbs_env.runs import RunError
 
 SIZES = {"b.png": (100, 150), "a.jpg": (70, 64), "c.png": (128, 128)}
@@ -81,7 +86,9 @@ def test_files_hold_what_the_detector_says_in_the_images_sizes(args: PredictArgs
     assert 0.1 < np.mean(shares) < 0.9, "masks that are all empty would prove nothing"
     written = {str(path.relative_to(args.out)) for path in args.out.rglob("*") if path.is_file()}
     folders = ("masks", "probabilities", "overlays")
-    assert written == {f"{folder}/{stem}.png" for folder in folders for stem in "abc"} | {"predictions.csv"}
+    assert written == {f"{folder}/{stem}.png" for folder in folders for stem in "abc"} | {
+        *("predictions.csv", "settings.json"),
+    }
 
 
 def test_a_method_that_the_detector_lacks_is_refused(args: PredictArgs) -> None:
@@ -208,3 +215,24 @@ def test_the_command_ends_with_one_line_and_code_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_its_page_has_the_images_and_their_files(args: PredictArgs) -> None:
+    rows = predict_folder(args)
+    page, summary = write_report(args.out)
+    content = json.loads(re.findall(r"<script[^>]*>(.*?)</script>", page.read_text(), re.DOTALL)[0])
+    assert summary.startswith(f"{sum(bad for *_, bad in rows)} of 3 images ")
+    images = {image["name"]: image for image in content["images"]}
+    assert images.keys() == SIZES.keys()
+    for name, *values, bad in rows:
+        image = images[name]
+        assert [image[k] for k in ("score", "highest", "share")] == pytest.approx(values, abs=1e-6)
+        assert image["bad"] == bad
+        assert (args.out / image["link"]).resolve() == (args.images / name).resolve()
+        shape = read(args.images / name).shape[:2]
+        sizes = set()
+        for layer in ("image", "probability", "mask"):
+            with Image.open(io.BytesIO(base64.b64decode(image[layer].partition(",")[2]))) as picture:
+                sizes.add(picture.size)
+        ((width, height),) = sizes
+        assert width / height == pytest.approx(shape[1] / shape[0], rel=0.02)

@@ -42,6 +42,7 @@ def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
     same_bits(checkpoint.load(a / "detector.pt"), checkpoint.load(b / "detector.pt"))
     metrics = (a / "metrics.json").read_text()
     assert metrics == (b / "metrics.json").read_text()
+    assert (a / "walk.npz").read_bytes() == (b / "walk.npz").read_bytes()
     masks = sorted(path.name for path in (a / "masks").iterdir())
     assert masks == sorted(path.name for path in (b / "masks").iterdir())
     assert all((a / "masks" / name).read_bytes() == (b / "masks" / name).read_bytes() for name in masks)

@@ -14,6 +14,7 @@ from conftest import ODD_SIZE, TINY, UPDATES
 from PIL import Image
 
 from agents.heuristics import Random
+from agents.scoring import table
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.detector import Detector
 
@@ -54,31 +55,31 @@ class Clashing(Picky):
     Options = _Clash  # type: ignore[assignment]
 
 
-def test_the_run_directory(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(run_dir=tmp_path / "run", labeled="0 1", segmenter_steps=2)
-    files = {path.name for path in (tmp_path / "run").iterdir()}
+def test_the_run_directory(finished: Path) -> None:
+    files = {path.name for path in finished.iterdir()}
     files -= {name for name in files if name.startswith("events.")}
     assert files == {
         *("checkpoint.pt", "config.json", "detector.pt", "masks", "metrics.json", "overlays.png"),
-        *("nbs.pt", "teaching.pt", "timing.json"),
+        *("nbs.pt", "predictions.csv", "probabilities", "report.html", "teaching.pt", "timing.json"),
+        "walk.npz",
     }
-    sizes = {name: (tmp_path / "run" / name).stat().st_size for name in ("detector.pt", "nbs.pt")}
+    sizes = {name: (finished / name).stat().st_size for name in ("detector.pt", "nbs.pt")}
     assert sizes["detector.pt"] < 5_000_000
-    methods = {name: Detector.load(tmp_path / "run" / name).methods for name in sizes}
+    methods = {name: Detector.load(finished / name).methods for name in sizes}
     assert methods == {"detector.pt": ("segmenter",), "nbs.pt": ("nbs",)}
-    assert Detector.file_of(tmp_path / "run", "nbs").name == "nbs.pt"
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert Detector.file_of(finished, "nbs").name == "nbs.pt"
+    metrics = json.loads((finished / "metrics.json").read_text())
     assert metrics["labeled"] == ["0", "1"]
     assert metrics["scored_images"] == 2  # 4 has no mask
     assert list(metrics["methods"]) == ["segmenter", "nbs", "nbs_crf", "final_loss"]
     assert len(metrics["history"]) == UPDATES
     sizes = {}
-    for path in (tmp_path / "run" / "masks").iterdir():
+    for path in (finished / "masks").iterdir():
         with Image.open(path) as mask:
             sizes[path.stem] = (mask.height, mask.width)
             assert set(np.unique(np.asarray(mask))) <= {0, 255}
     assert sizes == {"2": ODD_SIZE, "3": (128, 128), "4": (128, 128)}
-    assert "nbs_crf" in capsys.readouterr().out
+    assert "nbs_crf" in table(metrics)
 
 
 # Wrong input

@@ -1,0 +1,380 @@
+"""The page about a run: its figures are the run's, nothing in it can run, and it stays small."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import UPDATES
+from PIL import Image
+
+import agents.run
+import train
+from agents.run import RunArgs, settings
+from nbs_env import PatchSamplingEnv, checkpoint, report
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset
+from nbs_env.report import write_report
+from nbs_env.results import command_line, pixel_curve, threshold_levels
+from nbs_env.runs import digests
+
+HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)<", "{{title}} & 'quoted' \"name\" #1?")
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, and the content of the scripts."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        self.scripts += [""] * (tag == "script")
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1][0] == "script":
+            self.scripts[-1] += data
+
+    @property
+    def content(self) -> Any:
+        return json.loads(self.scripts[0])
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., tuple[Path, AnomalyDataset]]:
+    """A function that writes a run of a segmenter without training one, and its images."""
+
+    def make(names: tuple[str, ...], size: int = 64, truth: bool = True) -> tuple[Path, AnomalyDataset]:
+        rng = np.random.default_rng(0)
+        noise = rng.integers(-25, 25, (len(names), size, size, 3))
+        images = (128 + noise + rng.integers(-60, 60, (len(names), 1, 1, 1))).astype(np.uint8)
+        smooth = rng.random((len(names), size // 8, size // 8)).repeat(8, axis=1).repeat(8, axis=2)
+        probabilities = (smooth * 0.9 + 0.1 * rng.random(smooth.shape)).astype(np.float32)
+        masks = smooth > 0.95
+        known = np.full(len(names), truth)
+        data = AnomalyDataset(
+            name="folder/<b>mine</b>",
+            images=images,
+            masks=masks & truth,
+            has_mask=known,
+            names=names,
+            kinds=("",) * len(names),
+        )
+        directory = tmp_path / "made"
+        rows = []
+        for name, probability, mask in zip(names, probabilities, masks, strict=True):
+            checkpoint.save_picture(
+                (probability * 255).round().astype(np.uint8), directory / "probabilities" / f"{name}.png"
+            )
+            checkpoint.save_picture(probability >= 0.9, directory / "masks" / f"{name}.png")
+            row = {
+                "image": name,
+                "image_score": probability.max(),
+                "highest_probability": probability.max(),
+                "anomalous_share": (probability >= 0.9).mean(),
+                "bad": int((probability >= 0.9).any()),
+                "defective": int(mask.any()) if truth else "",
+            }
+            rows.append(row)
+        checkpoint.save_csv(rows, directory / "predictions.csv")
+        config = Config(updates=0, segmenter_steps=1)
+        stored = settings(RunArgs(dataset="folder", data_root=tmp_path / "</script>"), config, None)
+        checkpoint.save_json(stored | {"images": digests(images=images)}, directory / "config.json")
+        metrics = {
+            "dataset": data.name,
+            "labeled": list(names[:1]),
+            "masks": "segmenter",
+            "segmenter_threshold": 0.9,
+            "image_threshold": None,
+            "methods": {"segmenter": {}},
+            "curve": pixel_curve(probabilities, masks, 0.9) if truth else None,
+            "history": [],
+        }
+        checkpoint.save_json(metrics, directory / "metrics.json")
+        return directory, data
+
+    return make
+
+
+def test_counts_are_those_of_comparing_every_pixel() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random((3, 8, 8)).astype(np.float32)
+    truth = rng.random(scores.shape) < 0.2
+    threshold = float(scores[1, 2, 3])  # reached, not passed
+    curve = pixel_curve(scores, truth, threshold)
+    assert threshold in curve["thresholds"]
+    assert curve["anomalous"] == truth.sum()
+    for level, true, false in zip(curve["thresholds"], curve["true"], curve["false"], strict=True):
+        reached = scores >= np.float32(level)
+        assert (true, false) == ((reached & truth).sum(), (reached & ~truth).sum())
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1e-5, 0.25, 0.5, 0.99999, 1.0])
+def test_thresholds_ascend_whatever_is_among_them(threshold: float) -> None:
+    levels = threshold_levels(threshold)
+    assert (np.diff(levels) > 0).all()
+    assert np.float32(threshold) in levels
+
+
+def test_the_figures_are_those_of_the_run(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    content = Page(finished / "report.html").content
+    assert content["methods"] == metrics["methods"]
+    curve, place = content["curve"], content["default"]
+    assert content["thresholds"] == curve["thresholds"]
+    assert content["thresholds"][place] == metrics["segmenter_threshold"]
+    figures = metrics["methods"]["segmenter"]
+    true, false = curve["true"][place], curve["false"][place]
+    assert true > 0
+    assert true / (true + false) == pytest.approx(figures["pixel_precision"], abs=1e-12)
+    assert true / curve["anomalous"] == pytest.approx(figures["pixel_recall"], abs=1e-12)
+    images = content["images"]
+    assert sorted(image["name"] for image in images) == ["2", "3", "4"]
+    assert [image["score"] for image in images] == sorted((image["score"] for image in images), reverse=True)
+    assert {image["name"]: image["defective"] for image in images} == {"2": True, "3": False, "4": None}
+    for kind, defective in (("defective", True), ("good", False)):
+        called = [image["bad"] for image in images if image["defective"] is defective]
+        assert [sum(called), len(called)] == metrics["called_bad"]["segmenter"][kind]
+    for image in images:  # what the page goes by when the threshold is moved says the same where it stands
+        assert image["bad"] == (image["highest"] >= content["thresholds"][place])
+    series = content["curves"]["series"]
+    losses = [row["prediction_loss"] for row in metrics["history"] if "prediction_loss" in row]
+    assert [y for _, y in series["prediction_loss"]] == pytest.approx(losses)
+    assert content["curves"]["marks"] == [row["update"] for row in metrics["history"] if row["reinitialized"]]
+    patches = sum(np.sum(image["visits"]) for image in content["walk"])
+    assert patches == UPDATES * 4
+
+
+def test_links_lead_to_files(finished: Path, folder: Path) -> None:
+    for image in Page(finished / "report.html").content["images"]:
+        name = image["name"]
+        assert (finished / image["link"]).resolve() == (folder / "images" / f"{name}.png").resolve()
+        assert (finished / image["mask_link"]).resolve() == finished / "masks" / f"{name}.png"
+        assert {"image", "probability", "mask"} <= image.keys()
+
+
+def test_made_again_it_is_the_same(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the images as they lie on disc, and after the run's own."""
+    before = (finished / "report.html").read_bytes()
+    monkeypatch.setattr("sys.argv", ["report", str(finished)])
+    report.main()
+    assert (finished / "report.html").read_bytes() == before
+    assert " of 3 images " in capsys.readouterr().out
+
+
+def test_moved_images_leave_a_page_without_photos(finished: Path, tmp_path: Path, mine: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    config = json.loads((finished / "config.json").read_text())
+    config["run"]["data_root"] = str(tmp_path / "gone")
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config))
+    with pytest.warns(match="without photos and truth: .*gone: no such directory"):
+        page, _ = write_report(tmp_path / "copy")
+    assert all("image" not in image and "mask" in image for image in Page(page).content["images"])
+    page, _ = write_report(tmp_path / "copy", data_root=mine)
+    assert all("image" in image for image in Page(page).content["images"])
+    Image.new("RGB", (128, 128)).save(mine / "images" / "3.png")
+    with pytest.warns(match="other images than the run had"):
+        write_report(tmp_path / "copy", data_root=mine)
+
+
+def test_a_page_that_fails_is_one_line(
+    made: Callable[..., tuple[Path, AnomalyDataset]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, data = made(("a", "b"))
+    (directory / "probabilities" / "b.png").write_bytes(b"nothing")
+    agents.run.report(directory, data)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("note: no report.html (")
+    assert "b.png is truncated, damaged" in line
+
+
+def test_nothing_in_a_name_or_a_setting_is_markup(made: Callable[..., tuple[Path, AnomalyDataset]]) -> None:
+    directory, data = made(HOSTILE)
+    page = Page(write_report(directory, data)[0])
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == len(page.scripts) == 2
+    assert (tags.count("img"), tags.count("b")) == (1, 0)  # that of the viewer
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+    assert {image["name"] for image in page.content["images"]} == set(HOSTILE)
+    for image in page.content["images"]:
+        assert not set("<>\"'?#") & set(image["mask_link"])
+    assert page.content["settings"]["run"]["data_root"].endswith("</script>")
+    links = [attributes.get(key) for _, attributes in page.elements for key in ("src", "href")]
+    assert [link for link in links if link] == ["data:,"], "nothing is fetched"
+
+
+def test_without_truth_there_is_no_precision(made: Callable[..., tuple[Path, AnomalyDataset]]) -> None:
+    directory, data = made(tuple("abc"), truth=False)
+    content = Page(write_report(directory, data)[0]).content
+    assert content["curve"] is None
+    for image in content["images"]:
+        assert image["defective"] is None
+        assert "truth" not in image
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        ("config.json", "holds neither a run nor predictions; give the --run-dir of train.py"),
+        ("metrics.json", "holds no finished run, or one of an earlier version; `python train.py --resume"),
+        ("predictions.csv", "holds no finished run, or one of an earlier version"),
+        ("", "predictions.csv is truncated, damaged or of another kind"),
+    ],
+)
+def test_what_is_no_run_is_one_line(
+    missing: str,
+    line: str,
+    made: Callable[..., tuple[Path, AnomalyDataset]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory, _ = made(("a",))
+    if missing:
+        (directory / missing).unlink()
+    else:
+        (directory / "predictions.csv").write_text("image,image_score\na,high\n")
+    monkeypatch.setattr("sys.argv", ["report", str(directory)])
+    with pytest.raises(SystemExit) as end:
+        report.main()
+    assert end.value.code == 2
+    (said,) = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("note: ")]
+    assert said.startswith("error: ")
+    assert line in said
+    assert not (directory / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ([], {}),
+        (
+            ["--preset", "paper", "--labeled", "001", "a b", "--mask-values", "85", "170", "--no-symmetries"],
+            {},
+        ),
+        (["--preset", "standard", "--agent", "ppo", "--normalize-advantage", "--segmenter-steps", "0"], {}),
+        (["--updates", "0", "--category", "it's", "--no-mask-symmetries", "--evaluation", "full"], {}),
+    ],
+)
+def test_the_command_repeats_the_settings(words: list[str], changes: dict[str, Any]) -> None:
+    before = settings(*train.parse(words))
+    parts = {name: before[name] for name in ("run", "config", "agent")}
+    python, script, *again = shlex.split(command_line(parts))
+    assert (python, script) == ("python", "train.py")
+    assert settings(*train.parse(again)) == before
+
+
+def test_few_bytes_leave_the_lowest_scores_without_pictures(
+    made: Callable[..., tuple[Path, AnomalyDataset]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, data = made(tuple(map(str, range(12))))
+    monkeypatch.setattr(report, "BUDGET", 40_000)
+    page, _ = write_report(directory, data)
+    has = ["image" in image for image in Page(page).content["images"]]
+    assert has == sorted(has, reverse=True)
+    assert any(has)
+    assert not all(has)
+    assert (
+        sum(
+            len(image.get(layer, ""))
+            for image in Page(page).content["images"]
+            for layer in ("image", "mask", "probability", "truth")
+        )
+        <= 40_000
+    )
+
+
+@pytest.mark.slow
+def test_a_thousand_images_take_at_most_20_megabytes(
+    made: Callable[..., tuple[Path, AnomalyDataset]],
+) -> None:
+    directory, data = made(tuple(f"{i:04}" for i in range(1000)), size=256)
+    page, _ = write_report(directory, data)
+    assert page.stat().st_size < 20e6
+    assert all("image" in image for image in Page(page).content["images"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_and_the_sliders_move_the_figures(
+    scheme: str, finished: Path, made: Callable[..., tuple[Path, AnomalyDataset]]
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    content = Page(finished / "report.html").content
+    curve, figures = content["curve"], content["methods"]["segmenter"]
+    hostile, data = made(HOSTILE)
+    write_report(hostile, data)
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_context(color_scheme=scheme, viewport={"width": 400, "height": 900}).new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.goto(hostile.joinpath("report.html").as_uri())
+        assert set(page.locator("td.name").all_inner_texts()) == set(HOSTILE)
+        page.goto(finished.joinpath("report.html").as_uri())
+
+        def shown(row: str) -> list[str]:
+            return page.locator(f"#figures-{row} td").all_inner_texts()
+
+        def move(slider: str, to: int) -> None:
+            page.locator(f"#{slider}").evaluate(
+                "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')) }", to
+            )
+
+        own = [f"{figures[f'pixel_{name}']:.3f}" for name in ("precision", "recall", "f1")]
+        assert shown("pixels") == own
+        called = page.locator("#called").inner_text()
+        for place in (content["default"] // 2, 0):
+            move("pixel", place)
+            true, false = curve["true"][place], curve["false"][place]
+            assert shown("pixels")[:2] == [f"{true / (true + false):.3f}", f"{true / curve['anomalous']:.3f}"]
+        assert page.locator("#called").inner_text() == "100 %"
+        move("image", 3)  # above the highest of three scores
+        assert page.locator("#called").inner_text() == "0 %"
+        assert page.locator("#count-bad").inner_text() == "0"
+        assert page.locator("#count-wrong").inner_text() == "1"
+        page.click("#reset")
+        assert (shown("pixels"), page.locator("#called").inner_text()) == (own, called)
+        page.click("#images tbody tr:first-child")
+        page.wait_for_function("document.getElementById('photo').src.startsWith('file:')")  # the original
+        page.keyboard.press("p")
+        page.wait_for_function(
+            "(() => { const c = document.getElementById('overlay'), d = c.getContext('2d');"
+            "return d.getImageData(0, 0, c.width, c.height).data.every((v, i) => i % 4 < 3 || v === 255) })()"
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert said == []
+        browser.close()
+
+
+def test_visits_are_the_centres_of_the_patches_that_trained(dataset: AnomalyDataset, config: Config) -> None:
+    env = PatchSamplingEnv(dataset, 2, config, device="cpu")
+    rng, expected = np.random.default_rng(0), np.zeros((5, 8, 8), int)
+    env.reset(seed=0)
+    for _ in range(3):
+        done = False
+        while not done:
+            *_, done, _, info = env.step(int(rng.integers(9)))
+            if info["segment"] == "training":
+                walk = env.walk
+                expected[walk.image, (walk.top + 32) // 16, (walk.left + 32) // 16] += 1
+        env.reset()
+    np.testing.assert_array_equal(env.task.visits, expected)
+    env.reset(options={"restart": True})
+    assert not env.task.visits.any()
