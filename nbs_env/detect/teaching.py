@@ -26,7 +26,7 @@ MOST_SCORED = 200
 """Good images at most whose scores, left out, say how high a good image's score may be."""
 LOWEST = 0.5
 """No threshold lies below. The best one is half the best F1 where probabilities are true (Lipton, Elkan and
-Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, 2014). Ours, learnt with the weight w
+Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, 2014). Ours, learnt with weight w
 on anomalous pixels, are 0.5 where the true one is 1 / (1 + w)."""
 
 
