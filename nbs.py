@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import is_dataclass, make_dataclass
+from dataclasses import make_dataclass
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -80,7 +80,7 @@ def settings(module: str) -> list[type]:
     return [
         value
         for name, value in vars(import_module(module)).items()
-        if name.endswith("Args") and is_dataclass(value) and value.__module__ == module
+        if name.endswith("Args") and isinstance(value, type) and value.__module__ == module
     ]
 
 

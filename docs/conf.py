@@ -77,9 +77,11 @@ def options(kind: type, prefix: str = "--") -> list[str]:
 
 def write_options(app: Any) -> None:
     """`reference/options.md`: the options of every command, from its dataclasses."""
-    lines = ["# Options", "", "Made from the code, as `nbs COMMAND --help` is.", ""]
+    lines = ["# Options", "", "From the code, as `nbs COMMAND --help` is. To complete them in a shell:", ""]
+    lines += ["```", "nbs completion bash > ~/.local/share/bash-completion/completions/nbs", "```", ""]
     for name, module in nbs.commands().items():
-        lines += [f"## nbs {name}", "", f"`python -m {module.removesuffix('.__main__')}`", ""]
+        long = f"python -m {module.removesuffix('.__main__')}" if name != "train" else "python train.py"
+        lines += [f"## nbs {name}", "", f"Also `{long}`.", ""]
         kinds = nbs.settings(module)
         if name == "train":
             built_in = {agent: target.split(":") for agent, target in BUILT_IN.items()}
