@@ -76,7 +76,7 @@ function update() {
   $("image").value = !asRun ? chosen.image
     : limit === null ? Math.max(0, limits.length - 1 - bad) : limits.filter((score) => score < limit).length;
   $("reset").disabled = asRun && chosen.pixel === null;
-  $("rule").textContent = crf && chosen.pixel !== null ? "Moved: without the dense CRF, which the run's own masks went through." : "";
+  $("rule").textContent = crf && chosen.pixel !== null ? "Moved: without the dense CRF, which the detector's own masks went through." : "";
   const rows = [["pixels", pixelFigures(chosen.pixel)], ["images", imageFigures()]].filter(([, figures]) => figures);
   $("figures").replaceChildren(el("div", {}, el("span", {id: "called"}, share(bad, images.length)), ` called bad, ${bad} of ${images.length}`));
   if (rows.length) {
