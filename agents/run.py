@@ -16,6 +16,7 @@ from agents.session import Session
 from nbs_env import checkpoint
 from nbs_env.config import Config, ConfigError, check_types
 from nbs_env.data import AnomalyDataset, load, split
+from nbs_env.detect.teaching import candidates
 from nbs_env.detect.views import Views
 from nbs_env.env import PatchSamplingEnv, pick_device
 from nbs_env.networks import keep_freed_memory
@@ -121,7 +122,8 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
         if args.resume:
             _check_images(directory, now["images"], dataset.name)
         env = PatchSamplingEnv(dataset, [dataset.names[i] for i in labeled], config, device=str(device))
-        Views(dataset, config.segmenter_size)  # is there such a size?
+        for size in candidates(dataset, config.segmenter_size):
+            Views(dataset, size)  # is there such a size?
         env.reset(seed=args.seed)
         agent = make_agent(env, seed=args.seed, options=options)
         check_state(agent)

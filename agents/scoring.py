@@ -11,11 +11,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from nbs_env import checkpoint
-from nbs_env.data import AnomalyDataset, resize_mask
+from nbs_env.data import AnomalyDataset, resize_map, resize_mask
 from nbs_env.detect.alarms import alarm_threshold, image_scores
 from nbs_env.detect.teaching import Taught
 from nbs_env.detect.views import Views
-from nbs_env.detector import AT_ONCE, Detector, resize_map, resize_mask_map
+from nbs_env.detector import AT_ONCE, Detector, resize_mask_map
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
@@ -49,7 +49,7 @@ def finish(
     detector, loss_threshold = _detector(env, taught, alarm)
     detector.save_run(directory)
     shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
-    views = Views(data, env.config.segmenter_size if shipped == "segmenter" else "square")
+    views = Views(data, taught.size if taught else "square")
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
     rows: list[dict[str, Any]] = []
     pictured, scored = [], []  # all that is kept: an image without a mask leaves nothing behind but its own
@@ -100,6 +100,7 @@ def finish(
         "threshold": detector.threshold,
         "segmenter_threshold": taught and taught.threshold,
         "segmenter_f1_left_out": taught and taught.f1,
+        "segmenter_size": taught and taught.size,
         "image_threshold": detector.image_threshold,
         "false_alarms": false_alarms,
         "own_size_f1": 2 * hits / sum(marked) if sum(marked) else None,
@@ -129,7 +130,7 @@ def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None)
         segmenter=taught.weights if taught else None,
         segmenter_threshold=taught.threshold if taught else 0.5,
         segmenter_symmetries=env.config.segmenter_symmetries,
-        segmenter_size=env.config.segmenter_size,
+        segmenter_size=taught.size if taught else "square",
         image_threshold=alarm,
     )
     if not learner.snapshots:

@@ -15,7 +15,7 @@ from agents.scoring import overlays
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.detect.segmenter import Segmenter
-from nbs_env.detect.teaching import Taught, folds, teach
+from nbs_env.detect.teaching import Taught, candidates, folds, teach
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.predictor import predict
 
@@ -102,7 +102,9 @@ class Session:
                 assert all(
                     part.keys() == {"labeled", "good"} for name, part in parts.items() if name != "all"
                 )
-        rounds = len(folds(self.env.dataset.masks[self.env.labeled], config.segmenter_folds)) + 1 - len(parts)
+        data = self.env.dataset
+        left_out = len(folds(data.masks[self.env.labeled], config.segmenter_folds))
+        rounds = left_out * len(candidates(data, config.segmenter_size)) + 1 - len(parts)
         with tqdm(total=rounds * config.segmenter_steps, desc="segmenter", unit="step") as bar:
             return teach(
                 self.env.dataset,

@@ -174,9 +174,10 @@ class Config:
     with; 0: no segmenter."""
     segmenter_folds: int = 5
     """Parts that the labelled images are divided into; each is left out once, to choose the threshold."""
-    segmenter_size: int | Literal["square", "own"] = "square"
+    segmenter_size: int | Literal["square", "own", "auto"] = "square"
     """Images as the segmenter sees them: the squares of `image_size`; or with the aspect ratio kept, this
-    many pixels on the longer side; or all their own pixels."""
+    many pixels on the longer side; or all their own pixels; `auto` tries squares, 512 and own ones and takes
+    what is best on labelled images that were left out."""
     segmenter_crop: int = 128
     """Side in pixels of the crops that the segmenter learns from; a multiple of 16."""
     segmenter_batch: int = 8
@@ -242,9 +243,12 @@ class Config:
                 f"({self.image_size})"
             )
         if isinstance(self.segmenter_size, int) and self.segmenter_size < 64:
-            raise ConfigError(f"segmenter_size is {self.segmenter_size}; choose 64 or more, square, or own")
-        largest = {"square": self.image_size, "own": 4096}.get(str(self.segmenter_size), self.segmenter_size)
-        if self.segmenter_crop % 16 or not 32 <= self.segmenter_crop <= int(largest):
+            raise ConfigError(
+                f"segmenter_size is {self.segmenter_size}; choose 64 or more, square, own or auto"
+            )
+        largest = self.segmenter_size if isinstance(self.segmenter_size, int) else self.image_size
+        largest = 4096 if self.segmenter_size == "own" else largest
+        if self.segmenter_crop % 16 or not 32 <= self.segmenter_crop <= largest:
             raise ConfigError(
                 f"segmenter_crop is {self.segmenter_crop}; choose a multiple of 16 from 32 to {largest} "
                 f"(segmenter_size is {self.segmenter_size})"

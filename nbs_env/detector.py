@@ -15,7 +15,7 @@ import torch
 from nbs_env import checkpoint
 from nbs_env.config import Config, ConfigError
 from nbs_env.crf import CRFParams, dense_crf, shift_threshold
-from nbs_env.data import DataError, resize_image
+from nbs_env.data import DataError, resize_image, resize_map
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.views import Size, working_size
@@ -298,16 +298,6 @@ class Detector:
         if "predictor" in state:  # of a version with one for all rings
             state["predictors"] = [state.pop("predictor")] * len(state["rings"])
         return cls(device=torch.device(device), **state)
-
-
-def resize_map(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resampling of (h, w) float32 to (height, width), anti-aliased where it shrinks."""
-    if values.shape == (height, width):
-        return values
-    tensor = torch.from_numpy(values)[None, None]
-    return torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)[
-        0, 0
-    ].numpy()
 
 
 def resize_mask_map(mask: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from nbs_env.detect import teaching
 from nbs_env.detect.alarms import alarm_threshold
 from nbs_env.detect.encoder import CHANNELS, Convolution, Encoder, pretrained
 from nbs_env.detect.segmenter import Segmenter, blended, probable, segment_images, tiles
-from nbs_env.detect.teaching import Teacher, folds, teach
+from nbs_env.detect.teaching import Teacher, candidates, folds, teach
 from nbs_env.detect.views import Views, working_size
 from nbs_env.runs import TrainingError
 
@@ -171,6 +171,35 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_size_is_chosen_where_images_were_left_out(
+    folder: Path, taught: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever size sees the truth, in whichever order, is taken; the last segmenter learns at it."""
+    data = load("folder", folder, image_size=128)
+    assert candidates(data, "auto") == ("square", "own")
+    assert candidates(replace(data, sizes=((600, 400),) * 4), "auto") == ("square", 512, "own")
+    assert candidates(replace(data, sizes=((600, 4000),) * 4), "auto") == ("square", 512)
+    for right in ("square", "own"):
+        learnt = []
+
+        class Watched(Teacher):
+            def __init__(self, views: Views, *rest: Any, learnt: list[Any] = learnt) -> None:
+                super().__init__(views, *rest)
+                learnt.append(views.size)
+
+        def seen(segmenter: Segmenter, images: np.ndarray, right: str = right, **rest: Any) -> np.ndarray:
+            size = "square" if images.shape[1] == images.shape[2] else "own"
+            row = next(i for i in range(4) if (Views(data, size).image(i) == images[0]).all())
+            return (Views(data, size).mask(row)[None] == (size == right)).astype(np.float32)
+
+        monkeypatch.setattr(teaching, "Teacher", Watched)
+        monkeypatch.setattr(teaching, "segment_images", seen)
+        settings = replace(taught, segmenter_size="auto", good_share=0.0)
+        found = teach(data, np.arange(4), settings, 0, CPU, torch.float32)
+        assert (found.size, found.f1) == (right, 1.0)
+        assert learnt == ["square", "square", "own", "own", right]
+
+
 def test_there_is_no_other_size_without_files(dataset: AnomalyDataset) -> None:
     with pytest.raises(ConfigError, match=r"segmenter_size is 80; .* choose square"):
         Views(dataset, 80)
@@ -251,7 +280,7 @@ def test_killed_between_parts_it_ends_with_the_same_bits(
 
     with pytest.raises(KeyboardInterrupt):
         teach(dataset, labeled, taught, 0, CPU, torch.float32, kept, on_part=stop)
-    assert list(kept) == ["0"]
+    assert list(kept) == ["square/0"]
     losses: list[float] = []
     again = teach(dataset, labeled, taught, 0, CPU, torch.float32, kept, on_step=losses.append)
     assert len(losses) == 2 * taught.segmenter_steps
@@ -276,12 +305,12 @@ def test_good_images_are_scored_where_they_were_left_out(
             super().__init__(views, labeled, good, *rest)
             learnt.append(set(good.tolist()))
 
-    def watch(segmenter: Segmenter, images: np.ndarray, *rest: Any) -> np.ndarray:
+    def watch(segmenter: Segmenter, images: np.ndarray, **rest: Any) -> np.ndarray:
         if int(images[0, 0, 0, 0]) - 40 in range(7) and np.ptp(images) == 0:
             scored[-1].add(int(images[0, 0, 0, 0]) - 40)
         elif not scored or scored[-1]:
             scored.append(set())
-        return segment_images(segmenter, images, *rest)
+        return segment_images(segmenter, images, **rest)
 
     monkeypatch.setattr(teaching, "Teacher", Watched)
     monkeypatch.setattr(teaching, "segment_images", watch)
@@ -308,7 +337,7 @@ def test_alarm_lies_above_a_place_in_the_good_scores(count: int, rate: float, ab
 
 def test_alarm_keeps_its_promise_on_average() -> None:
     """Forty good scores, then one more, many times: it is called bad in a tenth of them at most."""
-    draws = np.random.default_rng(0).normal(size=(800, 41))
+    draws = np.random.default_rng(0).normal(size=(400, 41))
     called = [draw[-1] >= alarm_threshold(draw[:-1], 0.1)[0] for draw in draws]
     assert 0.07 < np.mean(called) < 0.12
 

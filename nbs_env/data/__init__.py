@@ -8,7 +8,7 @@ from pathlib import Path
 from nbs_env.data import crackforest, folder, magnetic_tile, mvtec, nanotwice, synthetic
 from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, DataWarning, split
 from nbs_env.data.folders import image_files
-from nbs_env.data.images import read_image, resize_image, resize_mask
+from nbs_env.data.images import read_image, resize_image, resize_map, resize_mask
 from nbs_env.data.masks import read_mask
 from nbs_env.data.reading import Request
 
@@ -24,6 +24,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "resize_image",
+    "resize_map",
     "resize_mask",
     "split",
 ]

@@ -214,6 +214,18 @@ def resize_mask(mask: NDArray[np.bool_], size: int | tuple[int, int]) -> NDArray
     return area >= MASK_SHARE * height * width
 
 
+def resize_map(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Bilinear resampling of (h, w) float32 to (height, width), anti-aliased where it shrinks."""
+    if values.shape == (height, width):
+        return values
+    import torch  # which not every reader needs
+
+    tensor = torch.from_numpy(values)[None, None]
+    return torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)[
+        0, 0
+    ].numpy()
+
+
 def _overlap(source: int, target: int) -> NDArray[np.float64]:
     """Length, in 1/target of a source pixel, that pixels of two grids on one line share: (target, source)."""
     begin = np.maximum(np.arange(target)[:, None] * source, np.arange(source)[None] * target)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from nbs_env.config import Config
-from nbs_env.data import AnomalyDataset
+from nbs_env.data import AnomalyDataset, resize_map
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
-from nbs_env.detect.views import Views
+from nbs_env.detect.views import Size, Views
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import place
 from nbs_env.predictor import class_weights
 from nbs_env.profiles import Weights, dihedral
 from nbs_env.runs import TrainingError
 
+MOST_OWN = 1024
+"""Pixels of the longest side up to which own sizes are tried."""
 MOST_SCORED = 200
 """Good images at most whose scores, left out, say how high a good image's score may be."""
 LOWEST = 0.5
@@ -139,12 +143,14 @@ class Taught:
             out, but at least `LOWEST`.
         f1: pooled F1 there, at that threshold; None where none can be left out.
         good_scores: (k,) image scores of images known to be good, labelled or not, that were left out.
+        size: what the images are resized to.
     """
 
     weights: Weights
     threshold: float
     f1: float | None
     good_scores: np.ndarray
+    size: Size
 
 
 def teach(
@@ -160,6 +166,9 @@ def teach(
 ) -> Taught:
     """Teach segmenters with a part of the labelled images left out each, and then one with all of them.
 
+    Where the working size is to be chosen, the first is done at each; what was left out chooses, by the best
+    F1 in the images' own sizes.
+
     Args:
         data: all images; read are the labelled and the good ones.
         labeled: indices of the labelled images.
@@ -172,46 +181,75 @@ def teach(
         on_part: called when a part is complete.
     """
     parts = {} if parts is None else parts
-    views = Views(data, config.segmenter_size)
-    good, turned = np.random.default_rng(seed).permutation(len(data.good)), config.segmenter_symmetries
+    good = np.random.default_rng(seed).permutation(len(data.good))
+    left_out = folds(data.masks[labeled], config.segmenter_folds)
+    order = labeled[np.concatenate(left_out)] if left_out else labeled[:0]
+    sizes = candidates(data, config.segmenter_size) if left_out else ("square",)
 
-    def taught(labeled: np.ndarray, good: np.ndarray) -> Segmenter:
+    def taught(views: Views, labeled: np.ndarray, good: np.ndarray) -> Segmenter:
         teacher = Teacher(views, labeled, good, config, seed, device, dtype)
         for _ in range(config.segmenter_steps):
             on_step(teacher.step())
         return teacher.segmenter
 
-    left_out = folds(data.masks[labeled], config.segmenter_folds)
-    for number, rows in enumerate(left_out):
-        if str(number) not in parts:
-            aside = good[number :: len(left_out)]
-            segmenter = taught(np.delete(labeled, rows), np.setdiff1d(good, aside))
+    for size, (number, rows) in itertools.product(sizes, enumerate(left_out)):
+        if f"{size}/{number}" not in parts:
+            views, aside = Views(data, size), good[number :: len(left_out)]
+            segmenter = taught(views, np.delete(labeled, rows), np.setdiff1d(good, aside))
             few = np.sort(aside[: MOST_SCORED // len(left_out)])
-            seen = [segment_images(segmenter, views.image(i)[None], dtype, turned) for i in labeled[rows]]
-            fine = [segment_images(segmenter, views.good(i)[None], dtype, turned) for i in few]
-            parts[str(number)] = {
-                "labeled": [torch.from_numpy(probabilities[0]) for probabilities in seen],
-                "good": torch.tensor([image_scores(probabilities)[0] for probabilities in fine]),
+            look = partial(segment_images, segmenter, dtype=dtype, symmetries=config.segmenter_symmetries)
+            parts[f"{size}/{number}"] = {
+                "labeled": [torch.from_numpy(look(views.image(i)[None])[0]) for i in labeled[rows]],
+                "good": torch.tensor([image_scores(look(views.good(i)[None]))[0] for i in few]),
             }
             on_part()
+    found = {size: [parts[f"{size}/{number}"] for number in range(len(left_out))] for size in sizes}
+    scored = {size: [one.numpy() for part in found[size] for one in part["labeled"]] for size in sizes}
+    size = (
+        sizes[0] if len(sizes) == 1 else max(sizes, key=lambda size: _own_size_f1(data, order, scored[size]))
+    )
+    views = Views(data, size)
     if "all" not in parts:
-        parts["all"] = taught(labeled, good).state_dict()
+        parts["all"] = taught(views, labeled, good).state_dict()
         on_part()
     if not left_out:
-        return Taught(parts["all"], LOWEST, None, np.zeros(0))
-    truths = [views.mask(i) for i in labeled[np.concatenate(left_out)]]
-    found = [parts[str(number)] for number in range(len(left_out))]
-    scored = [probabilities.numpy() for part in found for probabilities in part["labeled"]]
-    good_scores = [part["good"].numpy() for part in found]
+        return Taught(parts["all"], LOWEST, None, np.zeros(0), size)
+    truths = [views.mask(i) for i in order]
+    good_scores = [part["good"].numpy() for part in found[size]]
     good_scores += [
-        image_scores(one[None]) for one, truth in zip(scored, truths, strict=True) if not truth.any()
+        image_scores(one[None]) for one, truth in zip(scored[size], truths, strict=True) if not truth.any()
     ]
-    truth, scores = (np.concatenate([i.ravel() for i in some])[None, None] for some in (truths, scored))
     threshold, f1 = LOWEST, None
-    if truth.any():
+    if any(truth.any() for truth in truths):
+        scores, truth = _pooled(scored[size]), _pooled(truths)
         threshold = max(LOWEST, best_threshold(scores, truth))
         f1 = pixel_prf(scores >= threshold, truth)[2]
-    return Taught(parts["all"], threshold, f1, np.concatenate(good_scores))
+    return Taught(parts["all"], threshold, f1, np.concatenate(good_scores), size)
+
+
+def candidates(data: AnomalyDataset, size: Size | Literal["auto"]) -> tuple[Size, ...]:
+    """The working sizes to choose from: squares, 512 pixels where images have more, and their own pixels."""
+    if size != "auto":
+        return (size,)
+    if not data.originals:
+        return ("square",)
+    longest = max(map(max, data.sizes))
+    return ("square", *((512,) if longest > 512 else ()), *(("own",) if longest <= MOST_OWN else ()))
+
+
+def _own_size_f1(data: AnomalyDataset, indices: np.ndarray, scores: Sequence[np.ndarray]) -> float:
+    """The best F1 of probabilities brought to the images' own sizes; 0 where nothing is anomalous."""
+    truths = [data.originals[i].mask() for i in indices]
+    if not any(truth.any() for truth in truths):
+        return 0.0
+    whole = _pooled([resize_map(one, *truth.shape) for one, truth in zip(scores, truths, strict=True)])
+    truth = _pooled(truths)
+    return pixel_prf(whole >= best_threshold(whole, truth), truth)[2]
+
+
+def _pooled(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """The pixels of all maps, (1, 1, n)."""
+    return np.concatenate([one.ravel() for one in maps])[None, None]
 
 
 def folds(masks: np.ndarray, count: int) -> list[np.ndarray]:
