@@ -6,6 +6,7 @@ Further options go to `train.py` and say how each round is trained (`--preset st
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import webbrowser
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class LabelArgs:
     """Open the page in a browser."""
 
 
-@command()
+@command("stopped; every stroke is saved")
 def main() -> None:
     """Serve the page until interrupted."""
     args, words = tyro.cli(LabelArgs, description=__doc__, return_unknown_args=True)
@@ -53,11 +54,12 @@ def main() -> None:
         address = f"http://127.0.0.1:{port}/{token}/"
         print(f"{len(folder.files)} images, {len(folder.masks())} labelled: {address}", flush=True)
         server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1, ws="none")
+            uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=2, ws="none")
         )
         looking.start()
         if args.browser:
             webbrowser.open(address)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # or nothing below would be done
         try:
             server.run([listener])
         finally:

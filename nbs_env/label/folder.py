@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -107,13 +109,12 @@ class Folder:
         """
         file = self.inside(self.files[number])
         try:
-            with Image.open(file, formats=FORMATS) as picture:
-                plain = picture.mode in ("L", "RGB") and "transparency" not in picture.info
-                plain = plain or (picture.format == "PNG" and picture.mode == "P" and not picture.info)
-                kind = SHOWN.get(picture.format or "")
+            mode, info, form, _ = _header(file)
+            plain = mode in ("L", "RGB") and "transparency" not in info and (form == "JPEG" or "exif" not in info)
+            kind = SHOWN.get(form) if plain else None
         except Exception:  # which `pixels` explains
-            plain, kind = False, None
-        if plain and kind:
+            kind = None
+        if kind:
             return file.read_bytes(), kind
         return encoded(Image.fromarray(self.pixels(number)), "BMP"), SHOWN["BMP"]
 
@@ -151,8 +152,7 @@ class Folder:
             size, turned = self._look(number)
             image = _blank(str(self.files[number]), size, turned)
             try:
-                with Image.open(self.inside(path), formats=FORMATS) as header:  # before it is decoded
-                    drawn_size = header.size
+                *_, drawn_size = _header(self.inside(path))  # before it is decoded
             except (OSError, Image.DecompressionBombError):
                 drawn_size = size  # `open_mask` says what is wrong
             if drawn_size not in (size, size[::-1]):
@@ -244,6 +244,19 @@ class Folder:
 
     def _remember(self, number: int, picture: Picture) -> None:
         self._looks[number] = picture.pixels.size, picture.orientation
+
+
+def _header(path: Path) -> tuple[str, dict[Any, Any], str, tuple[int, int]]:
+    """Mode, remarks, format and stored size of a file, of which no pixel is read.
+
+    Raises:
+        OSError: it is no image.
+        Image.DecompressionBombError: it is far too large.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path, formats=FORMATS) as picture:
+            return picture.mode, picture.info, picture.format or "", picture.size
 
 
 def _blank(name: str, size: tuple[int, int], orientation: int | None = None) -> Picture:

@@ -47,22 +47,32 @@ export class Item {
   }
 
   // What the detector of a round says; where nothing is marked yet, as a mask to mend.
-  async predict(round) {
-    if (!round || this.round === round || this.blocked) return;
+  predict(round) {
+    if (!round || this.blocked) return Promise.resolve();
+    if (this.asked !== round) {
+      this.asked = round;
+      this.coming = this.fetch(round).catch((error) => {
+        this.asked = 0;
+        throw error;
+      });
+    }
+    return this.coming;
+  }
+
+  async fetch(round) {
     const response = await ask(`predictions/${this.number}/${round}/heat`);
-    this.score = response.headers.get("X-Score");
-    this.bad = response.headers.get("X-Bad") === "1";
-    this.heat = heat(await createImageBitmap(await response.blob()));
-    this.round = round;
-    this.predicted = new Map();
-    if (this.state === "saved") return;
+    const picture = heat(await createImageBitmap(await response.blob()));
     const mask = await this.predictedBy(round);
-    if (this.state === "saved" || this.before) return; // painted on meanwhile
+    if (this.asked !== round) return;
+    const score = response.headers.get("X-Score"), bad = response.headers.get("X-Bad") === "1";
+    Object.assign(this, { heat: picture, round, score, bad });
+    if (this.state === "saved" || this.before) return;
     this.mask = mask;
     Object.assign(this, { state: "predicted", done: [], undone: [] });
   }
 
   async predictedBy(round) {
+    this.predicted ||= new Map();
     if (!this.predicted.has(round)) {
       const response = await ask(`predictions/${this.number}/${round}/mask`);
       this.predicted.set(round, new Uint8Array(await response.arrayBuffer()));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +163,11 @@ class Looking:
 
     def _look(self) -> None:
         self.begin.wait()
+        for stem in self.folder.masks():
+            if self._stop.is_set():
+                return
+            with suppress(DataError, Outside):  # which the page says where it shows the image
+                self.folder.read(self.folder.numbers[stem])
         order = np.random.default_rng(0).permutation(len(self.features)).tolist()
         while not self._stop.is_set():
             rounds = self._rounds()

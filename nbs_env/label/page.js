@@ -34,7 +34,7 @@ function load(number) {
   const found = items.get(number) || new Item(number, changed).load();
   items.delete(number);
   items.set(number, found);
-  found.then((each) => each.predict(round)).catch(() => items.delete(number));
+  found.then((each) => each.predict(round).then(() => each === item && shown())).catch(() => items.delete(number));
   for (const [old, promise] of items) {
     if (items.size <= 6) break;
     promise.then((each) => each !== item && !each.unsaved && items.delete(old)).catch(() => items.delete(old));
@@ -52,7 +52,7 @@ const show = attempt(async (number) => {
   let found;
   try {
     found = await load(number);
-    await Promise.race([found.predict(round), new Promise((resolve) => setTimeout(resolve, 3000))]).catch(() => {});
+    await Promise.race([found.predict(round).catch(() => {}), new Promise((resolve) => setTimeout(resolve, 300))]);
   } catch (error) {
     if (wanted === number) $("name").textContent = names[number];
     throw error;
@@ -65,6 +65,12 @@ const show = attempt(async (number) => {
   if (item.blocked) say(item.blocked, true);
   ahead();
 });
+
+// A prediction has come for the image that is looked at.
+function shown() {
+  view.draw();
+  status();
+}
 
 function visit(number) {
   visited.splice(at + 1, visited.length, number);
@@ -157,7 +163,7 @@ function status() {
       : state === "predicted" ? [`predicted ${empty ? "good" : "defect"}, not saved`, "predicted"] : ["not labelled", ""];
   $("name").textContent = names[item.number];
   Object.assign($("chip"), { textContent: text, className: kind });
-  const verdict = item.round ? `score ${item.score}, called ${item.bad ? "bad" : "good"}` : "";
+  const verdict = round && !item.blocked && item.round !== round ? "prediction on its way" : item.round ? `score ${item.score}, called ${item.bad ? "bad" : "good"}` : "";
   $("saved").textContent = item.problem ? "not saved" : item.unsaved ? "saving" : state === "saved" ? `saved ${verdict}` : verdict;
   for (const [id, off] of Object.entries({
     undo: !item.done.length, redo: !item.undone.length, forget: state !== "saved", back: at < 1,
@@ -197,10 +203,11 @@ async function refresh() {
     : marks.length - fine ? "Train shows what the machine makes of it; five masks are a good start." : "Mark a defect in a few images, then train.";
   $("train").hidden = training.running;
   $("train").disabled = marks.length === fine;
-  $("cancel").hidden = $("bar").hidden = !training.running;
+  $("bar").hidden = !training.running;
+  $("cancel").hidden = !training.own;
   $("resume").hidden = !training.resumable;
   $("share").value = training.share || 0;
-  $("left").textContent = training.running ? `round ${training.round}: ${training.what || "starting"} ${training.left && `${training.left} left`}` : "";
+  $("left").textContent = training.running ? `round ${training.round}: ${training.share ? training.what : "starting"} ${training.left && `${training.left} left`}` : "";
   const stopped = training.round && !training.running && !training.done;
   $("failed").hidden = !stopped;
   $("failed").textContent = stopped ? training.log.findLast((line) => /^(error|interrupted)/.test(line)) || `Round ${training.round} was stopped.` : "";
@@ -224,7 +231,7 @@ async function another(latest) {
   const here = item;
   await here.predict(round).catch((error) => say(error.message, true));
   for (const [number] of items) if (number !== here.number) load(number);
-  if (here === item) look(0), view.draw(), status();
+  if (here === item) look(0), shown();
   ahead();
 }
 

@@ -244,6 +244,8 @@ def _answered(answer: Callable[[Request, bytes], Response]) -> Callable[[Request
             response = _error(error.status_code, error.detail)
         except (KeyError, TypeError, ValueError):
             response = _error(400, "not understood")
+        except Exception as error:  # the page says it; the command would only scroll by
+            response = _error(500, f"{type(error).__name__}: {error}")
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response

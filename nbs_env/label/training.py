@@ -19,7 +19,7 @@ from nbs_env.config import PRESETS, Config
 from nbs_env.data.dataset import DataError, some
 from nbs_env.data.images import resize_mask
 from nbs_env.label.folder import Folder
-from nbs_env.runs import RunError
+from nbs_env.runs import RunError, held
 
 SCRIPT = Path(nbs_env.__file__).parents[1] / "train.py"
 """Beside the package, in a checkout as in an installation."""
@@ -70,9 +70,15 @@ class Training:
         return self._place(number) / "detector.pt"
 
     @property
-    def running(self) -> bool:
-        """Whether a round is under way."""
+    def own(self) -> bool:
+        """Whether a round is under way that this page began."""
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def running(self) -> bool:
+        """Whether a round is under way, perhaps one that outlived the page that began it."""
+        numbers = self._numbers()
+        return self.own or bool(numbers) and held(self._place(numbers[-1]))
 
     def state(self) -> dict[str, Any]:
         """What the page shows of the latest round."""
@@ -86,9 +92,10 @@ class Training:
         what, share, left = found[-1].groups() if found else ("", 0, "")
         return {
             "round": last,
-            "running": self.running,
+            "running": (running := self.running),
+            "own": self.own,
             "done": done,
-            "resumable": not self.running and not done and self._resumable(last),
+            "resumable": not running and not done and self._resumable(last),
             "what": what or "batch sampling",
             "share": int(share) / 100,
             "left": left,
@@ -135,7 +142,7 @@ class Training:
 
     def cancel(self) -> None:
         """Interrupt the round that is under way, as Ctrl-C does."""
-        if self.process is not None and self.running:
+        if self.process is not None and self.own:
             self.process.send_signal(signal.SIGINT) if sys.platform != "win32" else self.process.terminate()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ export function heat(bitmap) {
   const image = context.getImageData(0, 0, bitmap.width, bitmap.height), { data } = image;
   for (let i = 0; i < data.length; i += 4) {
     const place = (data[i] / 255) * (HEAT.length - 1), low = Math.min(HEAT.length - 2, Math.floor(place));
-    data[i + 3] = Math.round(40 + 150 * Math.min(1, place / 2));
+    data[i + 3] = 190 * (data[i] / 255) ** 2;
     for (let c = 2; c >= 0; c--) data[i + c] = HEAT[low][c] + (place - low) * (HEAT[low + 1][c] - HEAT[low][c]);
   }
   context.putImageData(image, 0, 0);
@@ -32,7 +32,7 @@ export class View {
     this.item = null;
     this.scale = 1; // pixels of the screen for one of the image
     this.left = this.top = 0; // of the image, in pixels of the screen
-    this.showHeat = this.showMask = true;
+    this.showHeat = false;
     new ResizeObserver(() => this.resize()).observe(stage);
     this.resize();
   }
@@ -131,7 +131,7 @@ export class View {
     const height = Math.min(this.height, Math.ceil((area.top + area.height) * scale + top) + 2) - y0;
     if (width <= 0 || height <= 0) return;
     this.mask.clearRect(x0, y0, width, height);
-    if (!this.showMask || !mask.marked) return;
+    if (!mask.marked) return;
     const inner = width + 2, on = new Uint8Array(inner * (height + 2));
     const begins = new Int32Array(inner), ends = new Int32Array(inner), found = mask.marked;
     const span = (place, offset, low, high) => {
