@@ -255,7 +255,7 @@ def test_the_whole_loop(home: Path, browser: Any, start: Callable[[], Command]) 
 
 
 def test_cancel_and_resume(home: Path, browser: Any, start: Callable[[], Command]) -> None:
-    TINY[1] = "400"
+    TINY[1] = "60"
     try:
         page = Page(browser, start().address)
     finally:

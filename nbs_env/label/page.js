@@ -185,7 +185,7 @@ const thumbs = (place, list) => {
   }));
 };
 
-let ended = false;
+let ended = false, opened = false;
 async function refresh() {
   try {
     server = await (await ask("state")).json();
@@ -220,17 +220,18 @@ async function refresh() {
   thumbs($("labelled"), marks.slice(-300).map(([number, defect]) => [Number(number), defect ? "defect" : "fine", names[number]]));
   const latest = rounds.at(-1)?.round || 0;
   if (latest !== round) await another(latest);
+  opened = true;
 }
 
 // A round was finished: its predictions take the place of those before.
 async function another(latest) {
   const [before, now] = server.rounds.slice(-2);
-  if (round || now) say(`Round ${latest} is done: F1 left out ${f1(before)}${now ? ` \u2192 ${f1(now)}` : ""}. Enter keeps a prediction, painting mends it.`);
+  if (opened) say(`Round ${latest} is done: F1 left out ${f1(before)}${now ? ` \u2192 ${f1(now)}` : ""}. Enter keeps a prediction, painting mends it.`);
   round = latest;
   if (!item) return;
   const here = item;
   await here.predict(round).catch((error) => say(error.message, true));
-  for (const [number] of items) if (number !== here.number) load(number);
+  for (const number of [...items.keys()]) if (number !== here.number) load(number).catch(() => {});
   if (here === item) look(0), shown();
   ahead();
 }
