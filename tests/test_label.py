@@ -120,7 +120,9 @@ def test_an_empty_mask_says_good_and_a_removed_one_nothing(client: Client, mine:
 
 
 @pytest.mark.parametrize("name", ["1_mask.png", "1.jpg.png", "1.bmp", "1.png"])
-def test_masks_of_other_tools_are_read_the_same_and_rewritten_only_where_painted(mine: Path, name: str) -> None:
+def test_masks_of_other_tools_are_read_the_same_and_rewritten_only_where_painted(
+    mine: Path, name: str
+) -> None:
     (mine / "masks" / "1.png").unlink()
     if ".jpg" in name:
         with Image.open(mine / "images" / "1.png") as picture:
@@ -267,7 +269,9 @@ def bomb(path: Path, side: int) -> None:
     """A small PNG file that decodes to a square of `side` pixels."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
@@ -279,7 +283,9 @@ def test_a_png_bomb_is_refused_by_its_header(client: Client, mine: Path, side: i
     bomb(mine / "images" / "1.png", 40_000)
     status, _, body = client.ask("GET", "api/masks/0")
     assert status == 422
-    assert f"{side}x{side} pixels, but its image 0.png has 128x128" in json.loads(body)["error"] or side > 20_000
+    assert (
+        f"{side}x{side} pixels, but its image 0.png has 128x128" in json.loads(body)["error"] or side > 20_000
+    )
     status, _, body = client.ask("GET", "api/images/1")
     assert status == 422
     assert "too large an image" in json.loads(body)["error"]
@@ -334,7 +340,9 @@ def test_images_that_browsers_do_not_know_are_converted(mine: Path) -> None:
     (mine / "shown.bmp").write_bytes(content)
     with Image.open(mine / "shown.bmp") as picture:
         shown = np.asarray(picture)
-    np.testing.assert_array_equal(shown, load("folder", mine, image_size=128) and folder.pixels(folder.numbers["deep"]))
+    np.testing.assert_array_equal(
+        shown, load("folder", mine, image_size=128) and folder.pixels(folder.numbers["deep"])
+    )
     content, kind = folder.shown(0)
     assert (content, kind) == ((mine / "images" / "0.png").read_bytes(), "image/png")
 

@@ -1,4 +1,4 @@
-"""The labelling page in a real browser: mark, train, mend, train again; what is on disc is what was painted."""
+"""The labelling page in a real browser: what is on disc is what was painted, whatever happens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def start(home: Path) -> Iterator[Callable[[], Command]]:
 def stroke(mask: np.ndarray, places: list[tuple[int, int]], size: int, value: bool = True) -> None:
     """Mark every pixel whose centre is within half of `size` of a line through the centres of `places`."""
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]].astype(float)
-    for (x0, y0), (x1, y1) in zip(places, places[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(places):
         dx, dy = x1 - x0, y1 - y0
         length = dx * dx + dy * dy
         t = np.clip(((x - x0) * dx + (y - y0) * dy) / length, 0, 1) if length else 0.0

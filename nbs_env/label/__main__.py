@@ -54,7 +54,9 @@ def main() -> None:
         address = f"http://127.0.0.1:{port}/{token}/"
         print(f"{len(folder.files)} images, {len(folder.masks())} labelled: {address}", flush=True)
         server = uvicorn.Server(
-            uvicorn.Config(app, log_level="critical", access_log=False, timeout_graceful_shutdown=2, ws="none")
+            uvicorn.Config(
+                app, log_level="critical", access_log=False, timeout_graceful_shutdown=2, ws="none"
+            )
         )
         looking.start()
         if args.browser:

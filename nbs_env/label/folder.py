@@ -110,7 +110,9 @@ class Folder:
         file = self.inside(self.files[number])
         try:
             mode, info, form, _ = _header(file)
-            plain = mode in ("L", "RGB") and "transparency" not in info and (form == "JPEG" or "exif" not in info)
+            plain = (
+                mode in ("L", "RGB") and "transparency" not in info and (form == "JPEG" or "exif" not in info)
+            )
             kind = SHOWN.get(form) if plain else None
         except Exception:  # which `pixels` explains
             kind = None
@@ -190,7 +192,9 @@ class Folder:
             new = np.zeros(self.size(number)[::-1], bool) if mask is None else mask.copy()
             place = new[top : top + height, left : left + width]
             if min(box) < 0 or place.shape != pixels.shape or not place.size:
-                raise DataError(f"{self.stems[number]}: {box} does not lie in {new.shape[1]}x{new.shape[0]} pixels")
+                raise DataError(
+                    f"{self.stems[number]}: {box} does not lie in {new.shape[1]}x{new.shape[0]} pixels"
+                )
             place[:] = pixels
             if new.all():
                 raise DataError(f"{self.stems[number]}: every pixel is marked; leave some that are good")

@@ -1,4 +1,4 @@
-"""The rounds of training: each is a run of `train.py` in `runs/NUMBER` of the folder, with `runs/NUMBER.log`."""
+"""The rounds of training: each is a run of `train.py` in the folder's `runs/NUMBER`, with `runs/NUMBER.log`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
 import nbs_env
 from nbs_env.config import PRESETS, Config
-from nbs_env.data.dataset import DataError, some
+from nbs_env.data.dataset import some
 from nbs_env.data.images import resize_mask
 from nbs_env.label.folder import Folder
 from nbs_env.runs import RunError, held
@@ -50,7 +49,7 @@ class Training:
         self._rounds: dict[int, dict[str, Any]] = {}
 
     def rounds(self) -> list[dict[str, Any]]:
-        """The rounds that were finished: `round`, `labelled`, and `f1` on labelled images left out, or None."""
+        """The rounds that were finished: `round`, `labelled`, and `f1` on images left out (or None)."""
         for number in self._numbers():
             if number not in self._rounds:
                 try:
@@ -78,7 +77,7 @@ class Training:
     def running(self) -> bool:
         """Whether a round is under way, perhaps one that outlived the page that began it."""
         numbers = self._numbers()
-        return self.own or bool(numbers) and held(self._place(numbers[-1]))
+        return self.own or (bool(numbers) and held(self._place(numbers[-1])))
 
     def state(self) -> dict[str, Any]:
         """What the page shows of the latest round."""
@@ -160,7 +159,9 @@ class Training:
 
     def _labelled(self) -> tuple[list[str], list[str]]:
         """The images to learn from; and those whose defects would vanish. None where no defect is left."""
-        names, thin, defects = [], [], 0
+        names: list[str] = []
+        thin: list[str] = []
+        defects = 0
         for stem in sorted(self.folder.masks()):
             mask, _ = self.folder.read(self.folder.numbers[stem])
             if mask is None:
