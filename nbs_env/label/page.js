@@ -59,8 +59,8 @@ const show = attempt(async (number) => {
   }
   if (wanted !== number) return; // another was asked for meanwhile
   item = found;
-  view.show(item);
   apply();
+  view.show(item);
   status();
   if (item.blocked) say(item.blocked, true);
   ahead();
@@ -118,7 +118,9 @@ function good() {
 function apply() {
   const own = contrast && item ? stretch(item.levels.at(-1)) : { brightness: 1, contrast: 1 };
   const more = 8 ** ($("contrast").value / 100);
-  view.layers[0].style.filter = `brightness(${own.brightness}) contrast(${own.contrast}) contrast(${more})`;
+  const plain = !contrast && more === 1;
+  view.filter = plain ? "none" : `brightness(${own.brightness}) contrast(${own.contrast}) contrast(${more})`;
+  view.draw();
   $("auto").setAttribute("aria-pressed", Boolean(contrast));
   $("heat").setAttribute("aria-pressed", view.showHeat);
 }
@@ -250,7 +252,7 @@ const actions = {
   clear: () => item && !item.blocked && (item.replace(null), look(0), status()),
   forget: () => item?.state === "saved" && !item.blocked && (item.replace(null), item.forget(), (item.done = []), view.drawMask(), status()),
   auto: () => ((contrast = !contrast), apply()),
-  heat: () => ((view.showHeat = !view.showHeat), apply(), view.draw()),
+  heat: () => ((view.showHeat = !view.showHeat), apply()),
   whose: () => item?.round && look(whose + 1),
   fit: () => item && view.fit(),
   actual: () => item && view.zoom(1 / view.scale),

@@ -1,4 +1,4 @@
-"""The rounds of training: each is a run of `train.py` in the folder's `runs/NUMBER`, with `runs/NUMBER.log`."""
+"""The rounds of training: each is a run of `train.py` in `runs/NUMBER` of the folder, its log beside it."""
 
 from __future__ import annotations
 

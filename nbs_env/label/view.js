@@ -33,6 +33,7 @@ export class View {
     this.scale = 1; // pixels of the screen for one of the image
     this.left = this.top = 0; // of the image, in pixels of the screen
     this.showHeat = false;
+    this.filter = "none"; // contrast: of the drawing, since a style would be computed at every stroke
     new ResizeObserver(() => this.resize()).observe(stage);
     this.resize();
   }
@@ -99,10 +100,12 @@ export class View {
     // Of the image and its halves, quarters ... the smallest that is still sharp.
     const level = item.levels.findLast((each) => each.width >= item.width * Math.min(1, this.scale)) || item.levels[0];
     image.clearRect(0, 0, this.width, this.height);
-    image.imageSmoothingEnabled = this.scale < 3;
+    Object.assign(image, { imageSmoothingEnabled: this.scale < 3, filter: this.filter });
     this.cover(image, level);
+    const hot = this.showHeat && item.heat;
+    this.heat.canvas.hidden = !hot; // what is not there need not be composed at every stroke
     this.heat.clearRect(0, 0, this.width, this.height);
-    if (this.showHeat && item.heat) this.cover(this.heat, item.heat);
+    if (hot) this.cover(this.heat, item.heat);
     this.drawMask();
     this.stage.dispatchEvent(new Event("drawn"));
   }
@@ -125,6 +128,7 @@ export class View {
   drawMask(box = null) {
     const { item, scale, left, top } = this, mask = item.shown();
     const area = box || mask.all;
+    if (!box) this.mask.clearRect(0, 0, this.width, this.height);
     const x0 = Math.max(0, Math.floor(area.left * scale + left) - 2);
     const y0 = Math.max(0, Math.floor(area.top * scale + top) - 2);
     const width = Math.min(this.width, Math.ceil((area.left + area.width) * scale + left) + 2) - x0;
