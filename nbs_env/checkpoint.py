@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 PART = ".part"
 """Suffix of a file that is being written."""
@@ -89,6 +91,7 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Write tensors, numbers, strings, lists and dictionaries; storages that are shared are written once."""
+    import torch
 
     def write(part: Path) -> None:
         try:
@@ -107,6 +110,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; expected a file written by a training run")
+    import torch
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(

@@ -195,7 +195,7 @@ class Detector:
             batch = list(itertools.islice(rest, at_once))
             if not batch:
                 return
-            small = np.stack([self._small(image, start + i, method) for i, image in enumerate(batch)])
+            small = np.stack([self.small(image, method, start + i) for i, image in enumerate(batch)])
             probabilities = self.probabilities(small, method)
             masks = self.masks(probabilities, small, method)
             scores = image_scores(probabilities)
@@ -221,8 +221,12 @@ class Detector:
             raise ConfigError(f"method is {method!r}; this detector has {' and '.join(self.methods)}")
         return method or self.methods[0]
 
-    def _small(self, image: Any, number: int, method: str) -> np.ndarray:
-        """RGB of the working size of the image with this number, for messages."""
+    def small(self, image: Any, method: str, number: int = 0) -> np.ndarray:
+        """RGB (H, W, 3) of an image of any size, in the working size of a method.
+
+        Raises:
+            DataError: it is no image, as `predict` says; `number` is the image's in the message.
+        """
         least, array = Config.patch_size, isinstance(image, np.ndarray)
         if (
             not array

