@@ -27,8 +27,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "reconstruction": ("baselines.reconstruction", "an autoencoder on normal images"),
     },
     "Whole images: normal or not": {
-        "alcn": ("baselines.alcn.__main__", "a denoising autoencoder with learned noise"),
-        "d-anogan": ("baselines.d_anogan.__main__", "a generator for each kind of normal image"),
+        "alcn": ("baselines.alcn", "a denoising autoencoder with learned noise"),
+        "d-anogan": ("baselines.d_anogan", "a generator for each kind of normal image"),
     },
     "Comparisons": {
         "policies": ("benchmarks.policies", "agents over data sets and seeds, with intervals"),
@@ -37,24 +37,26 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "speed": ("benchmarks.speed", "what everything costs on this machine"),
     },
 }
-"""Module and one line of each command."""
+"""Module or package, and one line, of each command."""
 SHELLS = ("bash", "zsh", "tcsh")
 
 
 def commands() -> dict[str, str]:
-    """The module of each command that is installed, by the command's name."""
-    found = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}
-    return {name: module for name, module in found.items() if _there(module)}
+    """The module whose `main` is a command, by the command's name; only what is installed."""
+    found = {name: _find(module) for group in GROUPS.values() for name, (module, _) in group.items()}
+    return {name: module for name, module in found.items() if module}
 
 
-def _there(module: str) -> bool:
-    """Whether there is such a module; its package, which may import PyTorch, is not imported."""
+def _find(module: str) -> str | None:
+    """`module`, or what is run of it if it is a package; no package is imported, which may need PyTorch."""
     first, *rest = module.split(".")
     spec = find_spec(first)
     for name in rest:
         places = spec and spec.submodule_search_locations
         spec = PathFinder.find_spec(name, list(places)) if places else None
-    return spec is not None
+    if spec is None:
+        return None
+    return module if spec.submodule_search_locations is None else f"{module}.__main__"
 
 
 def overview() -> str:

@@ -108,6 +108,9 @@ def anchors(page: Path) -> set[str]:
 def test_links_lead_somewhere(page: Path) -> None:
     """Relative links with their anchors, pictures, and files that are named in backticks."""
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    assert not re.search(r"^\s*%", text, re.M), (
+        f"{page.name}: MyST takes a line that begins with % for a comment"
+    )
     for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text):
         path, _, anchor = (target[0] or target[1]).partition("#")
         if path.startswith(("http://", "https://", "mailto:")):

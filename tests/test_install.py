@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ def test_wheel_works_outside_of_the_checkout(tmp_path: Path) -> None:
     python = str(programs / "python")
     call(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", ".", str(tmp_path / "source"))
     (wheel,) = place.glob("*.whl")
+    packages = ("nbs_env", "agents", "baselines", "benchmarks")
+    files = [file for package in packages for file in (tmp_path / "source" / package).rglob("*.*")]
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert {str(file.relative_to(tmp_path / "source")) for file in files} <= set(packed)
     call(python, "-m", "pip", "install", str(wheel))
     listed = "import nbs; print(nbs.__file__); print(*nbs.commands())"
     file, names = call(python, "-c", listed).splitlines()
