@@ -188,7 +188,12 @@ def test_tools_leave_on_disc_what_they_say(home: Path, browser: Any, start: Call
     page.page.locator("#redo:disabled").wait_for()
     page.saved()
     np.testing.assert_array_equal(stored(home, "0"), expected | inside)
-    for _ in range(5):
+    page.page.keyboard.down("Shift")
+    page.drag((110, 30), (110, 30))  # the polygon, whole
+    page.page.keyboard.up("Shift")
+    page.saved()
+    np.testing.assert_array_equal(stored(home, "0"), expected)
+    for _ in range(6):
         page.press("Control+z")
     page.page.locator("#chip", has_text="not labelled").wait_for()
     page.page.locator("#progress", has_text="0 labelled").wait_for()

@@ -70,7 +70,7 @@ class Looking:
         """End, after the image that is being looked at."""
         self._stop.set()
         self.begin.set()
-        self._thread.join(5)
+        self._thread.join(30)
 
     def next(self, passed: set[int], count: int) -> list[int]:
         """The images to show next.

@@ -86,6 +86,26 @@ export class Mask {
     return this.changed(box, value);
   }
 
+  // Clear what is marked at a pixel and hangs together with it, corner to corner.
+  clear(x, y) {
+    const { width, height, data } = this, start = y * width + x;
+    if (x < 0 || y < 0 || x >= width || y >= height || !data[start]) return null;
+    const waiting = [start];
+    let left = x, right = x, top = y, bottom = y;
+    data[start] = 0;
+    while (waiting.length) {
+      const at = waiting.pop(), cx = at % width, cy = (at - cx) / width;
+      [left, right, top, bottom] = [Math.min(left, cx), Math.max(right, cx), Math.min(top, cy), Math.max(bottom, cy)];
+      for (let ny = Math.max(0, cy - 1); ny <= Math.min(height - 1, cy + 1); ny++)
+        for (let nx = Math.max(0, cx - 1); nx <= Math.min(width - 1, cx + 1); nx++)
+          if (data[ny * width + nx]) {
+            data[ny * width + nx] = 0;
+            waiting.push(ny * width + nx);
+          }
+    }
+    return this.clip(left, top, right + 1, bottom + 1);
+  }
+
   changed(box, value) {
     if (value) this.marked = join(this.marked, box);
     return box;

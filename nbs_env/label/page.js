@@ -59,6 +59,7 @@ const show = attempt(async (number) => {
   }
   if (wanted !== number) return; // another was asked for meanwhile
   item = found;
+  if (!view.item) tools.setSize(Math.max(tools.size, Math.min(item.width, item.height) / 40));
   apply();
   view.show(item);
   status();
@@ -214,10 +215,12 @@ async function refresh() {
   $("failed").hidden = !stopped;
   $("failed").textContent = stopped ? training.log.findLast((line) => /^(error|interrupted)/.test(line)) || `Round ${training.round} was stopped.` : "";
   $("logs").hidden = !training.log;
-  if (training.log) $("log").textContent = training.log.join("\n");
+  const lines = (training.log || []).join("\n");
+  if ($("log").textContent !== lines) Object.assign($("log"), { textContent: lines, scrollTop: 1e6 });
   $("looking").textContent = looking.described < names.length ? `${looking.described} of ${names.length} images looked at, to choose the next`
-    : rounds.length ? `${looking.bad} of ${looking.judged} images called bad` : "";
-  $("changes").hidden = !changes.length;
+    : rounds.length ? `${looking.bad} of ${looking.judged} images called bad${looking.judged < names.length ? " so far" : ""}` : "";
+  $("changes").hidden = rounds.length < 2;
+  $("unchanged").hidden = changes.length > 0;
   thumbs(document.querySelector("#changes .thumbs"), changes.slice(0, 60).map(({ image, bad }) => [image, bad ? "defect" : "fine", `${names[image]}: now ${bad ? "bad" : "good"}`]));
   thumbs($("labelled"), marks.slice(-300).map(([number, defect]) => [Number(number), defect ? "defect" : "fine", names[number]]));
   const latest = rounds.at(-1)?.round || 0;
@@ -330,6 +333,7 @@ document.title = `Label ${folder}`;
 const stored = names.indexOf(decodeURIComponent(location.hash.slice(1)));
 visit(stored >= 0 ? stored : first ?? 0);
 await refresh();
+if (!Object.keys(server.labelled || {}).length) say("Paint over a defect; G says that there is none. ? shows all keys.");
 (async function poll() {
   await new Promise((resolve) => setTimeout(resolve, server.training?.running ? 1000 : 3000));
   await refresh();

@@ -63,6 +63,7 @@ export class Tools {
     else if (this.item && !this.item.blocked && !this.panning && !this.stroke && [0, 2].includes(event.button)) {
       this.begins();
       const value = this.tool === "eraser" || event.button === 2 || event.altKey ? 0 : 1;
+      if (event.shiftKey) return this.whole((mask) => mask.clear(Math.floor(place.x), Math.floor(place.y)));
       if (this.tool === "polygon") return this.corner(place, value);
       this.stroke = { value, start: place, last: place, box: null };
       this.item.begin();
@@ -122,9 +123,13 @@ export class Tools {
   close(value) {
     const points = this.corners;
     this.cancel();
-    if (points.length < 3) return;
+    if (points.length > 2) this.whole((mask) => mask.polygon(points, value));
+  }
+
+  // A change of the mask at once; `change` gives the box of it.
+  whole(change) {
     this.item.begin();
-    const box = this.item.mask.polygon(points, value);
+    const box = change(this.item.mask);
     this.end(box);
     if (box) this.view.drawMask(box);
   }
