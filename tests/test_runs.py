@@ -40,6 +40,8 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
             with pytest.raises(RunError, match="run already holds a run, and another process works on it"):
                 claim(tmp_path / "run", resumed).__enter__()
             assert (tmp_path / "run").is_dir()
+            assert runs.held(tmp_path / "run")
+        assert not runs.held(tmp_path / "run")
     assert not (tmp_path / "run").exists()  # nothing came of it
 
 
