@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -16,13 +15,12 @@ from conftest import UPDATES
 from PIL import Image
 
 import agents.run
-import train
 from agents.run import RunArgs, settings
-from nbs_env import PatchSamplingEnv, checkpoint, report
+from nbs_env import checkpoint, report
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.report import write_report
-from nbs_env.results import command_line, pixel_curve, threshold_levels
+from nbs_env.results import pixel_curve
 from nbs_env.runs import digests
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)<", "{{title}} & 'quoted' \"name\" #1?")
@@ -104,26 +102,6 @@ def made(tmp_path: Path) -> Callable[..., tuple[Path, AnomalyDataset]]:
         return directory, data
 
     return make
-
-
-def test_counts_are_those_of_comparing_every_pixel() -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.random((3, 8, 8)).astype(np.float32)
-    truth = rng.random(scores.shape) < 0.2
-    threshold = float(scores[1, 2, 3])  # reached, not passed
-    curve = pixel_curve(scores, truth, threshold)
-    assert threshold in curve["thresholds"]
-    assert curve["anomalous"] == truth.sum()
-    for level, true, false in zip(curve["thresholds"], curve["true"], curve["false"], strict=True):
-        reached = scores >= np.float32(level)
-        assert (true, false) == ((reached & truth).sum(), (reached & ~truth).sum())
-
-
-@pytest.mark.parametrize("threshold", [0.0, 1e-5, 0.25, 0.5, 0.99999, 1.0])
-def test_thresholds_ascend_whatever_is_among_them(threshold: float) -> None:
-    levels = threshold_levels(threshold)
-    assert (np.diff(levels) > 0).all()
-    assert np.float32(threshold) in levels
 
 
 def test_the_figures_are_those_of_the_run(finished: Path) -> None:
@@ -255,26 +233,6 @@ def test_what_is_no_run_is_one_line(
     assert not (directory / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "changes"),
-    [
-        ([], {}),
-        (
-            ["--preset", "paper", "--labeled", "001", "a b", "--mask-values", "85", "170", "--no-symmetries"],
-            {},
-        ),
-        (["--preset", "standard", "--agent", "ppo", "--normalize-advantage", "--segmenter-steps", "0"], {}),
-        (["--updates", "0", "--category", "it's", "--no-mask-symmetries", "--evaluation", "full"], {}),
-    ],
-)
-def test_the_command_repeats_the_settings(words: list[str], changes: dict[str, Any]) -> None:
-    before = settings(*train.parse(words))
-    parts = {name: before[name] for name in ("run", "config", "agent")}
-    python, script, *again = shlex.split(command_line(parts))
-    assert (python, script) == ("python", "train.py")
-    assert settings(*train.parse(again)) == before
-
-
 def test_few_bytes_leave_the_lowest_scores_without_pictures(
     made: Callable[..., tuple[Path, AnomalyDataset]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,20 +319,3 @@ def test_a_browser_shows_it_and_the_sliders_move_the_figures(
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
         assert said == []
         browser.close()
-
-
-def test_visits_are_the_centres_of_the_patches_that_trained(dataset: AnomalyDataset, config: Config) -> None:
-    env = PatchSamplingEnv(dataset, 2, config, device="cpu")
-    rng, expected = np.random.default_rng(0), np.zeros((5, 8, 8), int)
-    env.reset(seed=0)
-    for _ in range(3):
-        done = False
-        while not done:
-            *_, done, _, info = env.step(int(rng.integers(9)))
-            if info["segment"] == "training":
-                walk = env.walk
-                expected[walk.image, (walk.top + 32) // 16, (walk.left + 32) // 16] += 1
-        env.reset()
-    np.testing.assert_array_equal(env.task.visits, expected)
-    env.reset(options={"restart": True})
-    assert not env.task.visits.any()
