@@ -260,7 +260,9 @@ def test_an_interruption_says_how_to_go_on(
     assert capsys.readouterr().err.endswith("\ninterrupted; go on with --resume\n")
 
 
-@pytest.mark.parametrize("spoil", [lambda parts: parts["0"].pop("good"), lambda parts: parts.update(all={})])
+@pytest.mark.parametrize(
+    "spoil", [lambda parts: parts["square/0"].pop("good"), lambda parts: parts.update(all={})]
+)
 def test_segmenters_that_are_damaged_within(
     spoil: Callable[[dict[str, Any]], object], main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
