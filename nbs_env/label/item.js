@@ -24,22 +24,34 @@ export class Item {
 
   // What is on the server; an unreadable mask blocks painting, since it must not be lost.
   async load() {
-    const [picture, mask] = await Promise.allSettled([ask(`images/${this.number}`), ask(`masks/${this.number}`)]);
+    const [picture, mask] = await Promise.allSettled([
+      ask(`images/${this.number}`),
+      ask(`masks/${this.number}`),
+    ]);
     if (picture.status === "rejected") throw picture.reason;
     this.levels ||= [await createImageBitmap(await picture.value.blob())];
     ({ width: this.width, height: this.height } = this.levels[0]);
     if (this.levels.length === 1) halve(this.levels);
-    Object.assign(this, { done: [], undone: [], before: null, dirty: null, removal: false, problem: "", blocked: "" });
+    Object.assign(this, {
+      done: [],
+      undone: [],
+      before: null,
+      dirty: null,
+      removal: false,
+      problem: "",
+      blocked: "",
+    });
     if (mask.status === "rejected") {
       this.blocked = mask.reason.message;
       this.mask = new Mask(this.width, this.height);
       this.state = "none";
       return this;
     }
-    const response = mask.value, size = `${this.width} ${this.height}`;
+    const response = mask.value,
+      size = `${this.width} ${this.height}`;
     this.version = response.headers.get("X-Version");
     if (response.headers.get("X-Size") !== size)
-      this.blocked = `the browser shows ${size.replace(" ", "x")} pixels, the file has others; save it upright, without EXIF data`;
+      this.blocked = `shown with ${size.replace(" ", "x")} pixels, stored with others; drop its EXIF data`;
     this.state = response.status === 200 ? "saved" : "none"; // or "predicted": shown, not saved
     const bits = new Uint8Array(await response.arrayBuffer());
     this.mask = this.blocked ? new Mask(this.width, this.height) : Mask.unpack(this.width, this.height, bits);
@@ -64,7 +76,8 @@ export class Item {
     const picture = heat(await createImageBitmap(await response.blob()));
     const mask = await this.predictedBy(round);
     if (this.asked !== round) return;
-    const score = response.headers.get("X-Score"), bad = response.headers.get("X-Bad") === "1";
+    const score = response.headers.get("X-Score"),
+      bad = response.headers.get("X-Bad") === "1";
     Object.assign(this, { heat: picture, round, score, bad });
     if (this.state === "saved" || this.before) return;
     this.mask = mask;
@@ -94,7 +107,12 @@ export class Item {
 
   // The end of a stroke that changed a box of the mask.
   commit(box) {
-    const entry = { box, before: this.mask.cut(box, this.before), after: this.mask.cut(box), state: this.state };
+    const entry = {
+      box,
+      before: this.mask.cut(box, this.before),
+      after: this.mask.cut(box),
+      state: this.state,
+    };
     this.before = null;
     this.undone = [];
     this.done.push(entry);
@@ -156,7 +174,8 @@ export class Item {
     if (this.saving) return;
     this.saving = true;
     while (this.dirty || this.removal) {
-      const { dirty, removal } = this, at = `masks/${this.number}?version=${this.version}`;
+      const { dirty, removal } = this,
+        at = `masks/${this.number}?version=${this.version}`;
       Object.assign(this, { dirty: null, removal: false });
       this.changed(this);
       try {

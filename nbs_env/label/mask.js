@@ -2,9 +2,11 @@
 
 export const join = (a, b) => {
   if (!a || !b) return a || b;
-  const left = Math.min(a.left, b.left), top = Math.min(a.top, b.top);
+  const left = Math.min(a.left, b.left),
+    top = Math.min(a.top, b.top);
   return {
-    left, top,
+    left,
+    top,
     width: Math.max(a.left + a.width, b.left + b.width) - left,
     height: Math.max(a.top + a.height, b.top + b.height) - top,
   };
@@ -36,19 +38,27 @@ export class Mask {
 
   // Every pixel whose centre is within half of `size` of the line between the centres of two pixels.
   stroke(from, to, size, value) {
-    const radius = size / 2, { width, data } = this;
-    const x0 = Math.floor(from.x) + 0.5, y0 = Math.floor(from.y) + 0.5;
-    const dx = Math.floor(to.x) + 0.5 - x0, dy = Math.floor(to.y) + 0.5 - y0, length = dx * dx + dy * dy;
+    const radius = size / 2,
+      { width, data } = this;
+    const x0 = Math.floor(from.x) + 0.5,
+      y0 = Math.floor(from.y) + 0.5;
+    const dx = Math.floor(to.x) + 0.5 - x0,
+      dy = Math.floor(to.y) + 0.5 - y0,
+      length = dx * dx + dy * dy;
     const box = this.clip(
-      x0 + Math.min(dx, 0) - radius, y0 + Math.min(dy, 0) - radius,
-      x0 + Math.max(dx, 0) + radius, y0 + Math.max(dy, 0) + radius,
+      x0 + Math.min(dx, 0) - radius,
+      y0 + Math.min(dy, 0) - radius,
+      x0 + Math.max(dx, 0) + radius,
+      y0 + Math.max(dy, 0) + radius,
     );
     if (!box) return null;
     for (let y = box.top; y < box.top + box.height; y++) {
       const py = y + 0.5 - y0;
-      let begin = 0, end = 1; // the part of the line that is within reach of this row
+      let begin = 0,
+        end = 1; // the part of the line that is within reach of this row
       if (dy) {
-        const a = (py - radius) / dy, b = (py + radius) / dy;
+        const a = (py - radius) / dy,
+          b = (py + radius) / dy;
         begin = Math.max(0, Math.min(a, b));
         end = Math.min(1, Math.max(a, b));
       }
@@ -58,7 +68,8 @@ export class Mask {
       for (let x = Math.max(box.left, Math.floor(low)); x < last; x++) {
         const px = x + 0.5 - x0;
         const t = length ? Math.max(0, Math.min(1, (px * dx + py * dy) / length)) : 0;
-        const ex = px - t * dx, ey = py - t * dy;
+        const ex = px - t * dx,
+          ey = py - t * dy;
         if (ex * ex + ey * ey <= radius * radius) data[y * width + x] = value;
       }
     }
@@ -67,13 +78,15 @@ export class Mask {
 
   // Every pixel whose centre is inside, by the even-odd rule.
   polygon(points, value) {
-    const xs = points.map((p) => p.x), ys = points.map((p) => p.y);
+    const xs = points.map((p) => p.x),
+      ys = points.map((p) => p.y);
     const box = this.clip(Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys));
     if (!box) return null;
     for (let y = box.top; y < box.top + box.height; y++) {
       const crossings = [];
       points.forEach((a, i) => {
-        const b = points[(i + 1) % points.length], py = y + 0.5;
+        const b = points[(i + 1) % points.length],
+          py = y + 0.5;
         if (a.y <= py !== b.y <= py) crossings.push(a.x + ((py - a.y) / (b.y - a.y)) * (b.x - a.x));
       });
       crossings.sort((a, b) => a - b);
@@ -88,14 +101,25 @@ export class Mask {
 
   // Clear what is marked at a pixel and hangs together with it, corner to corner.
   clear(x, y) {
-    const { width, height, data } = this, start = y * width + x;
+    const { width, height, data } = this,
+      start = y * width + x;
     if (x < 0 || y < 0 || x >= width || y >= height || !data[start]) return null;
     const waiting = [start];
-    let left = x, right = x, top = y, bottom = y;
+    let left = x,
+      right = x,
+      top = y,
+      bottom = y;
     data[start] = 0;
     while (waiting.length) {
-      const at = waiting.pop(), cx = at % width, cy = (at - cx) / width;
-      [left, right, top, bottom] = [Math.min(left, cx), Math.max(right, cx), Math.min(top, cy), Math.max(bottom, cy)];
+      const at = waiting.pop(),
+        cx = at % width,
+        cy = (at - cx) / width;
+      [left, right, top, bottom] = [
+        Math.min(left, cx),
+        Math.max(right, cx),
+        Math.min(top, cy),
+        Math.max(bottom, cy),
+      ];
       for (let ny = Math.max(0, cy - 1); ny <= Math.min(height - 1, cy + 1); ny++)
         for (let nx = Math.max(0, cx - 1); nx <= Math.min(width - 1, cx + 1); nx++)
           if (data[ny * width + nx]) {
@@ -130,14 +154,17 @@ export class Mask {
 
   // Eight pixels a byte, as the server takes and gives them.
   pack(box) {
-    const part = this.cut(box), bits = new Uint8Array(Math.ceil(part.length / 8));
+    const part = this.cut(box),
+      bits = new Uint8Array(Math.ceil(part.length / 8));
     for (let i = 0; i < part.length; i++) if (part[i]) bits[i >> 3] |= 128 >> (i & 7);
     return bits;
   }
 
   static unpack(width, height, bits) {
-    const mask = new Mask(width, height), { data } = mask;
-    let top = height, bottom = -1;
+    const mask = new Mask(width, height),
+      { data } = mask;
+    let top = height,
+      bottom = -1;
     for (let i = 0; i < bits.length; i++) {
       if (!bits[i]) continue;
       for (let bit = 0; bit < 8; bit++) if (bits[i] & (128 >> bit)) data[i * 8 + bit] = 1;

@@ -2,14 +2,28 @@
 import { Item, ask } from "./item.js";
 import { Tools } from "./tools.js";
 import { View, stretch } from "./view.js";
+import * as panel from "./panel.js";
 
 const $ = (id) => document.getElementById(id);
-const stage = $("stage"), view = new View(stage);
-const tools = new Tools(view, () => whose && look(0), () => status());
+const stage = $("stage"),
+  view = new View(stage);
+const tools = new Tools(
+  view,
+  () => whose && look(0),
+  () => status(),
+);
 const items = new Map(); // promises of items, by number, the last used last
-const visited = [], passed = new Set();
-let item = null, at = -1, upcoming = [], names = [], server = {}, round = 0, wanted = 0;
-let whose = 0, contrast = false;
+const visited = [],
+  passed = new Set();
+let item = null,
+  at = -1,
+  upcoming = [],
+  names = [],
+  server = {},
+  round = 0,
+  wanted = 0;
+let whose = 0,
+  contrast = false;
 
 // Messages
 
@@ -20,13 +34,15 @@ function say(text, bad = false) {
   if (text) hiding = setTimeout(() => say(""), bad ? 12000 : 5000);
 }
 
-const attempt = (action) => async (...given) => {
-  try {
-    return await action(...given);
-  } catch (error) {
-    say(error.message, true);
-  }
-};
+const attempt =
+  (action) =>
+  async (...given) => {
+    try {
+      return await action(...given);
+    } catch (error) {
+      say(error.message, true);
+    }
+  };
 
 // Images
 
@@ -34,10 +50,14 @@ function load(number) {
   const found = items.get(number) || new Item(number, changed).load();
   items.delete(number);
   items.set(number, found);
-  found.then((each) => each.predict(round).then(() => each === item && shown())).catch(() => items.delete(number));
+  found
+    .then((each) => each.predict(round).then(() => each === item && shown()))
+    .catch(() => items.delete(number));
   for (const [old, promise] of items) {
     if (items.size <= 6) break;
-    promise.then((each) => each !== item && !each.unsaved && items.delete(old)).catch(() => items.delete(old));
+    promise
+      .then((each) => each !== item && !each.unsaved && items.delete(old))
+      .catch(() => items.delete(old));
     if (old === number) break;
   }
   return found;
@@ -52,7 +72,10 @@ const show = attempt(async (number) => {
   let found;
   try {
     found = await load(number);
-    await Promise.race([found.predict(round).catch(() => {}), new Promise((resolve) => setTimeout(resolve, 300))]);
+    await Promise.race([
+      found.predict(round).catch(() => {}),
+      new Promise((resolve) => setTimeout(resolve, 300)),
+    ]);
   } catch (error) {
     if (wanted === number) $("name").textContent = names[number];
     throw error;
@@ -102,7 +125,8 @@ function back() {
 
 function keep() {
   if (!item || item.blocked) return;
-  if (item.state === "none") return say("Nothing is marked. Good (G) says that nothing is wrong with it; Next passes it by.");
+  if (item.state === "none")
+    return say("Nothing is marked. Good (G) says that nothing is wrong with it; Next passes it by.");
   if (item.state === "predicted") item.keep();
   next();
 }
@@ -131,7 +155,8 @@ const WHOSE = ["My mask", "Round's mask", "Round before"];
 const look = attempt(async (which) => {
   const rounds = server.rounds || [];
   whose = rounds.length ? which % (Math.min(2, rounds.length) + 1) : 0;
-  const here = item, of = rounds.at(-whose)?.round;
+  const here = item,
+    of = rounds.at(-whose)?.round;
   const other = whose ? await here.predictedBy(of) : null;
   if (here !== item) return;
   item.other = other;
@@ -142,9 +167,10 @@ const look = attempt(async (which) => {
 
 const take = attempt(async () => {
   if (!item?.round || item.blocked) return;
-  const here = item, mask = await here.predictedBy(here.round);
+  const here = item,
+    mask = await here.predictedBy(here.round);
   here.replace(mask);
-  if (here === item) await look(0), status();
+  if (here === item) (await look(0), status());
 });
 
 // State
@@ -159,36 +185,11 @@ function changed(each) {
 }
 
 function status() {
-  if (!item) return;
-  const { state } = item, empty = item.mask.empty;
-  const [text, kind] = item.blocked ? ["cannot be labelled", ""]
-    : state === "saved" ? (empty ? ["good", "fine"] : ["defect marked", "defect"])
-      : state === "predicted" ? [`predicted ${empty ? "good" : "defect"}, not saved`, "predicted"] : ["not labelled", ""];
-  $("name").textContent = names[item.number];
-  Object.assign($("chip"), { textContent: text, className: kind });
-  const verdict = round && !item.blocked && item.round !== round ? "prediction on its way" : item.round ? `score ${item.score}, called ${item.bad ? "bad" : "good"}` : "";
-  $("saved").textContent = item.problem ? "not saved" : item.unsaved ? "saving" : state === "saved" ? `saved ${verdict}` : verdict;
-  for (const [id, off] of Object.entries({
-    undo: !item.done.length, redo: !item.undone.length, forget: state !== "saved", back: at < 1,
-    take: !item.round, heat: !item.round, whose: !item.round, good: item.blocked, keep: item.blocked, clear: item.blocked,
-  })) $(id).disabled = off;
+  if (item) panel.describe(item, names[item.number], round, at < 1);
 }
 
-const f1 = (each) => (each.f1 === null ? "-" : each.f1.toFixed(2));
-const thumbs = (place, list) => {
-  const key = JSON.stringify(list);
-  if (place.dataset.key === key) return;
-  place.dataset.key = key;
-  place.replaceChildren(...list.map(([number, kind, title]) => {
-    const button = document.createElement("button"), picture = new Image();
-    Object.assign(picture, { src: `api/thumbs/${number}`, alt: names[number], loading: "lazy" });
-    Object.assign(button, { className: kind, title, onclick: () => visit(number) });
-    button.append(picture);
-    return button;
-  }));
-};
-
-let ended = false, opened = false;
+let ended = false,
+  opened = false;
 async function refresh() {
   try {
     server = await (await ask("state")).json();
@@ -198,54 +199,32 @@ async function refresh() {
     ended = true;
     return;
   }
-  const { labelled, rounds, training, looking, changes } = server;
-  const marks = Object.entries(labelled), fine = marks.filter(([, defect]) => defect === false).length;
-  const worth = rounds.slice(-6).map(f1).join(" \u2192 ");
-  $("progress").textContent = `${marks.length} labelled, ${fine} good` + (rounds.length ? `, F1 left out ${worth}` : "");
-  $("worth").textContent = rounds.length ? "F1 left out: on labelled images that the detector had not seen."
-    : marks.length - fine ? "Train shows what the machine makes of it; five masks are a good start." : "Mark a defect in a few images, then train.";
-  $("train").hidden = training.running;
-  $("train").disabled = marks.length === fine;
-  $("bar").hidden = !training.running;
-  $("cancel").hidden = !training.own;
-  $("resume").hidden = !training.resumable;
-  $("share").value = training.share || 0;
-  $("left").textContent = training.running ? `round ${training.round}: ${training.share ? training.what : "starting"} ${training.left && `${training.left} left`}` : "";
-  const stopped = training.round && !training.running && !training.done;
-  $("failed").hidden = !stopped;
-  $("failed").textContent = stopped ? training.log.findLast((line) => /^(error|interrupted)/.test(line)) || `Round ${training.round} was stopped.` : "";
-  $("logs").hidden = !training.log;
-  const lines = (training.log || []).join("\n");
-  if ($("log").textContent !== lines) Object.assign($("log"), { textContent: lines, scrollTop: 1e6 });
-  $("looking").textContent = looking.described < names.length ? `${looking.described} of ${names.length} images looked at, to choose the next`
-    : rounds.length ? `${looking.bad} of ${looking.judged} images called bad${looking.judged < names.length ? " so far" : ""}` : "";
-  $("changes").hidden = rounds.length < 2;
-  $("unchanged").hidden = changes.length > 0;
-  thumbs(document.querySelector("#changes .thumbs"), changes.slice(0, 60).map(({ image, bad }) => [image, bad ? "defect" : "fine", `${names[image]}: now ${bad ? "bad" : "good"}`]));
-  thumbs($("labelled"), marks.slice(-300).map(([number, defect]) => [Number(number), defect ? "defect" : "fine", names[number]]));
-  const latest = rounds.at(-1)?.round || 0;
+  panel.show(server, names, visit);
+  const latest = server.rounds.at(-1)?.round || 0;
   if (latest !== round) await another(latest);
   opened = true;
 }
 
 // A round was finished: its predictions take the place of those before.
 async function another(latest) {
-  const [before, now] = server.rounds.slice(-2);
-  if (opened) say(`Round ${latest} is done: F1 left out ${f1(before)}${now ? ` \u2192 ${f1(now)}` : ""}. Enter keeps a prediction, painting mends it.`);
+  const worth = server.rounds.slice(-2).map(panel.f1).join(" \u2192 ");
+  if (opened)
+    say(`Round ${latest} is done: F1 left out ${worth}. ` + "Enter keeps a prediction, painting mends it.");
   round = latest;
   if (!item) return;
   const here = item;
   await here.predict(round).catch((error) => say(error.message, true));
   for (const number of [...items.keys()]) if (number !== here.number) load(number).catch(() => {});
-  if (here === item) look(0), shown();
+  if (here === item) (look(0), shown());
   ahead();
 }
 
-const train = (action) => attempt(async () => {
-  say("");
-  await ask(`train/${action}`, { method: "POST" });
-  await refresh();
-});
+const train = (action) =>
+  attempt(async () => {
+    say("");
+    await ask(`train/${action}`, { method: "POST" });
+    await refresh();
+  });
 
 // Keys and buttons
 
@@ -253,17 +232,27 @@ const actions = {
   undo: () => item?.undo() && (view.drawMask(), status()),
   redo: () => item?.redo() && (view.drawMask(), status()),
   clear: () => item && !item.blocked && (item.replace(null), look(0), status()),
-  forget: () => item?.state === "saved" && !item.blocked && (item.replace(null), item.forget(), (item.done = []), view.drawMask(), status()),
+  forget: () =>
+    item?.state === "saved" &&
+    !item.blocked &&
+    (item.replace(null), item.forget(), (item.done = []), view.drawMask(), status()),
   auto: () => ((contrast = !contrast), apply()),
   heat: () => ((view.showHeat = !view.showHeat), apply()),
   whose: () => item?.round && look(whose + 1),
   fit: () => item && view.fit(),
   actual: () => item && view.zoom(1 / view.scale),
   help: () => $("keys").showModal(),
-  train: train("start"), cancel: train("cancel"), resume: train("resume"),
-  take, back, next, good, keep,
+  train: train("start"),
+  cancel: train("cancel"),
+  resume: train("resume"),
+  take,
+  back,
+  next,
+  good,
+  keep,
 };
-for (const [id, action] of Object.entries(actions)) $(id).onclick = (event) => (action(), event.detail && stage.focus());
+for (const [id, action] of Object.entries(actions))
+  $(id).onclick = (event) => (action(), event.detail && stage.focus());
 $("contrast").oninput = apply;
 $("size").oninput = () => tools.setSize(1000 ** ($("size").value / 100));
 stage.addEventListener("sized", () => {
@@ -274,20 +263,39 @@ stage.addEventListener("drawn", () => ($("zoom").textContent = `${Math.round(vie
 
 function choose(name) {
   tools.choose(name);
-  for (const button of $("tools").children) button.setAttribute("aria-pressed", button.dataset.tool === tools.tool);
+  for (const button of $("tools").children)
+    button.setAttribute("aria-pressed", button.dataset.tool === tools.tool);
 }
 for (const button of $("tools").children) button.onclick = () => choose(button.dataset.tool);
 
 const KEYS = {
-  b: () => choose("brush"), e: () => choose("eraser"), l: () => choose("line"), p: () => choose("polygon"),
-  "[": () => tools.resize(-1), "]": () => tools.resize(1), 0: actions.fit, 1: actions.actual, "?": actions.help,
-  x: actions.clear, u: actions.forget, g: good, c: actions.auto, v: actions.heat, d: actions.whose, t: take,
-  h: () => stage.classList.add("bare"), arrowleft: back, arrowright: next, escape: () => tools.cancel(), backspace: () => tools.shorten(),
+  b: () => choose("brush"),
+  e: () => choose("eraser"),
+  l: () => choose("line"),
+  p: () => choose("polygon"),
+  "[": () => tools.resize(-1),
+  "]": () => tools.resize(1),
+  0: actions.fit,
+  1: actions.actual,
+  "?": actions.help,
+  x: actions.clear,
+  u: actions.forget,
+  g: good,
+  c: actions.auto,
+  v: actions.heat,
+  d: actions.whose,
+  t: take,
+  h: () => stage.classList.add("bare"),
+  arrowleft: back,
+  arrowright: next,
+  escape: () => tools.cancel(),
+  backspace: () => tools.shorten(),
   enter: (event) => (tools.corners.length ? tools.close(event.altKey ? 0 : 1) : keep()),
 };
 addEventListener("keydown", (event) => {
   if (event.target.matches("input:not([type=range]), dialog *")) return;
-  const key = event.key.toLowerCase(), control = event.ctrlKey || event.metaKey;
+  const key = event.key.toLowerCase(),
+    control = event.ctrlKey || event.metaKey;
   if (key === " ") tools.space = true;
   else if (control && key === "z") event.shiftKey ? actions.redo() : actions.undo();
   else if (control && key === "y") actions.redo();
@@ -303,22 +311,6 @@ addEventListener("keyup", (event) => {
 addEventListener("blur", () => ((tools.space = false), stage.classList.remove("bare")));
 addEventListener("beforeunload", (event) => item?.unsaved && event.preventDefault());
 
-$("find").oninput = () => {
-  const wantedName = $("find").value.trim().toLowerCase();
-  const hits = wantedName ? names.flatMap((name, i) => (name.toLowerCase().includes(wantedName) ? [i] : [])).slice(0, 12) : [];
-  $("found").hidden = !hits.length;
-  $("found").replaceChildren(...hits.map((number) => {
-    const line = document.createElement("li"), button = document.createElement("button");
-    Object.assign(button, { textContent: names[number], onclick: () => (($("find").value = ""), ($("found").hidden = true), stage.focus(), visit(number)) });
-    line.append(button);
-    return line;
-  }));
-};
-$("find").onkeydown = (event) => {
-  if (event.key === "Enter") $("found").querySelector("button")?.click();
-  if (event.key === "Escape") ($("find").value = ""), ($("found").hidden = true), stage.focus();
-};
-
 // Begin where the address says, or where the queue does
 
 choose("brush");
@@ -329,11 +321,13 @@ const [{ folder, names: all }, [first]] = await Promise.all([
   ask("next", { method: "POST", body: JSON.stringify({ passed: [], count: 1 }) }).then((r) => r.json()),
 ]);
 names = all;
+panel.finder(names, visit, () => stage.focus());
 document.title = `Label ${folder}`;
 const stored = names.indexOf(decodeURIComponent(location.hash.slice(1)));
-visit(stored >= 0 ? stored : first ?? 0);
+visit(stored >= 0 ? stored : (first ?? 0));
 await refresh();
-if (!Object.keys(server.labelled || {}).length) say("Paint over a defect; G says that there is none. ? shows all keys.");
+if (!Object.keys(server.labelled || {}).length)
+  say("Paint over a defect; G says that there is none. ? shows all keys.");
 (async function poll() {
   await new Promise((resolve) => setTimeout(resolve, server.training?.running ? 1000 : 3000));
   await refresh();

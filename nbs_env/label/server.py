@@ -37,6 +37,7 @@ PAGE = {
     "page.js": ("page.js", "text/javascript"),
     "view.js": ("view.js", "text/javascript"),
     "item.js": ("item.js", "text/javascript"),
+    "panel.js": ("panel.js", "text/javascript"),
     "mask.js": ("mask.js", "text/javascript"),
     "tools.js": ("tools.js", "text/javascript"),
 }

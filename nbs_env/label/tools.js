@@ -12,7 +12,8 @@ export class Tools {
     this.space = false;
     this.cursor = this.stage.querySelector("#cursor");
     this.sketch = this.stage.querySelector("#sketch");
-    const on = (name, answer, options) => this.stage.addEventListener(name, (event) => answer.call(this, event), options);
+    const on = (name, answer, options) =>
+      this.stage.addEventListener(name, (event) => answer.call(this, event), options);
     on("pointerdown", this.press);
     on("pointermove", this.drag);
     on("pointerup", this.release);
@@ -50,7 +51,8 @@ export class Tools {
   }
 
   paint(from, to) {
-    const { stroke } = this, box = this.item.mask.stroke(from, to, this.size, stroke.value);
+    const { stroke } = this,
+      box = this.item.mask.stroke(from, to, this.size, stroke.value);
     if (!box) return;
     stroke.box = join(stroke.box, box);
     this.view.drawMask(box);
@@ -60,7 +62,13 @@ export class Tools {
     this.stage.focus();
     const place = this.view.place(event);
     if (event.button === 1 || this.space) this.panning = place.screen;
-    else if (this.item && !this.item.blocked && !this.panning && !this.stroke && [0, 2].includes(event.button)) {
+    else if (
+      this.item &&
+      !this.item.blocked &&
+      !this.panning &&
+      !this.stroke &&
+      [0, 2].includes(event.button)
+    ) {
       this.begins();
       const value = this.tool === "eraser" || event.button === 2 || event.altKey ? 0 : 1;
       if (event.shiftKey) return this.whole((mask) => mask.clear(Math.floor(place.x), Math.floor(place.y)));
@@ -74,7 +82,8 @@ export class Tools {
   }
 
   drag(event) {
-    const { stroke, view } = this, place = view.place(event);
+    const { stroke, view } = this,
+      place = view.place(event);
     this.move(event);
     if (this.panning) {
       view.pan(place.screen.x - this.panning.x, place.screen.y - this.panning.y);
@@ -112,7 +121,8 @@ export class Tools {
   }
 
   corner(place, value) {
-    const [first] = this.corners, { view } = this;
+    const [first] = this.corners,
+      { view } = this;
     const near = this.corners.length > 2 && Math.hypot(first.x - place.x, first.y - place.y) * view.scale;
     if (this.corners.length > 2 && near < 10 * view.ratio) return this.close(value);
     this.corners.push(place);
@@ -164,17 +174,22 @@ export class Tools {
   move(event = this.pointer) {
     this.pointer = event;
     if (!event) return;
-    const box = this.stage.getBoundingClientRect(), { scale, ratio } = this.view;
+    const box = this.stage.getBoundingClientRect(),
+      { scale, ratio } = this.view;
     const wide = this.tool === "polygon" ? 5 : Math.max(3, (this.size * scale) / ratio);
     Object.assign(this.cursor.style, {
-      width: `${wide}px`, height: `${wide}px`, visibility: "visible",
-      transform: `translate(${event.clientX - box.left - wide / 2}px, ${event.clientY - box.top - wide / 2}px)`,
+      width: `${wide}px`,
+      height: `${wide}px`,
+      visibility: "visible",
+      left: `${event.clientX - box.left - wide / 2}px`,
+      top: `${event.clientY - box.top - wide / 2}px`,
     });
   }
 
   wheel(event) {
     event.preventDefault();
-    const turn = event.deltaY || event.deltaX, { screen } = this.view.place(event);
+    const turn = event.deltaY || event.deltaX,
+      { screen } = this.view.place(event);
     if (event.shiftKey || event.altKey) this.resize(turn < 0 ? 1 : -1);
     else if (this.item) this.view.zoom(Math.exp(-turn * (event.ctrlKey ? 0.01 : 0.0015)), screen.x, screen.y);
   }

@@ -6,19 +6,29 @@ const PAINT = {
   predicted: [0, 229, 255],
 };
 const FILL = 70; // opacity of what is marked, of 255; its outline is opaque
-const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // inferno
+const HEAT = [
+  [0, 0, 4],
+  [87, 16, 110],
+  [188, 55, 84],
+  [249, 142, 9],
+  [252, 255, 164],
+]; // inferno
 
 const word = ([r, g, b], alpha) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
 // Probabilities (a grey bitmap) as colours, the more opaque the likelier.
 export function heat(bitmap) {
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height), context = canvas.getContext("2d");
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height),
+    context = canvas.getContext("2d");
   context.drawImage(bitmap, 0, 0);
-  const image = context.getImageData(0, 0, bitmap.width, bitmap.height), { data } = image;
+  const image = context.getImageData(0, 0, bitmap.width, bitmap.height),
+    { data } = image;
   for (let i = 0; i < data.length; i += 4) {
-    const place = (data[i] / 255) * (HEAT.length - 1), low = Math.min(HEAT.length - 2, Math.floor(place));
+    const place = (data[i] / 255) * (HEAT.length - 1),
+      low = Math.min(HEAT.length - 2, Math.floor(place));
     data[i + 3] = 190 * (data[i] / 255) ** 2;
-    for (let c = 2; c >= 0; c--) data[i + c] = HEAT[low][c] + (place - low) * (HEAT[low + 1][c] - HEAT[low][c]);
+    for (let c = 2; c >= 0; c--)
+      data[i + c] = HEAT[low][c] + (place - low) * (HEAT[low + 1][c] - HEAT[low][c]);
   }
   context.putImageData(image, 0, 0);
   return canvas;
@@ -88,7 +98,8 @@ export class View {
   // Where a pointer is in the image.
   place(event) {
     const box = this.stage.getBoundingClientRect();
-    const x = (event.clientX - box.left) * this.ratio, y = (event.clientY - box.top) * this.ratio;
+    const x = (event.clientX - box.left) * this.ratio,
+      y = (event.clientY - box.top) * this.ratio;
     return { x: (x - this.left) / this.scale, y: (y - this.top) / this.scale, screen: { x, y } };
   }
 
@@ -98,7 +109,8 @@ export class View {
     if (!this.item) return;
     const { item, image } = this;
     // Of the image and its halves, quarters ... the smallest that is still sharp.
-    const level = item.levels.findLast((each) => each.width >= item.width * Math.min(1, this.scale)) || item.levels[0];
+    const level =
+      item.levels.findLast((each) => each.width >= item.width * Math.min(1, this.scale)) || item.levels[0];
     image.clearRect(0, 0, this.width, this.height);
     Object.assign(image, { imageSmoothingEnabled: this.scale < 3, filter: this.filter });
     this.cover(image, level);
@@ -112,21 +124,32 @@ export class View {
 
   // Draw a picture over the whole image's place, and only the part that is seen.
   cover(context, picture) {
-    const { scale, left, top, item } = this, kx = picture.width / item.width, ky = picture.height / item.height;
-    const x = Math.max(0, Math.floor(-left / scale)), y = Math.max(0, Math.floor(-top / scale));
+    const { scale, left, top, item } = this,
+      kx = picture.width / item.width,
+      ky = picture.height / item.height;
+    const x = Math.max(0, Math.floor(-left / scale)),
+      y = Math.max(0, Math.floor(-top / scale));
     const right = Math.min(item.width, Math.ceil((this.width - left) / scale));
     const bottom = Math.min(item.height, Math.ceil((this.height - top) / scale));
     if (right <= x || bottom <= y) return;
     context.drawImage(
-      picture, x * kx, y * ky, (right - x) * kx, (bottom - y) * ky,
-      left + x * scale, top + y * scale, (right - x) * scale, (bottom - y) * scale,
+      picture,
+      x * kx,
+      y * ky,
+      (right - x) * kx,
+      (bottom - y) * ky,
+      left + x * scale,
+      top + y * scale,
+      (right - x) * scale,
+      (bottom - y) * scale,
     );
   }
 
-  // Draw the part of the mask in a box of the image, or all of it. Zoomed out, a pixel of the screen is marked
+  // Draw the part of the mask in a box of the image, or all of it. Zoomed out, a pixel of the screen is drawn
   // where any of its pixels is: thin cracks stay visible.
   drawMask(box = null) {
-    const { item, scale, left, top } = this, mask = item.shown();
+    const { item, scale, left, top } = this,
+      mask = item.shown();
     const area = box || mask.all;
     if (!box) this.mask.clearRect(0, 0, this.width, this.height);
     const x0 = Math.max(0, Math.floor(area.left * scale + left) - 2);
@@ -136,10 +159,14 @@ export class View {
     if (width <= 0 || height <= 0) return;
     this.mask.clearRect(x0, y0, width, height);
     if (!mask.marked) return;
-    const inner = width + 2, on = new Uint8Array(inner * (height + 2));
-    const begins = new Int32Array(inner), ends = new Int32Array(inner), found = mask.marked;
+    const inner = width + 2,
+      on = new Uint8Array(inner * (height + 2));
+    const begins = new Int32Array(inner),
+      ends = new Int32Array(inner),
+      found = mask.marked;
     const span = (place, offset, low, high) => {
-      const a = Math.floor((place - offset) / scale), b = Math.floor((place + 1 - offset) / scale);
+      const a = Math.floor((place - offset) / scale),
+        b = Math.floor((place + 1 - offset) / scale);
       return [Math.max(low, a), Math.min(high, Math.max(a + 1, b))];
     };
     for (let i = 0; i < inner; i++)
@@ -156,13 +183,15 @@ export class View {
             }
       }
     }
-    const picture = new ImageData(width, height), words = new Uint32Array(picture.data.buffer);
-    const colour = PAINT[item.colour()], fill = word(colour, FILL), edge = word(colour, 255);
+    const picture = new ImageData(width, height),
+      words = new Uint32Array(picture.data.buffer);
+    const colour = PAINT[item.colour()],
+      fill = word(colour, FILL),
+      edge = word(colour, 255);
     for (let j = 0, k = 0; j < height; j++)
       for (let i = 0; i < width; i++, k++) {
         const at = (j + 1) * inner + i + 1;
-        if (on[at])
-          words[k] = on[at - 1] && on[at + 1] && on[at - inner] && on[at + inner] ? fill : edge;
+        if (on[at]) words[k] = on[at - 1] && on[at + 1] && on[at - inner] && on[at + inner] ? fill : edge;
       }
     this.mask.putImageData(picture, x0, y0);
   }
@@ -178,13 +207,16 @@ export async function halve(levels) {
 
 // Gain and offset that spread the image's own range over black to white, as CSS filters.
 export function stretch(picture) {
-  const canvas = new OffscreenCanvas(128, 128), context = canvas.getContext("2d");
+  const canvas = new OffscreenCanvas(128, 128),
+    context = canvas.getContext("2d");
   context.drawImage(picture, 0, 0, 128, 128);
-  const { data } = context.getImageData(0, 0, 128, 128), levels = [];
+  const { data } = context.getImageData(0, 0, 128, 128),
+    levels = [];
   for (let i = 0; i < data.length; i += 4) levels.push((data[i] + data[i + 1] + data[i + 2]) / 3);
   levels.sort((a, b) => a - b);
   const low = levels[Math.floor(levels.length * 0.005)] / 255;
   const high = Math.max(levels[Math.floor(levels.length * 0.995)] / 255, low + 0.02);
-  const gain = 1 / (high - low), contrast = 1 + 2 * low * gain;
+  const gain = 1 / (high - low),
+    contrast = 1 + 2 * low * gain;
   return { brightness: gain / contrast, contrast };
 }

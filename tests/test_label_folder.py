@@ -1,0 +1,216 @@
+"""What the labelling page makes of a folder: masks as training reads them, and which image comes next."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nbs_env import checkpoint
+from nbs_env.checkpoint import WriteError
+from nbs_env.data import AnomalyDataset, DataError, load
+from nbs_env.data.images import ORIENTATION
+from nbs_env.label.folder import UNLABELLED, Conflict, Folder
+from nbs_env.label.looking import Looking
+from nbs_env.label.training import Training
+from nbs_env.runs import RunError
+
+
+def spot(height: int = 128, width: int = 128) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[10:21, 30:47] = True
+    return mask
+
+
+def stored(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "L")
+        return np.asarray(picture)
+
+
+@pytest.mark.parametrize("name", ["1_mask.png", "1.jpg.png", "1.bmp", "1.png"])
+def test_masks_of_other_tools_are_read_the_same_and_rewritten_only_where_painted(
+    mine: Path, name: str
+) -> None:
+    (mine / "masks" / "1.png").unlink()
+    if ".jpg" in name:
+        with Image.open(mine / "images" / "1.png") as picture:
+            picture.save(mine / "images" / "1.jpg")
+        (mine / "images" / "1.png").unlink()
+    Image.fromarray(spot().astype(np.uint8) * (1 if name == "1.png" else 255)).save(mine / "masks" / name)
+    before = (mine / "masks" / name).read_bytes()
+    folder = Folder(mine)
+    mask, version = folder.read(1)
+    assert mask is not None
+    np.testing.assert_array_equal(mask, load("folder", mine, image_size=128).masks[1])
+    folder.paint(1, version, (0, 0, 128, 128), mask)
+    assert (mine / "masks" / name).read_bytes() == before
+    changed = mask.copy()
+    changed[0, 0] = True
+    folder.paint(1, version, (0, 0, 1, 1), changed[:1, :1])
+    np.testing.assert_array_equal(load("folder", mine, image_size=128).masks[1], changed)
+    np.testing.assert_array_equal(stored(folder.masks()["1"]), changed * 255)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_turned_photo_gets_a_mask_that_training_reads(mine: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    with Image.open(mine / "images" / "4.png") as picture:
+        picture.convert("RGB").resize((200, 150)).save(mine / "images" / "4.jpg", exif=exif)
+    (mine / "images" / "4.png").unlink()
+    folder = Folder(mine)
+    width, height = folder.size(4)
+    assert (width, height) == ((200, 150) if orientation == 3 else (150, 200))
+    folder.paint(4, UNLABELLED, (0, 0, width, height), spot(height, width))
+    mask, _ = folder.read(4)
+    assert mask is not None
+    np.testing.assert_array_equal(mask, spot(height, width))
+    assert load("folder", mine, image_size=128).has_mask[4]
+
+
+@pytest.mark.parametrize("point", ["save", "replace"])
+def test_a_save_that_is_cut_off_leaves_the_old_mask_whole(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    folder = Folder(mine)
+    mask, version = folder.read(0)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise OSError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Image.Image, "save") if point == "save" else (checkpoint.os, "fsync")), killed)
+        with pytest.raises(WriteError):
+            folder.paint(0, version, (0, 0, 128, 128), spot())
+    after, same = Folder(mine).read(0)
+    np.testing.assert_array_equal(after, mask)
+    assert same == version
+
+
+def test_a_process_killed_in_a_save_leaves_what_training_can_read(mine: Path) -> None:
+    with Image.open(mine / "images" / "4.png") as picture:
+        picture.save(mine / "images" / "4.png.png")  # whose mask 4.png.part could be taken for
+    (mine / "images" / "4.png").unlink()
+    code = (
+        "import os, sys, numpy as np; from pathlib import Path; from nbs_env import checkpoint\n"
+        "from nbs_env.label.folder import Folder\n"
+        "checkpoint.os.fsync = lambda _: os._exit(9)\n"
+        "Folder(Path(sys.argv[1])).paint(4, 'none', (0, 0, 9, 9), np.ones((9, 9), bool))"
+    )
+    root = str(Path(checkpoint.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code, str(mine)], env=os.environ | {"PYTHONPATH": root})
+    assert done.returncode == 9
+    assert not load("folder", mine, image_size=128).has_mask[4]
+
+
+def test_images_that_browsers_do_not_know_are_converted(mine: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = rng.integers(0, 65536, (80, 90)).astype(np.uint16)
+    deep[0, :2] = 0, 65535
+    Image.fromarray(deep).save(mine / "images" / "deep.tif")
+    folder = Folder(mine)
+    content, kind = folder.shown(folder.numbers["deep"])
+    assert kind == "image/bmp"
+    (mine / "shown.bmp").write_bytes(content)
+    with Image.open(mine / "shown.bmp") as picture:
+        shown = np.asarray(picture)
+    np.testing.assert_array_equal(
+        shown, load("folder", mine, image_size=128) and folder.pixels(folder.numbers["deep"])
+    )
+    content, kind = folder.shown(0)
+    assert (content, kind) == ((mine / "images" / "0.png").read_bytes(), "image/png")
+
+
+def test_errors_say_what_to_do(tmp_path: Path, dataset: AnomalyDataset) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        Folder(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no images/ in this folder"):
+        Folder(tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="no image file in this directory"):
+        Folder(tmp_path)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(dataset.images[0]).save(tmp_path / "images" / "a.png")
+    Image.fromarray(dataset.masks[0]).save(tmp_path / "masks" / "b.png")
+    with pytest.raises(DataError, match="a mask without its image"):
+        Folder(tmp_path)
+
+
+def test_versions_are_of_files_not_of_servers(mine: Path) -> None:
+    one, other = Folder(mine), Folder(mine)  # two commands on one folder
+    version = one.version(0)
+    other.paint(0, version, (0, 0, 128, 128), spot())
+    with pytest.raises(Conflict):
+        one.paint(0, version, (0, 0, 128, 128), np.roll(spot(), 9))
+
+
+def test_the_queue_begins_with_the_names_and_goes_on_with_what_differs(mine: Path) -> None:
+    (mine / "masks" / "1.png").unlink()
+    (mine / "masks" / "2.png").unlink()
+    (mine / "masks" / "3.png").unlink()
+    folder = Folder(mine)
+    looking = Looking(folder, Training(folder, []))
+    assert looking.next(set(), 9) == [1, 2, 3, 4]
+    looking.features[:, 0] = [0, 1, 0, 7, 4]  # image 0 is labelled
+    looking.described[:] = True
+    assert looking.next(set(), 2) == [3, 4]
+    assert looking.next({3}, 9) == [4, 1, 2]
+    looking.described[4] = False  # not looked at yet
+    assert looking.next(set(), 9) == [3, 1, 2, 4]
+    looking.broken.add(1)
+    assert looking.next(set(), 9) == [3, 2, 4]
+
+
+def test_a_round_needs_a_defect_that_survives_resizing(mine: Path) -> None:
+
+    for path in (mine / "masks").iterdir():
+        path.unlink()
+    folder = Folder(mine)
+    training = Training(folder, ["--image-size", "128"])
+    with pytest.raises(RunError, match="mark a defect in one image first"):
+        training.start()
+    Image.fromarray(np.zeros((600, 600), np.uint8)).save(mine / "images" / "2.png")
+    folder.paint(2, UNLABELLED, (5, 5, 1, 1), np.ones((1, 1), bool))
+    with pytest.raises(RunError, match="too thin for 128 pixels"):
+        training.start()
+    folder.paint(0, UNLABELLED, (0, 0, 128, 128), spot())
+    assert training._labelled() == (["0"], ["2"])
+
+
+def test_the_command_names_the_extra_that_is_missing(mine: Path) -> None:
+    root = str(Path(checkpoint.__file__).parents[1])
+    code = (
+        "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['--images', sys.argv[1]]\n"
+        "import runpy; runpy.run_module('nbs_env.label', run_name='__main__', alter_sys=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(mine)],
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: uvicorn is missing; python -m pip install 'neural-batch-sampling[label]'"
+    ]
+
+
+def test_the_page_is_part_of_the_package() -> None:
+    import tomllib
+    from importlib.resources import files
+
+    server = pytest.importorskip("nbs_env.label.server", reason="the extra `label` is not installed")
+
+    settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["nbs_env.label"]
+    assert "nbs_env.label" in settings["packages"]
+    for name, _ in server.PAGE.values():
+        assert files("nbs_env.label").joinpath(name).is_file()
+        assert any(Path(name).match(pattern) for pattern in patterns)
