@@ -87,6 +87,7 @@ TARGETS = (
     ("d_anogan", "run/checkpoint.pt"),
     ("alcn", "run/alcn/a/checkpoint.pt"),
     ("predict", "done/detector.pt"),
+    ("nbs", "done/nbs.pt"),
     ("cifar10", "cifar10/data_batch_1"),
 )
 """Command, and the file that is replaced where it begins or goes on."""

@@ -52,7 +52,7 @@ class Case:
 
 IMAGE, MASK = "data/images/1.png", "data/masks/1.png"
 MASKS = tuple(f"data/masks/{number}.png" for number in range(3))
-D, P, S = "done/checkpoint.pt", "done/detector.pt", "done/teaching.pt"
+D, P, N, S = (f"done/{name}.pt" for name in ("checkpoint", "detector", "nbs", "teaching"))
 
 FILES = (
     Case("an image cut short", "train", "1.png", spoil=cut(IMAGE)),
@@ -243,15 +243,25 @@ CHECKPOINTS = (
             ("cut short", cut(P)), ("of no bytes", cut(P, 0)), ("that is not there", remove(P)),
             ("that is a checkpoint", lambda folder: os.replace(folder / D, folder / P)),
             ("that is a list", state(P, [1])),
-            ("without rings", changed(P, lambda value: value.pop("rings"))),
-            ("of no rings", changed(P, lambda value: value.update(rings=[]))),
+            ("whose segmenter is empty", changed(P, lambda value: value.update(segmenter={}))),
+            ("without a segmenter", changed(P, lambda value: value.update(segmenter=None))),
             ("with something else", changed(P, lambda value: value.update(colour="blue"))),
-            ("whose predictor is empty", changed(P, lambda value: value.update(predictor={}))),
-            ("whose CRF is damaged", changed(P, lambda value: value.update(crf="{"))),
-            ("whose CRF lacks a kernel", changed(P, lambda value: value.update(crf="[]"))),
             ("whose image size is a word", changed(P, lambda value: value.update(image_size="big"))),
             ("whose weights are of another size",
-             changed(P, lambda value: value["rings"][0][0].update({"output.bias": torch.zeros(7)}))),
+             changed(P, lambda value: value["segmenter"].update({"output.bias": torch.zeros(7)}))),
+        )
+    ),
+    *(
+        Case(f"nbs.pt {what}", "predict", "nbs.pt", "--method nbs", spoil=spoil)
+        for what, spoil in (
+            ("cut short", cut(N)), ("that is a list", state(N, [1])),
+            ("without rings", changed(N, lambda value: value.pop("rings"))),
+            ("of no rings", changed(N, lambda value: value.update(rings=[]))),
+            ("whose predictor is empty", changed(N, lambda value: value.update(predictors=[{}]))),
+            ("whose CRF is damaged", changed(N, lambda value: value.update(crf="{"))),
+            ("whose CRF lacks a kernel", changed(N, lambda value: value.update(crf="[]"))),
+            ("whose weights are of another size",
+             changed(N, lambda value: value["rings"][0][0].update({"output.bias": torch.zeros(7)}))),
         )
     ),
     Case("a run that is not there", "predict", "nowhere", "--run nowhere"),

@@ -18,7 +18,7 @@ from benchmarks.drills.small import COMMANDS, Row, content, difference, furnishe
 
 PLACES = (
     ("train", "config.json"), ("train", "events.out"), ("train", "checkpoint.pt"), ("train", "detector.pt"),
-    ("train", "teaching.pt"),
+    ("train", "teaching.pt"), ("train", "nbs.pt"), ("train", "predictions.csv"),
     ("train", "1.png"), ("train", "3.png"), ("train", "overlays.png"), ("train", "timing.json"),
     ("train", "metrics.json"), ("ppo", "checkpoint.pt"), ("ppo", "metrics.json"),
     ("d_anogan", "events.out"), ("d_anogan", "checkpoint.pt"), ("d_anogan", "detector.pt"),
@@ -27,7 +27,7 @@ PLACES = (
     ("alcn", "events.out"), ("alcn", "checkpoint.pt"), ("alcn", "pictures.png"), ("alcn", "metrics.json"),
     ("alcn", "table.md"), ("unet", "overlays.png"), ("unet", "metrics.json"),
     ("predict", "masks/0.png"), ("predict", "probabilities/0.png"), ("predict", "overlays/1.png"),
-    ("predict", "predictions.csv"),
+    ("predict", "predictions.csv"), ("predict", "settings.json"),
 )  # fmt: skip
 """Command, and how the file is called that there is no space for."""
 TMPFS_KIB = (4, 64, 512, 1500, 5300, 5700)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ REINFORCE = Command("train.py --agent reinforce", "train", TRAIN, "--resume --ru
 PPO = Command(
     "train.py --agent ppo", "train", f"--agent ppo --batch-size 4 {TRAIN}", "--resume --run-dir run"
 )
+PREDICT = Command("nbs_env.predict", "nbs_env.predict", "--run done --images new --out run --device cpu")
 COMMANDS = {
     "train": REINFORCE,
     "ppo": PPO,
@@ -60,9 +61,8 @@ COMMANDS = {
         "baselines.unet",
         f"{RIVAL} --model.width 2 --model.steps 2 --model.check-every 1 --model.crop 64",
     ),
-    "predict": Command(
-        "nbs_env.predict", "nbs_env.predict", "--run done --images new --out run --device cpu"
-    ),
+    "predict": PREDICT,
+    "nbs": replace(PREDICT, start=f"{PREDICT.start} --method nbs"),
 }
 
 
