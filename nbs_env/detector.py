@@ -58,7 +58,7 @@ class Detector:
 
     Args:
         rings: one ring of T autoencoders a snapshot, oldest first; none: there is no method `nbs`.
-        predictors: the weights of the predictor that reads its profiles, one a ring.
+        predictors: the weights of the predictor that reads its profiles, one a ring, or one for all.
         image_size: side that images are resized to first, as those of the training were.
         precision: see `Config.precision`.
         device: where it computes.
@@ -86,7 +86,7 @@ class Detector:
     def __init__(
         self,
         rings: Sequence[Sequence[Weights]],
-        predictors: Sequence[Weights],
+        predictors: Sequence[Weights] | Weights,
         image_size: int,
         precision: str,
         device: torch.device,
@@ -107,6 +107,8 @@ class Detector:
         self.dtype = compute_dtype(precision, device)
         self.methods = (("segmenter",) if segmenter else ()) + (("nbs",) if rings else ())
         """What it can do, the better first."""
+        if isinstance(predictors, dict):
+            predictors = [predictors] * len(rings)
         if not self.methods or len(rings) != len(predictors):
             raise ValueError(f"{len(rings)} rings, {len(predictors)} predictors, no segmenter: no detector")
         self.segmenter_threshold, self.image_threshold = segmenter_threshold, image_threshold
@@ -300,7 +302,7 @@ class Detector:
             raise checkpoint.CheckpointError(f"{path} holds no detector; expected the detector.pt of a run")
         state["crf"] = CRFParams(**json.loads(state["crf"]))
         if "predictor" in state:  # of a version with one for all rings
-            state["predictors"] = [state.pop("predictor")] * len(state["rings"])
+            state["predictors"] = state.pop("predictor")
         return cls(device=torch.device(device), **state)
 
 
