@@ -58,6 +58,7 @@ def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch
     monkeypatch.setitem(load.__kwdefaults__, "count", 8)  # built-in images
     monkeypatch.setattr(nbs_env.detector, "CRF_CANDIDATES", nbs_env.detector.CRF_CANDIDATES[:1])
     monkeypatch.setitem(PRESETS, "quick", quick)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # a page lifts it
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
