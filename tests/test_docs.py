@@ -58,7 +58,6 @@ def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch
     monkeypatch.setitem(load.__kwdefaults__, "count", 8)  # built-in images
     monkeypatch.setattr(nbs_env.detector, "CRF_CANDIDATES", nbs_env.detector.CRF_CANDIDATES[:1])
     monkeypatch.setitem(PRESETS, "quick", quick)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # a page lifts it
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
@@ -83,6 +82,7 @@ def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch
 
 def test_tiles_cover_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiles of the page on large images, put back at the places that their names say, are the image."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # the page lifts it
     monkeypatch.chdir(tmp_path)
     whole = np.random.default_rng(0).integers(256, size=(700, 1100, 3), dtype=np.uint8)
     for folder, picture in (("images", whole), ("masks", whole[..., 0])):
