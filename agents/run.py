@@ -116,7 +116,7 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
         now = settings(args, config, options)
         stored = _stored(directory, now) if args.resume else None
         keep_freed_memory()
-        dataset, labeled, unlabeled = _read(args, config)
+        dataset, labeled, unlabeled = read_images(args, config)
         check_names(directory / "masks" / f"{dataset.names[i]}.png" for i in unlabeled)
         now["images"] = _digests(dataset, labeled)
         if args.resume:
@@ -178,7 +178,7 @@ def run_once(args: RunArgs, config: Config, options: Any = None) -> dict[str, An
         return run(replace(args, resume=True), config, options)
     _stored(directory, settings(args, config, options))
     if args.data_root and args.data_root.resolve() != started[0].data_root:
-        dataset, labeled, _ = _read(args, config)
+        dataset, labeled, _ = read_images(args, config)
         _check_images(directory, _digests(dataset, labeled), dataset.name)
     return json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
 
@@ -208,7 +208,7 @@ def stored_run(directory: Path) -> tuple[RunArgs, Config, dict[str, Any]] | None
         raise RunError(f"{file} does not hold the settings of a run; choose another --run-dir") from error
 
 
-def _read(args: RunArgs, config: Config) -> tuple[AnomalyDataset, np.ndarray, np.ndarray]:
+def read_images(args: RunArgs, config: Config) -> tuple[AnomalyDataset, np.ndarray, np.ndarray]:
     """The images, and the indices of the labelled and of the others."""
     dataset = load(
         args.dataset,

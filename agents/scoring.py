@@ -61,9 +61,16 @@ def finish(
             bad = detector.called_bad(scores, found[shipped][1], shipped)
             for i, index in enumerate(indices):
                 mask = resize_mask_map(masks[i], *data.sizes[index])
-                row = _saved(data, int(index), probabilities[i], mask, directory)
-                # Nine digits are all that a float32 has.
-                rows.append(row | {"image_score": f"{scores[i]:.9g}", "bad": int(bad[i])})
+                _save(data.names[index], probabilities[i], mask, directory)
+                row = {
+                    "image": data.names[index],
+                    "image_score": f"{scores[i]:.9g}",  # nine digits are all that a float32 has
+                    "highest_probability": f"{probabilities[i].max():.9g}",
+                    "anomalous_share": f"{mask.mean():.6f}",
+                    "bad": int(bad[i]),
+                    "defective": int(data.masks[index].any()) if data.has_mask[index] else "",
+                }
+                rows.append(row)
                 if data.originals and data.has_mask[index]:
                     truth = data.originals[index].mask()
                     own_size += (mask & truth).sum(), mask.sum(), truth.sum()
@@ -187,22 +194,11 @@ def _outcomes(
     return found, probabilities, masks
 
 
-def _saved(
-    data: AnomalyDataset, index: int, probability: np.ndarray, mask: np.ndarray, directory: Path
-) -> dict[str, Any]:
-    """Write mask and probability of one image; its row of predictions.csv, to be filled up."""
-    picture = f"{data.names[index]}.png"
-    checkpoint.save_picture(mask, directory / "masks" / picture)
+def _save(name: str, probability: np.ndarray, mask: np.ndarray, directory: Path) -> None:
+    """Write probability and mask of one image as pictures."""
+    checkpoint.save_picture(mask, directory / "masks" / f"{name}.png")
     levels = (probability.clip(0, 1) * 255).round().astype(np.uint8)
-    checkpoint.save_picture(levels, directory / "probabilities" / picture)
-    return {
-        "image": data.names[index],
-        "image_score": "",
-        "highest_probability": f"{probability.max():.9g}",
-        "anomalous_share": f"{mask.mean():.6f}",
-        "bad": "",
-        "defective": int(data.masks[index].any()) if data.has_mask[index] else "",
-    }
+    checkpoint.save_picture(levels, directory / "probabilities" / f"{name}.png")
 
 
 def _some(found: Outcomes, rows: np.ndarray) -> Outcomes:
@@ -221,11 +217,14 @@ def overlays(
 def table(metrics: dict[str, Any]) -> str:
     """The figures of metrics.json as lines of text."""
     lines = [f"{'':12}" + "".join(f"{name:>12}" for name in (*TABLE, "image_auroc"))]
-    for method, figures in metrics["methods"].items():
+    if not metrics["scored_images"]:
+        lines = ["no figures: the truth of no unlabelled image is known"]
+    for method, figures in metrics["methods"].items() if metrics["scored_images"] else ():
         values = [figures.get(f"pixel_{name}") for name in TABLE] + [figures.get("image_auroc")]
         cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
         lines.append(f"{method:12}{cells}")
-    lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
+    if metrics["scored_images"]:
+        lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
     left_out = metrics["segmenter_f1_left_out"]
     why = "" if left_out is None else f" (F1 {left_out:.3f} on labelled images that it had not seen)"
     own = metrics["own_size_f1"]

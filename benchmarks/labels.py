@@ -12,8 +12,6 @@ gets labels.csv, table.md and a picture of each data set's curves.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 import time
@@ -291,6 +289,10 @@ def main() -> None:
     check(args)
     run, config, _ = train.parse(["--updates", "0", *words])
     at_least(1, segmenter_steps=config.segmenter_steps)
+    if config.segmenter_size != "square":
+        raise RunError(
+            f"segmenter_size is {config.segmenter_size}; stages are compared in squares: leave it out"
+        )
     args.stages(), args.chosen()
     todo = [(dataset, seed) for seed in range(args.seeds) for dataset in args.datasets.split(",")]
     failed = []
@@ -302,13 +304,8 @@ def main() -> None:
     rows = collect(args)
     if not rows:
         raise RunError("nothing could be computed:" + ";".join(failed))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(
-        text, ["dataset", "seed", "query", "masks", "f1", "ap", "defects", "seconds"], extrasaction="ignore"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    checkpoint.save_text(text.getvalue(), args.out / "labels.csv")
+    names = ("dataset", "seed", "query", "masks", "f1", "ap", "defects", "seconds")
+    checkpoint.save_csv([{name: row[name] for name in names} for row in rows], args.out / "labels.csv")
     curves(rows, args)
     line = "python -m benchmarks.labels " + " ".join(sys.argv[1:])
     where = machine(str(pick_device(run.device)))

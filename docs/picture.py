@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from agents.run import stored_run
+from agents.run import read_images, stored_run
 from nbs_env import checkpoint
-from nbs_env.data import load, split
 from nbs_env.detector import Detector
 from nbs_env.env import pick_device
 from nbs_env.metrics import pixel_prf
@@ -44,16 +43,7 @@ def row(directory: Path) -> Row:
     if found is None:
         raise RunError(f"{directory} holds no run; name the folders of finished ones")
     run, config, _ = found
-    data = load(
-        run.dataset,
-        run.data_root,
-        category=run.category,
-        image_size=config.image_size,
-        seed=run.seed,
-        difficulty=run.difficulty,
-        mask_values=run.mask_values,
-    )
-    _, rest = split(data, int(run.labeled[0]), np.random.default_rng(run.seed))
+    data, _, rest = read_images(run, config)
     shown = [i for i in rest if data.anomalous[i]]
     with checkpoint.unpacking(directory / "detector.pt"):
         detector = Detector.load(directory / "detector.pt", pick_device("auto"))

@@ -87,7 +87,6 @@ class _Probable(torch.nn.Module):
     def __init__(self, segmenter: Segmenter, symmetries: bool) -> None:
         super().__init__()
         self.segmenter, self.symmetries = segmenter, symmetries
-        segmenter.forward = segmenter.whole  # type: ignore[method-assign]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return probable(self.segmenter, images, torch.float32, self.symmetries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +236,25 @@ def error(main: Main, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return lines[0]
 
     return call
+
+
+@pytest.fixture
+def taught(config: Config) -> Config:
+    """The smallest segmenter."""
+    return replace(
+        config, segmenter_steps=3, segmenter_folds=2, segmenter_crop=64, segmenter_batch=2, good_share=0.25
+    )
+
+
+def spot(height: int = 128, width: int = 128) -> np.ndarray:
+    """A mask to paint."""
+    mask = np.zeros((height, width), bool)
+    mask[10:21, 30:47] = True
+    return mask
+
+
+def stored(path: Path) -> np.ndarray:
+    """The levels of a mask file."""
+    with Image.open(path) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "L")
+        return np.asarray(picture)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import spot, stored
 from PIL import Image
 
 from nbs_env.data import load
@@ -71,18 +72,6 @@ def client(mine: Path) -> Iterator[Client]:
     client = Client(mine)
     yield client
     client.close()
-
-
-def spot(height: int = 128, width: int = 128) -> np.ndarray:
-    mask = np.zeros((height, width), bool)
-    mask[10:21, 30:47] = True
-    return mask
-
-
-def stored(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert (picture.format, picture.mode) == ("PNG", "L")
-        return np.asarray(picture)
 
 
 def test_a_mask_is_on_disc_as_it_was_painted(client: Client, mine: Path) -> None:

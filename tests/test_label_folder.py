@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import spot, stored
 from PIL import Image
 
 from nbs_env import checkpoint
@@ -20,18 +21,6 @@ from nbs_env.label.folder import UNLABELLED, Conflict, Folder
 from nbs_env.label.looking import Looking
 from nbs_env.label.training import Training
 from nbs_env.runs import RunError
-
-
-def spot(height: int = 128, width: int = 128) -> np.ndarray:
-    mask = np.zeros((height, width), bool)
-    mask[10:21, 30:47] = True
-    return mask
-
-
-def stored(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        assert (picture.format, picture.mode) == ("PNG", "L")
-        return np.asarray(picture)
 
 
 @pytest.mark.parametrize("name", ["1_mask.png", "1.jpg.png", "1.bmp", "1.png"])

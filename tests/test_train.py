@@ -283,3 +283,22 @@ def test_no_segmenter(main: Main, tmp_path: Path) -> None:
     assert list(metrics["methods"]) == ["nbs", "nbs_crf", "final_loss"]
     assert metrics["masks"] == "nbs_crf"
     assert not (tmp_path / "run" / "teaching.pt").exists()
+
+
+def test_a_folder_without_truth_gets_masks_and_a_sentence(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two images carry masks and both are labelled: no figure can be had, and none is shown."""
+    for name, count in (("images", 4), ("masks", 2)):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(count):
+            picture = np.zeros((96, 96), np.uint8)
+            picture[30:60, 30:60] = 255
+            Image.fromarray(picture).save(tmp_path / "mine" / name / f"{number}.png")
+    mine = {"dataset": "folder", "data_root": tmp_path / "mine", "labeled": "2"}
+    main(run_dir=tmp_path / "run", updates=0, segmenter_steps=2, **mine)
+    out = capsys.readouterr().out
+    assert "no figures: the truth of no unlabelled image is known" in out
+    assert "masks/ has those of segmenter" in out
+    assert "precision" not in out
+    assert {path.name for path in (tmp_path / "run" / "masks").iterdir()} == {"2.png", "3.png"}

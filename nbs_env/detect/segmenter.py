@@ -55,15 +55,12 @@ class Segmenter(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits."""
         height, width = images.shape[2:]
-        return self.whole(padded(images))[:, :height, :width]
-
-    def whole(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of images whose H and W are multiples of `STRIDE`."""
+        images = padded(images)
         *fine, x = self.encoder(images)
         x = self.deepest(x)
         for merge, skip in zip(self.merge, (*fine[::-1], self.stem(images)), strict=True):
             x = merge(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
-        return self.output(x)[:, 0]
+        return self.output(x)[:, 0, :height, :width]
 
 
 def padded(images: torch.Tensor) -> torch.Tensor:

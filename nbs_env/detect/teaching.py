@@ -184,7 +184,9 @@ def teach(
     good = np.random.default_rng(seed).permutation(len(data.good))
     left_out = folds(data.masks[labeled], config.segmenter_folds)
     order = labeled[np.concatenate(left_out)] if left_out else labeled[:0]
-    sizes = candidates(data, config.segmenter_size) if left_out else ("square",)
+    sizes = candidates(data, config.segmenter_size)
+    if not left_out:
+        sizes = sizes[:1]  # nothing says which is best
 
     def taught(views: Views, labeled: np.ndarray, good: np.ndarray) -> Segmenter:
         teacher = Teacher(views, labeled, good, config, seed, device, dtype)
@@ -205,9 +207,9 @@ def teach(
             on_part()
     found = {size: [parts[f"{size}/{number}"] for number in range(len(left_out))] for size in sizes}
     scored = {size: [one.numpy() for part in found[size] for one in part["labeled"]] for size in sizes}
-    size = (
-        sizes[0] if len(sizes) == 1 else max(sizes, key=lambda size: _own_size_f1(data, order, scored[size]))
-    )
+    size = sizes[0]
+    if len(sizes) > 1:
+        size = max(sizes, key=lambda each: _own_size_f1(data, order, scored[each]))
     views = Views(data, size)
     if "all" not in parts:
         parts["all"] = taught(views, labeled, good).state_dict()
