@@ -247,7 +247,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(agents.run, "_read", interrupted)
+    monkeypatch.setattr(agents.run, "read_images", interrupted)
     with pytest.raises(SystemExit) as end:
         main(run_dir=tmp_path / "run")
     assert end.value.code == 130

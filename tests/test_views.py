@@ -139,7 +139,7 @@ def test_the_size_is_chosen_where_images_were_left_out(
 
         monkeypatch.setattr(teaching, "Teacher", Watched)
         monkeypatch.setattr(teaching, "segment_images", seen)
-        settings = replace(taught, segmenter_size="auto", good_share=0.0)
+        settings = replace(taught, segmenter_size="auto", segmenter_steps=1)
         found = teach(data, np.arange(4), settings, 0, CPU, torch.float32)
         assert (found.size, found.f1) == (right, 1.0)
         assert learnt == ["square", "square", "own", "own", right]
