@@ -1,7 +1,7 @@
 """Train and score ALCN and the noises it is compared with: `python -m baselines.alcn`.
 
-A model for each class and each noise; `table.md` has their AUC beside the paper's. Without arguments: wheels
-of 32 pixels, made on the fly.
+A model for each class and each noise; `table.md` has their AUC beside the paper's and that of 32 principal
+components. Without arguments: wheels of 32 pixels, made on the fly.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from baselines.alcn.networks import sides
-from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig
+from baselines.alcn.noise import NOISES, blend
+from baselines.alcn.trainer import ALCN, ALCNConfig, Errors
 from baselines.common import (
     ClassesArgs,
     claim_all,
@@ -62,8 +64,36 @@ PUBLISHED_MEANS = {
 }
 """AUC of ALCN where the text has the mean over all classes alone."""
 
+COMPONENTS = 32
+"""Of the PCA that is each table's first row."""
+HELD_OUT = 256
+"""Normal images at most, of those for training, that say when to stop."""
+
 Task = tuple[ClassDataset, tuple[str, ...], float]
 """Images, the classes that are anomalous, and the share of each other class that is trained on."""
+Figures = dict[str, float]
+"""AUC by score."""
+SCORES = {
+    "auc_test_noise": ", test noise",
+    "auc": "",
+    "auc_test_noise_relative": ", test noise, relative error",
+    "auc_relative": ", relative error",
+}
+"""Scores, the headline first, and what they are called in the table."""
+
+
+QUICK = ALCNConfig(
+    batch_size=64,
+    patience=0,
+    denoiser_lr=1e-3,
+    noise_lr=1e-3,
+    schedule="cosine",
+    bottleneck=16,
+    width=0.5,
+    noise_width=0.25,
+    bfloat16=torch.cpu._is_avx512_bf16_supported(),
+)
+"""What quick presets share."""
 
 
 @dataclass(frozen=True)
@@ -79,23 +109,14 @@ class Args(ClassesArgs):
     mvtec and plant_village say themselves what is normal."""
     classes: str = "3-closed-4,5-forked-5"
     """`all`, or classes (categories of mvtec, species of plant_village), separated by commas."""
-    noise: str = "alcn,none"
-    """Noises (alcn, none, gaussian, speckle), separated by commas."""
+    noise: str = "none,alcn"
+    """Noises (none, gaussian, speckle, alcn), separated by commas."""
+    preset: Literal["quick", "paper"] = "quick"
+    """`quick`: minutes a model on a CPU core; `paper`: sizes, batches and learning rates as published."""
     test_limit: int = 0
     """Images to test on, drawn at random; 0: all."""
-    model: ALCNConfig = field(
-        default_factory=lambda: ALCNConfig(
-            size=32,
-            batch_size=32,
-            epochs=100,
-            patience=0,
-            denoiser_lr=1e-3,
-            noise_lr=1e-3,
-            noise_width=0.25,
-            bfloat16=torch.cpu._is_avx512_bf16_supported(),
-        )
-    )
-    """The model and its training; other data sets begin with the paper's settings."""
+    model: ALCNConfig = field(default_factory=lambda: replace(QUICK, size=32, batch_size=32, epochs=100))
+    """The model and its training; what it begins with depends on data set, protocol and preset."""
 
     def __post_init__(self) -> None:
         """Check types first, then values."""
@@ -122,9 +143,33 @@ def tasks(args: Args) -> dict[str, Task]:
     return {name: (pool, (name,) if args.protocol == 1 else others[name], 0.8) for name in pool.names}
 
 
-def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, float]:
-    """Train one model, score it, and write everything into `directory`; AUC without and with test noise."""
-    device = str(pick_device(args.device))
+@dataclass(frozen=True)
+class Problem:
+    """Rows of images to train on, to say when to stop, and to test; and which of the last are anomalous."""
+
+    data: ClassDataset
+    train: np.ndarray
+    held_out: np.ndarray
+    test: np.ndarray
+    truth: np.ndarray
+
+    def figures(self, errors: dict[str, Errors]) -> Figures:
+        """AUC of each of the errors on the test images, squared and relative."""
+        found = {}
+        for name, each in errors.items():
+            for key, score in ((name, each.squared), (f"{name}_relative", each.relative)):
+                auc = image_auroc(score, self.truth)
+                assert auc is not None, "both kinds are in the test set"
+                found[key] = auc
+        return found
+
+
+def divide(args: Args, task: Task) -> Problem:
+    """Split the images of a task.
+
+    Raises:
+        RunError: the test images are all of one kind.
+    """
     rng = np.random.default_rng(args.seed)
     data, anomalous, share = task
     train, test = data.split(anomalous, share, rng)
@@ -135,11 +180,35 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
     truth = np.isin(data.labels[test], [data.names.index(each) for each in anomalous])
     if truth.all() or not truth.any():
         raise RunError(f"test_limit is {args.test_limit}: all images drawn are of one kind; raise it")
-    held_out, train = np.split(rng.permutation(train), [max(1, len(train) // 10)])
-    saved = open_run(args, ("classes", "noise"), data, directory, device, **{"class": name})
+    held_out, train = np.split(rng.permutation(train), [max(1, min(HELD_OUT, len(train) // 10))])
+    return Problem(data, train, held_out, test, truth)
+
+
+def pca(args: Args, task: Task) -> Figures:
+    """AUC of the error of principal components of the training images, standardised as the model's."""
+    problem = divide(args, task)
+    model = ALCN(replace(args.model, noise="none"), args.seed)
+    train, test = (torch.from_numpy(problem.data.images[rows]) for rows in (problem.train, problem.test))
+    model.fit_scale(train)
+    known, given = (model.standardize(images).flatten(1).numpy() for images in (train, test))
+    count = min(COMPONENTS, *known.shape)
+    fitted = PCA(count, svd_solver="randomized", random_state=args.seed).fit(known)
+    again = fitted.inverse_transform(fitted.transform(given)).reshape(test.shape)
+    return problem.figures({"auc": model.compare(test, [torch.from_numpy(again)])})
+
+
+def train_one(args: Args, task: Task, name: str, directory: Path) -> Figures:
+    """Train one model, score it, and write everything into `directory`."""
+    device = str(pick_device(args.device))
+    problem = divide(args, task)
+    data = problem.data
+    left_out = ("classes", "noise", "preset", "workers")
+    saved = open_run(args, left_out, data, directory, device, **{"class": name})
     model = ALCN(args.model, args.seed, device)
     saved.restore(model)
-    images, kept = (torch.from_numpy(data.images[rows]).to(device) for rows in (train, held_out))
+    images, kept = (
+        torch.from_numpy(data.images[rows]).to(device) for rows in (problem.train, problem.held_out)
+    )
     model.fit_scale(images)
     with Curves(directory) as writer:
         title = f"{args.model.noise} {name}"
@@ -149,34 +218,36 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> dict[str, f
             figures = model.train_epoch(images)
             for key, value in figures.items():
                 writer.add_scalar(key, value, epoch + 1)
-            stop = model.should_stop(kept)
-            writer.add_scalar("held_out_error", model.best, epoch + 1)
+            error = model.held_out_error(kept)
+            writer.add_scalar("held_out_error", error, epoch + 1)
+            stop = model.should_stop(error)
             epochs.set_postfix({key: f"{value:.4f}" for key, value in figures.items()})
             last = stop or epoch + 1 == args.model.epochs
             if (epoch + 1) % args.checkpoint_every == 0 or last:
                 saved.save(model)
             if last:
                 break
-    checkpoint.save_picture(pictures(model, data.images[test[:8]]), directory / "pictures.png")
-    figures = {}
-    for key, test_noise in (("auc", False), ("auc_test_noise", True)):
-        auc = image_auroc(model.scores(data.images[test], test_noise), truth)
-        assert auc is not None, "both kinds are in the test set"
-        figures[key] = auc
+    test = data.images[problem.test]
+    checkpoint.save_picture(pictures(model, test[:8]), directory / "pictures.png")
+    errors = {"auc": model.errors(test)}
+    if args.model.noise != "none":
+        errors["auc_test_noise"] = model.errors(test, test_noise=True)
+    figures = problem.figures(errors)
     checkpoint.save_json(figures | {"epochs": model.epoch}, directory / "metrics.json")
     return figures
 
 
 def pictures(model: ALCN, images: np.ndarray) -> np.ndarray:
     """Input, noise, their blend and the output (the paper's Figure 3), a row for each of `images`, uint8."""
-    wanted = model.standardize(torch.from_numpy(images))
-    for network in model.networks.values():
-        network.eval()  # a model that was just restored still trains
-    with torch.no_grad():
-        noise = model.noise.sample(wanted, model.random)
-    given, again = model.reconstruct(wanted, test_noise=True)
-    parts = [wanted, torch.zeros_like(wanted) if noise is None else noise, given, again]
-    columns = [(part * model.std + model.mean).mean(dim=1).flatten(0, 1).cpu() for part in parts]
+    values = torch.from_numpy(images).to(model.device).float() / 255
+    mean, std = model.scale(values)
+    wanted = given = (values - mean) / std
+    noise = torch.zeros_like(wanted)
+    if blends := model.test_noises():
+        alpha, one = blends[len(blends) // 2]
+        given, noise = blend(wanted, one, alpha), one.expand_as(wanted)
+    parts = [wanted, noise, given, model.reconstruct(given)]
+    columns = [(part * std + mean).mean(dim=1).flatten(0, 1).cpu() for part in parts]
     return (torch.cat(columns, dim=1) * 255).clamp(0, 255).to(torch.uint8).numpy()
 
 
@@ -189,25 +260,34 @@ def published(args: Args, noise: str) -> dict[str, float]:
     return dict(zip(names, values, strict=False))
 
 
-def table(args: Args, results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """AUC by noise and class as Markdown, without and with noise on the test images."""
+def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
+    """AUC by method, score and class as Markdown, beside the paper's."""
     names, whole = list(next(iter(results.values()))), args.classes == "all"
     rows = [["", *names, "mean"], ["---"] * (len(names) + 2)]
-    for noise, by_class in results.items():
-        known = published(args, noise)
-        for key, title in (("auc", noise), ("auc_test_noise", f"{noise}, test noise")):
-            values = [by_class[name][key] for name in names]
-            rows.append([title, *(f"{value:.3f}" for value in values), f"{np.mean(values):.3f}"])
-        cells = [f"{known[name]:.2f}" if name in known else "-" for name in names]
+
+    def add(title: str, values: list[float], places: int = 3) -> None:
+        rows.append([title, *(f"{value:.{places}f}" for value in [*values, np.mean(values)])])
+
+    for method, by_class in results.items():
+        known = published(args, method)
+        for key, title in SCORES.items():
+            if all(key in figures for figures in by_class.values()):
+                values = [by_class[name][key] for name in names]
+                add(method + title, values)
+                if min(values) < 0.5 and "relative" not in key:
+                    add(f"({method}{title}, larger of AUC and 1 - AUC)", [max(v, 1 - v) for v in values])
         if set(names) <= set(known):
-            rows.append([f"{noise}, paper", *cells, f"{np.mean([known[name] for name in names]):.2f}"])
-        elif noise == "alcn" and whole and (args.dataset, args.protocol) in PUBLISHED_MEANS:
-            rows.append(["alcn, paper", *cells, f"{PUBLISHED_MEANS[args.dataset, args.protocol]}"])
+            add(f"{method}, paper", [known[name] for name in names], 2)
+        elif known:
+            rows.append([f"{method}, paper", *(f"{known[n]:.2f}" if n in known else "-" for n in names), "-"])
+        elif method == "alcn" and whole and (args.dataset, args.protocol) in PUBLISHED_MEANS:
+            mean = f"{PUBLISHED_MEANS[args.dataset, args.protocol]}"
+            rows.append(["alcn, paper", *["-"] * len(names), mean])
     return markdown(rows)
 
 
-def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
-    """Train all models; their figures by noise and class."""
+def run(args: Args) -> dict[str, dict[str, Figures]]:
+    """Train all models; their figures by method (the noises and pca) and class."""
     directory = args.run_dir or Path("runs") / f"alcn-{args.dataset}-{args.protocol}-{args.seed}"
     noises = args.noise.split(",")
     for noise in noises:
@@ -225,24 +305,27 @@ def run(args: Args) -> dict[str, dict[str, dict[str, float]]]:
     ]
     with claim_all(directory, [place for *_, place in jobs], args.resume, NOISES):
         figures = iter(train_all(train_one, jobs, args.workers))
-        results = {noise: {name: next(figures) for name in names} for noise in noises}
+        results = {"pca": {name: pca(args, found[name]) for name in names}}
+        results |= {noise: {name: next(figures) for name in names} for noise in noises}
         text = table(args, results)
         checkpoint.save_text(text + "\n", directory / "table.md")
     print(text)
     return results
 
 
-def default(dataset: str) -> Args:
-    """The defaults for a data set: quick ones for wheels, the paper's for all others."""
-    if dataset == "synthetic":
+def default(given: Args) -> Args:
+    """The defaults for a data set, protocol and preset."""
+    if given.dataset == "synthetic" and given.preset == "quick":
         return Args()
-    large = dataset in ("mvtec", "plant_village", "folder")
-    model = ALCNConfig(
-        size=256 if large else 28,
-        channels=3 if large or dataset == "cifar10" else 1,
-        batch_size=16 if large else 4096,
-    )
-    return Args(protocol=1, classes="all", noise="alcn,none,gaussian,speckle", model=model)
+    large = given.dataset in ("mvtec", "plant_village", "folder")
+    channels = 3 if large or given.dataset == "cifar10" else 1
+    if given.preset == "paper":
+        model = ALCNConfig(size=256 if large else 28, batch_size=16 if large else 4096)
+    elif large:
+        model = replace(QUICK, size=128, batch_size=16, bottleneck=64, epochs=100)
+    else:
+        model = replace(QUICK, epochs=24 if given.protocol == 2 else 4)
+    return Args(classes="all", noise=",".join(NOISES), model=replace(model, channels=channels))
 
 
 @command()

@@ -7,21 +7,24 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from baselines.alcn.networks import NOISE_LATENT, Denoiser, NoiseGenerator
+from baselines.alcn.networks import Denoiser, NoiseGenerator, Norm
+from baselines.alcn.noise import Adversarial, Gaussian, Noise, NoiseName, NoNoise, Speckle, blend
 from baselines.common import set_generator
 from nbs_env import checkpoint
 from nbs_env.config import check_types
 from nbs_env.runs import RunError, TrainingError, at_least, positive
 
-NoiseName = Literal["none", "speckle", "gaussian", "alcn"]
-NOISES: tuple[NoiseName, ...] = ("none", "speckle", "gaussian", "alcn")
+_LEAST_STD = 1 / 255
+"""An image of less contrast than one grey level is not blown up."""
+_TEST_SEED = 0
+"""Of the noise on test images: models are compared under the same draws."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,14 @@ class ALCNConfig:
     """1 (grey) or 3 (RGB)."""
     noise: NoiseName = "alcn"
     """Noise that the denoiser learns to remove."""
+    standardize: Literal["image", "data"] = "image"
+    """Zero mean and unit variance of each image, or of all training images together."""
+    norm: Norm = "instance"
+    """Of the denoiser's features; `batch` is kept to show what it does."""
+    bottleneck: int = 32
+    """Numbers that the denoiser reduces an image to; 32 gives the paper's size."""
+    width: float = 1.0
+    """Factor on the denoiser's channels; 1 gives the paper's size."""
     batch_size: int = 4096
     """Images of a step; fewer images than that make one batch."""
     epochs: int = 500
@@ -44,14 +55,16 @@ class ALCNConfig:
     """Adam's learning rate for the denoiser."""
     noise_lr: float = 8e-3
     """Adam's learning rate for the noise generator."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Whether both rates fall to zero along a cosine."""
     noise_width: float = 1.0
     """Factor on the noise generator's channels: with 1 it costs six times the denoiser."""
     alpha_low: float = 0.2
     """Lowest share of the image in the blend."""
     alpha_high: float = 0.9
     """Highest share of the image in the blend."""
-    test_draws: int = 4
-    """Noises that a score with `test_noise` is averaged over."""
+    test_draws: int = 8
+    """Blends that a score with test noise is averaged over, alpha evenly between its bounds."""
     bfloat16: bool = False
     """Run the convolutions in bfloat16."""
 
@@ -59,8 +72,10 @@ class ALCNConfig:
         """Check types first, then values."""
         check_types(self, RunError)
         at_least(1, batch_size=self.batch_size, epochs=self.epochs, test_draws=self.test_draws)
+        at_least(1, bottleneck=self.bottleneck)
         at_least(0, patience=self.patience)
-        positive(denoiser_lr=self.denoiser_lr, noise_lr=self.noise_lr, noise_width=self.noise_width)
+        positive(denoiser_lr=self.denoiser_lr, noise_lr=self.noise_lr)
+        positive(width=self.width, noise_width=self.noise_width)
         if self.channels not in (1, 3):
             raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
         if not 0 <= self.alpha_low <= self.alpha_high <= 1:
@@ -70,54 +85,16 @@ class ALCNConfig:
             )
 
 
-def blend(images: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
-    """noise(x, n) = alpha x + (1 - alpha) n, with one alpha for all or one for each image (B, 1, 1, 1)."""
-    return alpha * images + (1 - alpha) * noise
+class Errors(NamedTuple):
+    """Errors of reconstruction (n,).
 
+    Attributes:
+        squared: mean over the pixels, in units of the range 0 to 1 (the paper's score).
+        relative: the same over the variance of the image's own pixels.
+    """
 
-class Noise(Protocol):
-    """A strategy: corrupts a batch, and may learn from the denoiser's error."""
-
-    def sample(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
-        """Noise of the shape of `images` (B, C, S, S), or None for no corruption at all."""
-
-
-class NoNoise:
-    """The plain autoencoder."""
-
-    def sample(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
-        """Nothing."""
-        return None
-
-
-class Speckle:
-    """Pixels that are black or white at random, all channels alike: 0 or 1."""
-
-    def sample(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
-        """Bernoulli(1/2)."""
-        shape = (len(images), 1, *images.shape[2:])
-        draws = torch.rand(shape, generator=generator, device=images.device) < 0.5
-        return draws.to(images).expand_as(images)
-
-
-class Gaussian:
-    """Independent N(0, 0.5) in every value."""
-
-    def sample(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
-        """Normal with a standard deviation of one half."""
-        return 0.5 * torch.randn(images.shape, generator=generator, device=images.device)
-
-
-class Adversarial:
-    """The learnt noise of the paper."""
-
-    def __init__(self, network: NoiseGenerator) -> None:
-        self.network = network
-
-    def sample(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor | None:
-        """The generator's answer to Gaussian vectors."""
-        shape = (len(images), NOISE_LATENT)
-        return self.network(torch.randn(shape, generator=generator, device=images.device))
+    squared: np.ndarray
+    relative: np.ndarray
 
 
 class ALCN:
@@ -133,7 +110,9 @@ class ALCN:
         self.config, self.device = config, torch.device(device)
         with torch.random.fork_rng(devices=[]):  # PyTorch draws its default weights from the global generator
             torch.manual_seed(seed)
-            self.denoiser = Denoiser(config.size, config.channels).to(device)
+            self.denoiser = Denoiser(
+                config.size, config.channels, config.bottleneck, config.width, config.norm
+            ).to(device)
             networks: dict[str, nn.Module] = {"denoiser": self.denoiser}
             if config.noise == "alcn":
                 networks["noise"] = NoiseGenerator(config.size, config.channels, config.noise_width).to(
@@ -162,9 +141,18 @@ class ALCN:
         self.mean = values.mean(dim=(0, 2, 3), keepdim=True)
         self.std = values.std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-6)
 
+    def scale(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation that images (B, C, S, S) of 0 to 1 are standardised with."""
+        if self.config.standardize == "data":
+            return self.mean, self.std
+        std, mean = torch.std_mean(data, dim=(1, 2, 3), keepdim=True)
+        return mean, std.clamp_min(_LEAST_STD)
+
     def standardize(self, data: torch.Tensor) -> torch.Tensor:
         """Images (B, C, S, S) uint8 as values of zero mean and unit variance."""
-        return (data.to(self.device).float() / 255 - self.mean) / self.std
+        values = data.to(self.device).float() / 255
+        mean, std = self.scale(values)
+        return (values - mean) / std
 
     def autocast(self) -> torch.autocast:
         """The arithmetic that the configuration asks for."""
@@ -217,7 +205,11 @@ class ALCN:
         batches = list(order.split(size))
         if len(batches) > 1 and len(batches[-1]) < size:  # BatchNorm is not fond of small batches
             batches.pop()
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            if self.config.schedule == "cosine":
+                self._set_rates(
+                    (1 + math.cos(math.pi * (self.epoch + number / len(batches)) / self.config.epochs)) / 2
+                )
             for name, value in self.step(self.standardize(data[batch.to(data.device)])).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
         self.epoch += 1
@@ -227,9 +219,17 @@ class ALCN:
                 raise TrainingError(f"{name} became {mean} in epoch {self.epoch}; lower the learning rates")
         return means
 
-    def should_stop(self, held_out: torch.Tensor) -> bool:
-        """Whether the error on held-out normal images has not fallen for `patience` epochs."""
-        error = float(self.scores(held_out.cpu().numpy()).mean())
+    def _set_rates(self, factor: float) -> None:
+        for name, rate in (("denoiser", self.config.denoiser_lr), ("noise", self.config.noise_lr)):
+            for group in self.optimizers[name].param_groups if name in self.optimizers else ():
+                group["lr"] = factor * rate
+
+    def held_out_error(self, images: torch.Tensor) -> float:
+        """Mean error on held-out normal images (n, C, S, S) uint8, as they are scored."""
+        return float(self.errors(images.cpu().numpy(), test_noise=True).relative.mean())
+
+    def should_stop(self, error: float) -> bool:
+        """Whether the error on held-out images, now `error`, has not fallen for `patience` epochs."""
         self.stale = 0 if error < self.best else self.stale + 1
         self.best = min(self.best, error)
         return self.stopped
@@ -240,29 +240,48 @@ class ALCN:
         return 0 < self.config.patience <= self.stale
 
     @torch.no_grad()
-    def reconstruct(self, images: torch.Tensor, test_noise: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The input that the denoiser is given and its output, for standardised `images` (B, C, S, S)."""
-        for network in self.networks.values():
-            network.eval()
-        given = self.corrupt(images, self.draw_alpha()) if test_noise else images
+    def reconstruct(self, given: torch.Tensor) -> torch.Tensor:
+        """What the denoiser makes of standardised, perhaps corrupted images (B, C, S, S)."""
+        self.denoiser.eval()
         with self.autocast():
-            return given, self.denoiser(given).float()
+            return self.denoiser(given).float()
 
-    def scores(self, images: np.ndarray, test_noise: bool = False) -> np.ndarray:
-        """Mean squared error of each reconstruction (n,), for `images` (n, C, S, S) uint8.
+    @torch.no_grad()
+    def test_noises(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The blends that every test image is corrupted with: alpha () and noise (1, C, S, S) of each."""
+        for network in self.networks.values():
+            network.eval()  # a model that was just restored still trains
+        config = self.config
+        blank = torch.zeros(
+            (config.test_draws, config.channels, config.size, config.size), device=self.device
+        )
+        noise = self.noise.sample(blank, torch.Generator(self.device).manual_seed(_TEST_SEED))
+        alphas = torch.linspace(config.alpha_low, config.alpha_high, config.test_draws, device=self.device)
+        return [] if noise is None else [*zip(alphas, noise.split(1), strict=True)]
 
-        With `test_noise` the inputs are corrupted as in training, and `test_draws` such errors averaged.
+    def errors(self, images: np.ndarray, test_noise: bool = False) -> Errors:
+        """Errors of reconstructing `images` (n, C, S, S) uint8: each a function of the image alone.
+
+        Args:
+            images: as they are.
+            test_noise: give the denoiser blends with `test_noises`, and average over them.
         """
-        draws = self.config.test_draws if test_noise else 1
-        errors = []
+        blends = self.test_noises() if test_noise else []
+        parts = []
         for part in torch.from_numpy(images).split(1024):
             wanted = self.standardize(part)
-            each = [
-                (self.reconstruct(wanted, test_noise)[1] - wanted).square().mean(dim=(1, 2, 3))
-                for _ in range(draws)
-            ]
-            errors.append(torch.stack(each).mean(dim=0).cpu())
-        return torch.cat(errors).numpy()
+            given = [blend(wanted, noise, alpha) for alpha, noise in blends] or [wanted]
+            parts.append(self.compare(part, [self.reconstruct(each) for each in given]))
+        return Errors(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+    def compare(self, images: torch.Tensor, again: list[torch.Tensor]) -> Errors:
+        """Mean errors of standardised reconstructions of `images` (B, C, S, S) uint8."""
+        values = images.to(self.device).float() / 255
+        mean, std = self.scale(values)
+        each = [(one * std + mean - values).square().mean(dim=(1, 2, 3)) for one in again]
+        squared = torch.stack(each).mean(dim=0)
+        relative = squared / values.var(dim=(1, 2, 3)).clamp_min(_LEAST_STD**2)
+        return Errors(squared.cpu().numpy(), relative.cpu().numpy())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""

@@ -293,7 +293,7 @@ def default(dataset: str) -> Args:
 @command()
 def main() -> None:
     """Run what the command line says."""
-    run(parse(Args, default, __doc__))
+    run(parse(Args, lambda given: default(given.dataset), __doc__))
 
 
 if __name__ == "__main__":
