@@ -19,14 +19,23 @@ NEAREST = 0.1
 """A coordinate of the centre keeps this distance from 0, which a zero weight would reach (section 3.3)."""
 
 
+class CentredEncoder(Encoder):
+    """An encoder that keeps the centre with its weights."""
+
+    centre: torch.Tensor
+
+    def __init__(self, size: int, channels: int, width: int) -> None:
+        super().__init__(size, channels, width, LATENT, norm=True, bias=False)
+        self.register_buffer("centre", torch.zeros(LATENT))
+
+
 class DeepSVDD(Method):
     """Encoder with a centre, and a decoder for the first half."""
 
     def build(self) -> dict[str, nn.Module]:
         """32 channels in the first layer."""
         size, channels, width = self.config.size, self.config.channels, self.channels(32)
-        self.encoder = Encoder(size, channels, width, LATENT, norm=True, bias=False)
-        self.encoder.register_buffer("centre", torch.zeros(LATENT))
+        self.encoder = CentredEncoder(size, channels, width)
         self.decoder = Decoder(size, channels, width, LATENT, norm=True)
         return {"encoder": self.encoder, "decoder": self.decoder}
 

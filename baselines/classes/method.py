@@ -137,7 +137,7 @@ class Method(ABC):
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{name} became {value} in step {self.done}; take a larger --model.batch-size"
+                    f"{name} became {value} in step {self.done}; try --model.no-bfloat16, or another --seed"
                 )
         return values
 

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA as Components
 from torch import nn
 
 from baselines.classes.method import Method, ModelConfig
+from baselines.classes.networks import squared
 
 COMPONENTS = 32
 
@@ -27,8 +28,9 @@ class PCA(Method):
     def build(self) -> dict[str, nn.Module]:
         """Mean (1, d) and components (32, d) as the weights of a module."""
         pixels = self.config.channels * self.config.size**2
-        space = {"mean": torch.zeros(1, pixels), "components": torch.zeros(COMPONENTS, pixels)}
-        return {"space": nn.ParameterDict({k: nn.Parameter(v, False) for k, v in space.items()})}
+        self.mean = nn.Parameter(torch.zeros(1, pixels), requires_grad=False)
+        self.components = nn.Parameter(torch.zeros(COMPONENTS, pixels), requires_grad=False)
+        return {"space": nn.ParameterDict({"mean": self.mean, "components": self.components})}
 
     def optimize(self) -> dict[str, torch.optim.Optimizer]:
         """None."""
@@ -39,9 +41,8 @@ class PCA(Method):
         values = self.scale(data).flatten(1).cpu().numpy()
         count = min(COMPONENTS, *values.shape)
         found = Components(count, svd_solver="randomized", random_state=self.seed).fit(values)
-        space = self.networks["space"]
-        space["mean"].copy_(torch.from_numpy(found.mean_))
-        space["components"][:count] = torch.from_numpy(found.components_).float()
+        self.mean.copy_(torch.from_numpy(found.mean_))
+        self.components[:count] = torch.from_numpy(found.components_)
         self.done = 1
         return {"explained": torch.tensor(found.explained_variance_ratio_.sum())}
 
@@ -51,6 +52,5 @@ class PCA(Method):
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Mean squared distance of each image from the space."""
-        space = self.networks["space"]
-        values = images.flatten(1) - space["mean"]
-        return (values - values @ space["components"].T @ space["components"]).square().mean(dim=1)
+        values = images.flatten(1) - self.mean
+        return squared(values @ self.components.T @ self.components, values)
