@@ -193,6 +193,26 @@ def test_published_figures_have_the_means_that_the_papers_print() -> None:
     assert published("mnist", 2, "vae") == published("folder", 1, "vae") == []
 
 
+@pytest.mark.parametrize(
+    ("dataset", "protocol", "method", "auc", "row"),
+    [
+        ("mnist", 1, "vae", {"9": 0.5, "0": 0.75}, "| vae, thesis | 0.62 | 0.96 | 0.79 |  |  |  |"),
+        ("mnist", 1, "vae", {"9": 0.5, "0": 0.75}, "| vae, ALCN's paper | 0.10 | 0.55 | 0.33 |  |  |  |"),
+        ("mnist", 2, "oled", {"0": 0.5, "1": 0.75}, "| oled, ALCN's paper | - | - | 0.985 |  |  |  |"),
+        ("wheel", 1, "ocgan", {"spoke": 0.5, "hub": 0.75}, "| ocgan, thesis | 0.84 | 0.98 | 0.91 |  |  |  |"),
+    ],
+)
+def test_the_papers_figures_stand_below_ours(
+    dataset: str, protocol: int, method: str, auc: dict[str, float], row: str
+) -> None:
+    args = command.Args(dataset=dataset, protocol=protocol, classes="all")  # type: ignore[arg-type]
+    one = {"auc": auc, "parameters": 1234, "steps": 5, "minutes": 1.5}
+    lines = command.table(args, {method: {"model": one}}).splitlines()
+    ours = " | ".join([method, *(f"{value:.3f}" for value in auc.values()), "0.625", "1,234", "5", "1.5"])
+    assert lines[2] == f"| {ours} |"
+    assert row in lines[3:]
+
+
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The command on three classes of noise, with thin networks."""

@@ -103,7 +103,10 @@ def _train(args: Args, model: Method, images: torch.Tensor, title: str, saved: K
     """Train to the end of the budget; seconds, those of an interrupted run up to its checkpoint included."""
     directory = saved.file.parent
     timing = directory / "timing.json"  # not in the checkpoint: equal runs have equal bits there
-    before = json.loads(timing.read_text())["seconds"] if saved.state and timing.is_file() else 0.0
+    before = 0.0
+    if saved.state and timing.is_file():
+        with checkpoint.unpacking(timing):
+            before = float(json.loads(timing.read_text(encoding="utf-8"))["seconds"])
     if model.done >= model.steps:
         return before
     start = time.perf_counter()
