@@ -27,7 +27,7 @@ from nbs_env import checkpoint
 from nbs_env.metrics import image_auroc
 from nbs_env.runs import TrainingError
 
-TINY = ModelConfig(size=16, width=0.25, batch_size=16, bfloat16=False)
+TINY = ModelConfig(size=16, width=0.25, batch_size=16)
 
 
 def bars(count: int, lying: bool, seed: int) -> np.ndarray:

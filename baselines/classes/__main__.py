@@ -38,6 +38,7 @@ from nbs_env.env import pick_device
 from nbs_env.metrics import image_auroc
 from nbs_env.runs import RunError, at_least, command
 
+FAST = torch.cpu._is_avx512_bf16_supported()
 LOG_EVERY = 50
 """Steps from one point of a curve to the next."""
 
@@ -64,7 +65,7 @@ class Args(ClassesArgs):
     """Images to test on, drawn at random; 0: all."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
-    model: ModelConfig = field(default_factory=lambda: ModelConfig(size=32, width=0.5))
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(size=32, width=0.5, bfloat16=FAST))
     """What all methods have in common."""
 
     def __post_init__(self) -> None:
@@ -190,7 +191,8 @@ def default(dataset: str) -> Args:
         return Args()
     size = {"mnist": 28, "fashion_mnist": 28, "cifar10": 32}.get(dataset, 64)
     colour = dataset not in ("mnist", "fashion_mnist", "wheel")
-    return Args(protocol=1, classes="all", model=ModelConfig(size=size, channels=3 if colour else 1))
+    model = ModelConfig(size=size, channels=3 if colour else 1, bfloat16=FAST)
+    return Args(protocol=1, classes="all", model=model)
 
 
 @command()
