@@ -22,6 +22,7 @@ from baselines.classes.methods import METHODS
 from baselines.classes.ocgan import OCGAN
 from baselines.classes.oled import HIDDEN, MaskModule
 from baselines.classes.published import published
+from baselines.classes.vae import VAE
 from baselines.common import class_tasks
 from nbs_env import checkpoint
 from nbs_env.metrics import image_auroc
@@ -100,6 +101,16 @@ def test_pca_is_the_distance_from_the_space_of_the_largest_singular_vectors() ->
     rest = (STANDING.reshape(100, -1) / 127.5 - 1 - values.mean(axis=0)) @ directions[32:].T
     expected = np.square(rest).sum(axis=1) / 256
     np.testing.assert_allclose(trained("pca", 0).scores(STANDING), expected, rtol=2e-2)  # its SVD is random
+
+
+def test_an_image_that_the_vae_reproduces_has_no_error_whatever_its_greys() -> None:
+    model = METHODS["vae"](TINY, 1, 0, "cpu")
+    assert isinstance(model, VAE)
+    images = model.scale(torch.from_numpy(NORMAL[:4]))
+    model.decoder.forward = lambda latent: latent  # type: ignore[method-assign]
+    exact = torch.logit((images + 1) / 2)
+    torch.testing.assert_close(model._error(images, exact), torch.zeros(4), rtol=0, atol=1e-3)
+    assert bool((model._error(images, exact + 0.1) > 0.1).all())
 
 
 def test_deep_svdd_takes_its_centre_from_all_images_when_half_of_the_steps_are_done() -> None:

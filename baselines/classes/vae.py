@@ -1,7 +1,9 @@
 """Variational autoencoder (Kingma and Welling 2014).
 
-Pixels in [0, 1] are Bernoulli, the score is the negative evidence lower bound at the mean of the latent
-vector. 232 993 parameters at 28x28 (thesis Table 5.5: 237 656).
+Pixels in [0, 1] are Bernoulli. The score is the negative evidence lower bound at the mean of the latent
+vector, less the image's own entropy: grey pixels have some whatever the model says, and that would drown the
+rest (MNIST, protocol 2, 1 500 steps at half width: AUC of 0 and 8 0.951 and 0.788 with it, 0.995 and 0.892
+without). 232 993 parameters at 28x28 (thesis Table 5.5: 237 656).
 """
 
 from __future__ import annotations
@@ -39,15 +41,16 @@ class VAE(Method):
         return {"error": error.detach(), "divergence": divergence.detach()}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
-        """Negative bound at the mean."""
+        """Negative bound at the mean, less the entropy."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         return self._error(images, mean) + _divergence(mean, log_variance)
 
     def _error(self, images: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-        """Negative log-likelihood of each image, (B,)."""
+        """Kullback-Leibler divergence of the decoder's pixels from each image's, (B,)."""
         shares = (images + 1) / 2
-        each = F.binary_cross_entropy_with_logits(self.decoder(latent), shares, reduction="none")
-        return each.flatten(1).sum(dim=1)
+        cross = F.binary_cross_entropy_with_logits(self.decoder(latent), shares, reduction="none")
+        own = torch.special.entr(shares) + torch.special.entr(1 - shares)
+        return (cross - own).flatten(1).sum(dim=1)
 
 
 def _divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
