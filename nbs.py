@@ -29,6 +29,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Whole images: normal or not": {
         "alcn": ("baselines.alcn", "a denoising autoencoder with learned noise"),
         "d-anogan": ("baselines.d_anogan", "a generator for each kind of normal image"),
+        "classes": ("baselines.classes", "ten rivals of these two, from PCA to GANs"),
     },
     "Comparisons": {
         "policies": ("benchmarks.policies", "agents over data sets and seeds, with intervals"),
