@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from baselines.alcn import networks
-from baselines.alcn.networks import Denoiser, NoiseGenerator, SizeError, sides
+from baselines.alcn.networks import Denoiser, NoiseGenerator
 from baselines.alcn.noise import NOISES, blend
 from baselines.alcn.trainer import ALCN, ALCNConfig, TrainingError
 from nbs_env import checkpoint
@@ -48,11 +48,6 @@ def test_networks_keep_the_size(size: int, channels: int) -> None:
     assert noise.shape == images.shape
     assert noise.min() >= 0
     assert noise.max() <= 1
-
-
-def test_sizes_that_cannot_be_built_are_named() -> None:
-    with pytest.raises(SizeError, match="image size is 12; the networks of ALCN take sizes from 16 up"):
-        sides(12)
 
 
 def test_blend_by_hand() -> None:

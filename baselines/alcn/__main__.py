@@ -15,24 +15,23 @@ import torch
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
-from baselines.alcn.networks import sides
 from baselines.alcn.noise import NOISES, blend
 from baselines.alcn.trainer import ALCN, ALCNConfig, Errors
 from baselines.common import (
     ClassesArgs,
+    Task,
     claim_all,
-    home,
+    class_tasks,
     markdown,
     open_run,
     parse,
-    read_classes,
+    sides,
     train_all,
 )
-from baselines.d_anogan import wheel
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
-from nbs_env.data import GOOD, cifar10
-from nbs_env.data.classes import ClassDataset, read_mvtec, read_plant_village
+from nbs_env.data import cifar10
+from nbs_env.data.classes import ClassDataset
 from nbs_env.env import pick_device
 from nbs_env.metrics import image_auroc
 from nbs_env.runs import RunError, at_least, command
@@ -69,8 +68,6 @@ COMPONENTS = 32
 HELD_OUT = 256
 """Normal images at most, of those for training, that say when to stop."""
 
-Task = tuple[ClassDataset, tuple[str, ...], float]
-"""Images, the classes that are anomalous, and the share of each other class that is trained on."""
 Figures = dict[str, float]
 """AUC by score."""
 SCORES = {
@@ -124,25 +121,6 @@ class Args(ClassesArgs):
         at_least(0, test_limit=self.test_limit)
 
 
-def tasks(args: Args) -> dict[str, Task]:
-    """What can be trained for, by the name that `--classes` takes."""
-    size, channels = args.model.size, args.model.channels
-    sides(size)
-    if args.dataset == "mvtec":
-        data = read_mvtec(home(args.dataset, args.data_root), size, channels)
-        return {name: (each, each.names[1:], 0.7) for name, each in data.items()}
-    if args.dataset == "plant_village":
-        data = read_plant_village(home(args.dataset, args.data_root), size, channels)
-        return {n: (each, tuple(k for k in each.names if k != GOOD), 0.8) for n, each in data.items()}
-    if args.dataset == "synthetic":
-        images, labels, _ = wheel.make(200, size, args.seed)
-        pool = ClassDataset(images[:, None].repeat(channels, 1), labels, wheel.CLASSES)
-    else:
-        pool = read_classes(args.dataset, args.data_root, size, channels)
-    others = {name: tuple(other for other in pool.names if other != name) for name in pool.names}
-    return {name: (pool, (name,) if args.protocol == 1 else others[name], 0.8) for name in pool.names}
-
-
 @dataclass(frozen=True)
 class Problem:
     """Rows of images to train on, to say when to stop, and to test; and which of the last are anomalous."""
@@ -171,17 +149,9 @@ def divide(args: Args, task: Task) -> Problem:
         RunError: the test images are all of one kind.
     """
     rng = np.random.default_rng(args.seed)
-    data, anomalous, share = task
-    train, test = data.split(anomalous, share, rng)
-    if args.limit:
-        train = rng.permutation(train)[: args.limit]
-    if args.test_limit:
-        test = np.sort(rng.permutation(test)[: args.test_limit])
-    truth = np.isin(data.labels[test], [data.names.index(each) for each in anomalous])
-    if truth.all() or not truth.any():
-        raise RunError(f"test_limit is {args.test_limit}: all images drawn are of one kind; raise it")
+    train, test, found = task.draw(args.limit, args.test_limit, rng)
     held_out, train = np.split(rng.permutation(train), [max(1, min(HELD_OUT, len(train) // 10))])
-    return Problem(data, train, held_out, test, truth)
+    return Problem(task.data, train, held_out, test, found[""] == 1)
 
 
 def pca(args: Args, task: Task) -> Figures:
@@ -293,7 +263,9 @@ def run(args: Args) -> dict[str, dict[str, Figures]]:
     for noise in noises:
         if noise not in NOISES:
             raise RunError(f"there is no noise {noise!r}; choose from {', '.join(NOISES)}")
-    found = tasks(args)
+    sides(args.model.size)
+    config = args.model
+    found = class_tasks(args.dataset, args.data_root, config.size, config.channels, args.protocol, args.seed)
     names = list(found) if args.classes == "all" else args.classes.split(",")
     for name in names:
         if name not in found:

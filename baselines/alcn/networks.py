@@ -8,50 +8,20 @@ blends of many contrasts, fit none of them in evaluation.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import nn
 
-from nbs_env.runs import RunError
+from baselines.classes.networks import down, up
+from baselines.common import sides
 
 Norm = Literal["instance", "batch"]
 NOISE_LATENT = 256
 """Gaussian numbers that the noise generator starts from."""
 _WIDTHS = (64, 128, 256)
 _NOISE_WIDTHS = (704, 512, 256, 128)
-
-
-class SizeError(RunError):
-    """An image size that the networks cannot be built for."""
-
-
-def sides(size: int) -> list[int]:
-    """Sides of the feature maps, from the image's to four pixels or fewer, each half of the last, rounded up.
-
-    Raises:
-        SizeError: below 16.
-    """
-    if size < 16:
-        raise SizeError(f"image size is {size}; the networks of ALCN take sizes from 16 up")
-    values = [size]
-    while values[-1] > 4:
-        values.append(math.ceil(values[-1] / 2))
-    return values
-
-
-def _kernel(larger: int) -> int:
-    return 4 if larger % 2 == 0 else 3  # what halves, and doubles back, an even or an odd side exactly
-
-
-def _down(i: int, o: int, side: int) -> nn.Conv2d:
-    return nn.Conv2d(i, o, _kernel(side), stride=2, padding=1)
-
-
-def _up(i: int, o: int, side: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(i, o, _kernel(side), stride=2, padding=1)
 
 
 def _norm(norm: Norm, channels: int) -> nn.Module:
@@ -86,13 +56,13 @@ class Denoiser(nn.Module):
         width = [channels, *(max(1, round(factor * each)) for each in _widths(len(side) - 1))]
         layers: list[nn.Module] = []
         for (i, o), s in zip(pairwise(width), side, strict=False):
-            layers += [_down(i, o, s), _norm(norm, o), nn.LeakyReLU(0.2, True)]
+            layers += [down(i, o, s), _norm(norm, o), nn.LeakyReLU(0.2, True)]
         flat = width[-1] * side[-1] ** 2
         layers += [nn.Flatten(), nn.Linear(flat, bottleneck), nn.Linear(bottleneck, flat)]
         layers += [nn.Unflatten(1, (width[-1], side[-1], side[-1]))]
         for number in range(len(side) - 1, 0, -1):
             layers += [_norm(norm, width[number]), nn.ReLU(True)]
-            layers.append(_up(width[number], width[number - 1], side[number - 1]))
+            layers.append(up(width[number], width[number - 1], side[number - 1]))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -121,7 +91,7 @@ class NoiseGenerator(nn.Module):
             nn.ReLU(True),
         ]
         for (i, o), s in zip(pairwise(width), side[1:], strict=True):
-            layers += [_up(i, o, s), nn.BatchNorm2d(o), nn.ReLU(True)]
+            layers += [up(i, o, s), nn.BatchNorm2d(o), nn.ReLU(True)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(width[-1], channels, 3, padding=1), nn.Sigmoid())
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:

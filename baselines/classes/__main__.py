@@ -185,12 +185,12 @@ def run(args: Args) -> dict[str, dict[str, dict[str, Any]]]:
     return results
 
 
-def default(dataset: str) -> Args:
+def default(given: Args) -> Args:
     """The defaults for a data set: half the published width and two classes for the built-in wheels."""
-    if dataset == "synthetic":
+    if given.dataset == "synthetic":
         return Args()
-    size = {"mnist": 28, "fashion_mnist": 28, "cifar10": 32}.get(dataset, 64)
-    colour = dataset not in ("mnist", "fashion_mnist", "wheel")
+    size = {"mnist": 28, "fashion_mnist": 28, "cifar10": 32}.get(given.dataset, 64)
+    colour = given.dataset not in ("mnist", "fashion_mnist", "wheel")
     model = ModelConfig(size=size, channels=3 if colour else 1, bfloat16=FAST)
     return Args(protocol=1, classes="all", model=model)
 
