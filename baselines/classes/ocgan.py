@@ -16,10 +16,10 @@ from baselines.classes.networks import Decoder, Encoder, fake, real, squared
 LATENT = 128
 CONTENT = 10.0
 """Weight of the reconstruction; the adversarial losses have 1."""
-NOISE = 0.4
-"""Standard deviation of the noise on the inputs, in images from -1 to 1: the paper's 0.2 for a range of 1."""
+NOISE = 0.2**0.5
+"""Standard deviation of the noise on the inputs."""
 MINING_STEPS, MINING_RATE = 5, 0.1
-"""Of the walk to bad images; neither is in the paper."""
+"""Of the walk to bad images; our choice."""
 
 
 class OCGAN(Method):
