@@ -143,7 +143,8 @@ class Config:
     every update, or at every re-initialisation."""
 
     predictor_width: float = 1
-    """Factor on the predictor's hidden channels, in quarters; the papers take 2 for NanoTWICE, CrackForest."""
+    """Factor on the predictor's hidden channels, in quarters; the papers take 1, and 2 on NanoTWICE and
+    CrackForest."""
     predictor_lr: float = 1e-3
     """Adam's learning rate for the predictor."""
     predictor_updates: int = 1

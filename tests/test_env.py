@@ -99,15 +99,13 @@ def test_micro_is_the_same_game_in_small() -> None:
     while not terminated:
         segments.append(info["segment"])
         _, _, terminated, _, info = env.step(np.int64(8))
-    assert (
-        segments == ["cloning"] + ["cloning"] * 2 + ["training"] * 3
-    )  # of the last patch; at first of the next
+    assert segments == ["cloning"] * 3 + ["training"] * 3  # of the patch before, at first of the next
     assert info["update"] == 1
 
 
 def test_a_preset_may_be_named(dataset: AnomalyDataset) -> None:
     assert PatchSamplingEnv(dataset, 2, "micro", "cpu").config is PRESETS["micro"]
-    with pytest.raises(ConfigError, match="config is 'tiny'; choose quick, .*, or give a Config"):
+    with pytest.raises(ConfigError, match=r"config is 'tiny'; choose quick, .*, or give a Config"):
         PatchSamplingEnv(dataset, 2, "tiny")
 
 
