@@ -13,7 +13,6 @@ from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
 from agents.policy import Policy
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.graphs import Graphed
-from nbs_env.networks import adam, load_state
 from nbs_env.profiles import dihedral
 from nbs_env.task import Game, play
 from nbs_env.vector import PatchSamplingVectorEnv
@@ -116,7 +115,7 @@ class Reinforce:
         self.device: torch.device = learner.device if learner else torch.device("cpu")
         self.policy = Policy(self.generator).to(self.device)
         self._policy = Graphed(self._probabilities)
-        self.optimizer = adam(self.policy, self.options.learning_rate)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.options.learning_rate)
         self.baseline: dict[str, torch.Tensor] = {}  # segment -> (T,), float64
         self.pending: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
@@ -255,7 +254,7 @@ class Reinforce:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.policy.load_state_dict(state["policy"])
-        load_state(self.optimizer, state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.baseline = dict(state["baseline"])
         self.pending = list(state["pending"])
