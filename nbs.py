@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Comparisons": {
         "policies": ("benchmarks.policies", "agents over data sets and seeds, with intervals"),
+        "sampling": ("benchmarks.sampling", "what a better choice of patches could be worth"),
         "tables": ("benchmarks.tables", "batch sampling beside its rivals"),
         "ablations": ("benchmarks.ablations", "what each part of batch sampling is worth"),
         "speed": ("benchmarks.speed", "what everything costs on this machine"),

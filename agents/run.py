@@ -55,8 +55,8 @@ class RunArgs:
     """How many labelled images to draw, or their names; one number without leading zeros is how many."""
     seed: int = 0
     """Of the draw of labelled images, the weights and the agent."""
-    preset: Literal["quick", "standard", "paper"] = "quick"
-    """Settings to start from: minutes on two CPU cores, about half an hour, or the papers' own."""
+    preset: Literal["quick", "standard", "paper", "micro"] = "quick"
+    """Settings to start from: minutes on two CPU cores, about half an hour, the papers' own, or seconds."""
     run_dir: Path | None = None
     """Folder for all results; default: runs/<dataset>-<agent>-<preset>-<seed>."""
     resume: bool = False

@@ -123,10 +123,10 @@ Outcomes = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Scores and masks (n, S, S) and image scores (n,) of each method, all in squares, so that they compare."""
 
 
-def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None) -> tuple[Detector, float]:
-    """The detector, calibrated on the labelled images, and the threshold of their last losses."""
-    data, learner, labeled = env.dataset, env.learner, env.labeled
-    detector = Detector(
+def assemble(env: PatchSamplingEnv, taught: Taught | None = None, alarm: float | None = None) -> Detector:
+    """The detector of what the environment's learner and a segmenter have learnt, not calibrated."""
+    data, learner = env.dataset, env.learner
+    return Detector(
         [snapshot.ring for snapshot in learner.snapshots],
         [snapshot.predictor or learner.predictor.state_dict() for snapshot in learner.snapshots],
         env.config.image_size,
@@ -140,7 +140,12 @@ def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None)
         segmenter_size=taught.size if taught else "square",
         image_threshold=alarm,
     )
-    if not learner.snapshots:
+
+
+def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None) -> tuple[Detector, float]:
+    """The detector, calibrated on the labelled images, and the threshold of their last losses."""
+    data, labeled, detector = env.dataset, env.labeled, assemble(env, taught, alarm)
+    if not env.learner.snapshots:
         return detector, 0.0
     parts = [
         _profiled(env, detector, labeled[start : start + AT_ONCE])

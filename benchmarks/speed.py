@@ -46,7 +46,7 @@ class Args:
 
     out: Path | None = None
     """Folder for speed.json and speed.md; default: only print."""
-    groups: str = "step,learner,iteration,episode,detector,d_anogan,alcn"
+    groups: str = "step,learner,iteration,episode,micro,detector,d_anogan,alcn"
     """What to time, separated by commas."""
     rounds: int = 5
     """Rounds that count; the slowest things get fewer."""

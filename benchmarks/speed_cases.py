@@ -11,6 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from agents.heuristics import RandomPatches
 from agents.reinforce import Reinforce, ReinforceOptions
 from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
@@ -174,6 +175,19 @@ def episode_cases(device: str) -> Iterator[Case]:
         reference = name
 
 
+def micro_cases(device: str) -> Iterator[Case]:
+    """An episode of the preset `micro` on three labelled images, warm-up over, without and with learning."""
+    config = replace(PRESETS["micro"], reinit_period=10_000)  # in warm-up the agent does not learn
+    agents = {"random patches": RandomPatches, "REINFORCE": Reinforce}
+    for name, kind in agents.items():
+        env = PatchSamplingEnv(noise(20, config.image_size), 3, config, device=device)
+        env.reset(seed=0)
+        agent = kind(env, 0)
+        agent.learn(env, config.warmup_updates + 1, lambda *_: None)
+        task = partial(agent.learn, env, 1, lambda *_: None)
+        yield Case(f"episode of micro, {name}", task, dtype=env.learner.dtype, share=5)
+
+
 def detector_cases(device: str) -> Iterator[Case]:
     """Masks, with one snapshot."""
     where = torch.device(device)
@@ -233,6 +247,7 @@ GROUPS: dict[str, Callable[[str], Iterator[Case]]] = {
     "learner": learner_cases,
     "iteration": iteration_cases,
     "episode": episode_cases,
+    "micro": micro_cases,
     "detector": detector_cases,
     "d_anogan": d_anogan_cases,
     "alcn": alcn_cases,

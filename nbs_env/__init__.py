@@ -43,5 +43,11 @@ register(
     entry_point="nbs_env.env:PatchSamplingEnv",
     vector_entry_point="nbs_env.vector:PatchSamplingVectorEnv",
 )
+register(
+    id="nbs_env/PatchSamplingMicro-v0",
+    entry_point="nbs_env.env:PatchSamplingEnv",
+    vector_entry_point="nbs_env.vector:PatchSamplingVectorEnv",
+    kwargs={"config": "micro", "labeled": 3},
+)
 
 __all__ = ["PRESETS", "Config", "PatchSamplingEnv", "PatchSamplingVectorEnv", "SkipWarmup"]

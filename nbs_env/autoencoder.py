@@ -12,13 +12,32 @@ from nbs_env.graphs import Graphed
 from nbs_env.networks import adam, forget_state, initialize, load_state, place
 
 
+class TileNorm(nn.BatchNorm2d):
+    """Batch statistics always, running ones never: the training batches are not drawn uniformly (4.2.2).
+
+    Attributes:
+        images: equal parts of the batch that have statistics of their own, as tiles of several images do.
+    """
+
+    images = 1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise (images x tiles, C, H, W)."""
+        normalize = super().forward
+        return normalize(x) if self.images == 1 else torch.cat([normalize(p) for p in x.chunk(self.images)])
+
+
 def _block(layer: nn.Module, channels: int) -> nn.Sequential:
-    # Batch statistics always, running ones never: the training batches are not drawn uniformly (4.2.2).
-    return nn.Sequential(layer, nn.BatchNorm2d(channels, track_running_stats=False), nn.LeakyReLU(0.2, True))
+    return nn.Sequential(layer, TileNorm(channels), nn.LeakyReLU(0.2, True))
 
 
 GRIDS = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Where the seams between tiles may lie: half tiles that rows and columns are shifted by."""
+TILES = 20
+"""Tiles that are reconstructed together: small images share a call, each with its own statistics."""
 
 
 class Autoencoder(nn.Module):
@@ -49,12 +68,15 @@ class Autoencoder(nn.Module):
         sizes = [(2 * w4, w4, up), (w4, w2, same), (w2, w2, up), (w2, w, same)]
         self.decoder = nn.Sequential(*[_block(nn.ConvTranspose2d(i, o, *k), o) for i, o, k in sizes])
         self.output = nn.ConvTranspose2d(w, 3, *up)
+        self._norms = [layer for layer in self.modules() if isinstance(layer, TileNorm)]
         self.register_buffer("grid", torch.zeros(2, dtype=torch.int64))  # see `loss_maps`
         self.grid: torch.Tensor
-        self.loss_map = Graphed(self._loss_map)
+        self.loss_maps = Graphed(self._loss_maps)
 
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Reconstruct `patches` (B, 3, 64, 64); the statistics of BatchNorm are those of this batch."""
+    def forward(self, patches: torch.Tensor, images: int = 1) -> torch.Tensor:
+        """Reconstruct `patches` (B, 3, 64, 64); BatchNorm takes each of `images` equal parts by itself."""
+        for norm in self._norms:
+            norm.images = images
         features = self.encoder(patches)
         features = self.decoder(torch.cat([features, self.bottleneck(features)], dim=1))
         # In bfloat16 a grey value of 0.5 is rounded by up to 0.002, which is no longer small beside a loss.
@@ -62,15 +84,16 @@ class Autoencoder(nn.Module):
             return self.output(features.float())
 
     @torch.no_grad()
-    def _loss_map(self, image: torch.Tensor, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
-        """Squared error (H, W) of `image` (3, H, W) uint8, its tiles shifted by `rows` and `columns`."""
-        height, width = image.shape[1:]
-        padded = F.pad(image[None].to(torch.float32) / 255, (columns, columns, rows, rows), mode="reflect")
-        tiles = to_tiles(padded)[0].contiguous(memory_format=torch.channels_last)
-        with torch.autocast(image.device.type, dtype, enabled=dtype != torch.float32):
-            error = (self(tiles) - tiles).square().mean(dim=1, keepdim=True)
-        whole = from_tiles(error[None], *padded.shape[-2:])[0, 0]
-        return whole[rows : rows + height, columns : columns + width].contiguous()
+    def _loss_maps(self, images: torch.Tensor, rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+        """Squared error (N, H, W) of `images` (N, 3, H, W) uint8, tiles shifted by `rows` and `columns`."""
+        height, width = images.shape[2:]
+        padded = F.pad(images.to(torch.float32) / 255, (columns, columns, rows, rows), mode="reflect")
+        tiles = to_tiles(padded)  # (N, tiles, 3, 64, 64)
+        batch = tiles.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+            error = (self(batch, len(images)) - batch).square().mean(dim=1, keepdim=True)
+        whole = from_tiles(error.unflatten(0, tiles.shape[:2]), *padded.shape[-2:])[:, 0]
+        return whole[:, rows : rows + height, columns : columns + width].contiguous()
 
 
 def to_tiles(images: torch.Tensor, size: int = 64) -> torch.Tensor:
@@ -104,9 +127,9 @@ def loss_maps(autoencoder: Autoencoder, images: torch.Tensor, dtype: torch.dtype
         (N, H, W) float32, >= 0.
     """
     rows, columns = (32 * shifted for shifted in autoencoder.grid.tolist())
-    return torch.stack(
-        [autoencoder.loss_map(image, rows=rows, columns=columns, dtype=dtype) for image in images]
-    )
+    at_once = max(1, TILES // (images.shape[2] * images.shape[3] // 64**2))
+    parts = images.split(at_once)
+    return torch.cat([autoencoder.loss_maps(part, rows=rows, columns=columns, dtype=dtype) for part in parts])
 
 
 class AutoencoderTrainer:

@@ -142,8 +142,9 @@ class Config:
     """Where the seams between the tiles of a loss map lie: always in the same places, half a tile further at
     every update, or at every re-initialisation."""
 
-    predictor_width: int = 1
-    """Factor on the predictor's hidden channels; the papers take 2 for NanoTWICE and CrackForest."""
+    predictor_width: float = 1
+    """Factor on the predictor's hidden channels, in quarters; the papers take 1, and 2 on NanoTWICE and
+    CrackForest."""
     predictor_lr: float = 1e-3
     """Adam's learning rate for the predictor."""
     predictor_updates: int = 1
@@ -199,7 +200,7 @@ class Config:
             raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
         for name in (
             *("image_size", "shift", "episode_length", "beta_horizon", "autoencoder_width"),
-            *("bottleneck_channels", "reinit_period", "profile_length", "predictor_width"),
+            *("bottleneck_channels", "reinit_period", "profile_length"),
             *("predictor_updates", "buffer_updates", "snapshot_cycles", "segmenter_folds", "segmenter_batch"),
         ):
             if getattr(self, name) < 1:
@@ -237,6 +238,8 @@ class Config:
                 f"warmup_updates is {self.warmup_updates}; R_pred needs a whole profile, so choose at least "
                 f"profile_length - 1 ({self.profile_length - 1})"
             )
+        if self.predictor_width <= 0 or self.predictor_width % 0.25:
+            raise ConfigError(f"predictor_width is {self.predictor_width}; choose a multiple of 0.25")
         if self.predictor_crop and not 32 <= self.predictor_crop <= self.image_size:
             raise ConfigError(
                 f"predictor_crop is {self.predictor_crop}; choose 0 for whole images, or 32 to image_size "
@@ -297,4 +300,26 @@ PRESETS: dict[str, Config] = {
         segmenter_symmetries=True,
     ),
     "paper": PAPER,
+    "micro": replace(  # an episode in tens of milliseconds: for research on sampling
+        _SHORT,
+        training_images="labeled",
+        image_size=128,
+        updates=300,
+        beta_horizon=300,
+        buffer_updates=300,
+        cloning_length=2,
+        episode_length=4,
+        minibatch_size=4,
+        autoencoder_width=8,
+        bottleneck_channels=32,
+        autoencoder_lr=5e-3,  # few and small steps have to be large
+        warmup_updates=9,
+        predictor_width=0.5,
+        predictor_lr=1e-2,
+        predictor_updates=1,
+        predictor_crop=32,
+        seams="still",  # moving ones are measured in up to nine tiles in place of four
+        snapshot_cycles=2,
+        mask_symmetries=False,
+    ),
 }

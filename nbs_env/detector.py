@@ -121,7 +121,7 @@ class Detector:
         self.predictors = []
         for weights in predictors:
             first = weights["features.0.weight"]
-            self.predictors.append(place(Predictor(first.shape[1], first.shape[0] // 32), device))
+            self.predictors.append(place(Predictor(first.shape[1], first.shape[0] / 32), device))
             self.predictors[-1].load_state_dict(weights)
 
     @torch.inference_mode(False)  # what a GPU records in there would be of no use outside

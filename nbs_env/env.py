@@ -49,6 +49,10 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     `(1 - beta) * R_pred`, R_pred = -l_pred, 0 during warm-up. beta falls from 1 to 0 over `beta_horizon`
     updates.
 
+    ## Registered as
+    `nbs_env/PatchSampling-v0`, and `nbs_env/PatchSamplingMicro-v0` with the preset `micro` and three labelled
+    images: the same rules at a size where an episode takes tens of milliseconds.
+
     ## Info
     Every step: `segment` ("cloning" or "training"; of the next patch at `reset`), `image`, `R_clone`,
     `R_cover`, `R_pred` (unweighted), `beta`, `warmup`. Last step: also `update`, `autoencoder_loss`,
@@ -62,7 +66,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     Args:
         dataset: images and masks; default: the built-in `synthetic` one.
         labeled: how many labelled images to draw (with seed 0), or their names.
-        config: all settings; default: the `quick` preset.
+        config: all settings, or the name of a preset; default: `quick`.
         device: "cpu", "cuda", or "auto".
         render_mode: "rgb_array" or None.
 
@@ -90,10 +94,14 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         self,
         dataset: AnomalyDataset | None = None,
         labeled: int | Sequence[str] = 5,
-        config: Config | None = None,
+        config: Config | str | None = None,
         device: str = "auto",
         render_mode: str | None = None,
     ) -> None:
+        if isinstance(config, str):
+            if config not in PRESETS:
+                raise ConfigError(f"config is {config!r}; choose {', '.join(PRESETS)}, or give a Config")
+            config = PRESETS[config]
         for name, value, kind in (("dataset", dataset, AnomalyDataset), ("config", config, Config)):
             if value is not None and not isinstance(value, kind):
                 raise ConfigError(f"{name} is {value!r}; give an nbs_env {kind.__name__}, or None")

@@ -15,9 +15,9 @@ class Predictor(nn.Module):
     9 113 parameters at width 1 and T = 10, 30 321 at width 2. The sigmoid is left to the loss.
     """
 
-    def __init__(self, profile_length: int, width: int) -> None:
+    def __init__(self, profile_length: int, width: float) -> None:
         super().__init__()
-        channels = [profile_length, 32 * width, 16 * width, 8 * width, 4 * width]
+        channels = [profile_length, *(int(share * width) for share in (32, 16, 8, 4))]
         layers: list[nn.Module] = []
         for i, dilation in enumerate((1, 2, 4, 8)):
             layers += [

@@ -28,7 +28,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         num_envs: walkers.
         dataset: see `PatchSamplingEnv`, as all that follow.
         labeled: how many labelled images to draw, or their names.
-        config: all settings.
+        config: all settings, or the name of a preset.
         device: "cpu", "cuda", or "auto".
         env: walk on this `PatchSamplingEnv`, wrapped or not, and its learner in place of a new one.
         tensors: observe tensors that stay on the learner's device, for agents that live there.
@@ -46,7 +46,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         num_envs: int = 1,
         dataset: AnomalyDataset | None = None,
         labeled: int | Sequence[str] = 5,
-        config: Config | None = None,
+        config: Config | str | None = None,
         device: str = "auto",
         env: gymnasium.Env[np.ndarray, np.int64] | None = None,
         tensors: bool = False,

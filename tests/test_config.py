@@ -36,6 +36,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("reinit_period", {"reinit_period": 15}),
     ("reinit_period", {"reinit_period": 20, "profile_length": 20, "warmup_updates": 19}),
     ("warmup_updates", {"warmup_updates": 8}),
+    ("predictor_width", {"predictor_width": 1.1}),
     ("predictor_crop", {"predictor_crop": 16}),
     ("predictor_crop", {"predictor_crop": 300}),
     ("buffer_updates", {"buffer_updates": 9}),

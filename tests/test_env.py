@@ -14,7 +14,7 @@ import stable_baselines3.common.env_checker
 import torch
 from gymnasium.utils.env_checker import check_env
 
-from nbs_env.config import Config, ConfigError
+from nbs_env.config import PRESETS, Config, ConfigError
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.predictor import predict, prediction_loss
@@ -85,6 +85,28 @@ def test_made_without_arguments() -> None:
         observation, _, terminated, truncated, _ = env.step(np.int64(action))
         assert not terminated
         assert not truncated
+
+
+def test_micro_is_the_same_game_in_small() -> None:
+    env = gymnasium.make("nbs_env:nbs_env/PatchSamplingMicro-v0", device="cpu")
+    inner = env.unwrapped
+    assert isinstance(inner, PatchSamplingEnv)
+    assert inner.config == PRESETS["micro"]
+    assert len(inner.labeled) == 3
+    _, info = env.reset(seed=0)
+    segments = []
+    terminated = False
+    while not terminated:
+        segments.append(info["segment"])
+        _, _, terminated, _, info = env.step(np.int64(8))
+    assert segments == ["cloning"] * 3 + ["training"] * 3  # of the patch before, at first of the next
+    assert info["update"] == 1
+
+
+def test_a_preset_may_be_named(dataset: AnomalyDataset) -> None:
+    assert PatchSamplingEnv(dataset, 2, "micro", "cpu").config is PRESETS["micro"]
+    with pytest.raises(ConfigError, match=r"config is 'tiny'; choose quick, .*, or give a Config"):
+        PatchSamplingEnv(dataset, 2, "tiny")
 
 
 def test_same_seed_gives_the_same_trajectory(

@@ -35,8 +35,8 @@ def profiles_of(count: int) -> torch.Tensor:
     return torch.rand(count, 4, 40, 48, generator=torch.Generator().manual_seed(1)) ** 2
 
 
-@pytest.mark.parametrize(("width", "expected"), [(1, 9_113), (2, 30_321)])
-def test_golden_parameter_counts(width: int, expected: int) -> None:
+@pytest.mark.parametrize(("width", "expected"), [(0.5, 3_045), (1, 9_113), (2, 30_321)])
+def test_golden_parameter_counts(width: float, expected: int) -> None:
     assert sum(p.numel() for p in Predictor(10, width).parameters()) == expected
 
 
