@@ -65,11 +65,11 @@ class ClassesArgs:
 A = TypeVar("A", bound=ClassesArgs)
 
 
-def parse(cls: type[A], default: Callable[[str], A], description: str | None) -> A:
-    """The command line, with the defaults that `default` has for its data set."""
+def parse(cls: type[A], default: Callable[[A], A], description: str | None) -> A:
+    """The command line, with the defaults that `default` has for what it chooses."""
     words = sys.argv[1:]
-    quiet, _ = tyro.cli(cls, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
-    return tyro.cli(cls, args=words, default=default(quiet.dataset), description=description)  # type: ignore[attr-defined]
+    chosen, _ = tyro.cli(cls, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
+    return tyro.cli(cls, args=words, default=default(chosen), description=description)
 
 
 @dataclass(frozen=True)

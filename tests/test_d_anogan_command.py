@@ -23,8 +23,9 @@ from nbs_env.data.classes import ClassDataset
 from nbs_env.data.mnist import FILES, read, read_idx
 
 Main = Callable[..., None]
-TINY = ("--model.size 28 --model.clusters 3 --model.latent 4 --model.batch-size 8 --model.steps 6 "
-        "--model.xzx-steps 4 --checkpoint-every 3 --device cpu")  # fmt: skip
+TINY = ("--model.size 28 --model.clusters 3 --model.latent 4 --model.batch-size 8 "
+        "--model.generator-steps 5 --model.critic-start 2 --model.xzx-steps 5 "
+        "--checkpoint-every 2 --device cpu")  # fmt: skip
 
 
 @pytest.fixture

@@ -248,7 +248,7 @@ def default(dataset: str) -> Args:
 @command()
 def main() -> None:
     """Run what the command line says."""
-    run(parse(Args, default, __doc__))
+    run(parse(Args, lambda chosen: default(chosen.dataset), __doc__))
 
 
 if __name__ == "__main__":
