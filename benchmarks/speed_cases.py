@@ -13,7 +13,8 @@ import torch
 
 from agents.reinforce import Reinforce, ReinforceOptions
 from baselines.alcn.trainer import ALCN, ALCNConfig
-from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
+from baselines.d_anogan.config import DAnoGANConfig
+from baselines.d_anogan.trainer import DAnoGAN
 from benchmarks.d_anogan import LoopedDAnoGAN
 from nbs_env import graphs
 from nbs_env.autoencoder import AutoencoderTrainer

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Critic
 from baselines.d_anogan.prior import Prior
 from baselines.d_anogan.trainer import (
     DAnoGAN,
-    DAnoGANConfig,
     TrainingError,
     critic_loss,
     generator_loss,

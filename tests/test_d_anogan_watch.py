@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
+from baselines.d_anogan.config import DAnoGANConfig
+from baselines.d_anogan.trainer import DAnoGAN
 from baselines.d_anogan.watch import look, purity, varieties
 
 SMALL = DAnoGANConfig(width=0.25, clusters=3, latent=4, batch_size=6, critic_steps=1, critic_start=0)
