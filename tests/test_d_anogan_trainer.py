@@ -23,6 +23,7 @@ from baselines.d_anogan.trainer import (
 from baselines.d_anogan.watch import look
 from benchmarks.d_anogan import LoopedDAnoGAN
 from nbs_env import checkpoint
+from nbs_env.runs import RunError
 
 SMALL = DAnoGANConfig(clusters=3, latent=4, batch_size=6, critic_steps=2, critic_start=3)
 
@@ -198,6 +199,21 @@ def test_fakes_stand_for_the_prior() -> None:
     assert clusters.tolist() == [0, 0, 0, 2, 2, 2]
     share = torch.tensor([2.0, 1.0]).softmax(dim=0)
     torch.testing.assert_close(weights.view(2, 3).sum(dim=1), share)
+
+
+def test_rates_fall_after_the_steady_part(data: torch.Tensor) -> None:
+    model = DAnoGAN(replace(SMALL, generator_steps=4, steady=0.5, critic_lr=1.0, prior_lr=1.0), 0)
+    rates = []
+    for _ in range(4):
+        model.step(data)
+        rates.append(
+            [model.optimizers[name].param_groups[0]["lr"] for name in ("critic", "encoders", "prior")]
+        )
+    assert rates == [[1, 1e-3, 1], [1, 1e-3, 1], [1, 1e-3, 1], [0.5, 5e-4, 1]]
+    model.xzx_step(*next(model.xzx_batches(data)))
+    assert model.optimizers["encoders"].param_groups[0]["lr"] == 1e-3  # the second phase has its own time
+    with pytest.raises(RunError, match="steady is 1.5; choose a share"):
+        replace(SMALL, steady=1.5)
 
 
 def test_entropy_falls_with_the_budget() -> None:

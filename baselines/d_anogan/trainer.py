@@ -175,7 +175,7 @@ class DAnoGAN:
             penalty = gradient_penalty(self.critic, real, fake[order], mix, pair_weights)
         penalty = self.config.gradient_penalty * penalty
         loss = critic_loss(scores[:size], scores[size:], weights, penalty)
-        self._descend(loss, "critic")
+        self._descend(loss, "critic", pace=self._pace())
         distance = (penalty - loss).detach()
         return {"wasserstein": distance, "penalty": penalty.detach(), "critic_loss": loss.detach()}
 
@@ -193,12 +193,12 @@ class DAnoGAN:
             logits = self.classifier(features).float()
         loss, cross_entropy = generator_loss(scores.float(), logits, clusters, weights)
         # One backward pass serves both: the critic's term does not reach the classifier.
-        self._descend(loss, "generators", "classifier")
+        self._descend(loss, "generators", "classifier", pace=self._pace())
         with self.autocast():
             again = self.encoders(fake.detach().unflatten(0, latents.shape[:2]), self.active).float()
         error = (again - latents).square().mean(dim=2).flatten()
         encoder_loss = (weights * error).sum()
-        self._descend(encoder_loss, "encoders")
+        self._descend(encoder_loss, "encoders", pace=self._pace())
         with torch.no_grad(), self.autocast():
             estimate = self.classifier(self.critic(real)[1]).float().softmax(dim=1).mean(dim=0)
         figures = {
@@ -211,12 +211,19 @@ class DAnoGAN:
             self.prior.advance()
         return figures
 
-    def _descend(self, loss: torch.Tensor, *names: str) -> None:
+    def _pace(self) -> float:
+        """Share of the learning rates that is left."""
+        steady, done = self.config.steady, self.steps / max(1, self.config.generator_steps)
+        return 1.0 if done <= steady else (1 - done) / (1 - steady)
+
+    def _descend(self, loss: torch.Tensor, *names: str, pace: float = 1.0) -> None:
         parameters = [p for name in names for p in self.networks[name].parameters()]
         for parameter in parameters:
             parameter.grad = None
         loss.backward(inputs=parameters)
         for name in names:
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = pace * getattr(self.config, f"{name.removesuffix('s')}_lr")
             self.optimizers[name].step()
 
     @torch.no_grad()
