@@ -48,8 +48,8 @@ class DAnoGANConfig:
     prior_lr: float = 1e-3
     """Adam's learning rate, betas (0.5, 0.5)."""
     steady: float = 1.0
-    """Share of the generator steps after which all rates but the prior's fall, linearly, to 0; 1: never, as in
-    the thesis."""
+    """Share of the generator steps after which all rates but the prior's fall to 0 in a straight line; 1:
+    never, as in the thesis."""
     gradient_penalty: float = 10.0
     """Weight of the critic's one-sided gradient penalty."""
     entropy_weight: float = 1000.0
