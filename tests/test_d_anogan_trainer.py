@@ -206,13 +206,12 @@ def test_rates_fall_after_the_steady_part(data: torch.Tensor) -> None:
     rates = []
     for _ in range(4):
         model.step(data)
-        rates.append(
-            [model.optimizers[name].param_groups[0]["lr"] for name in ("critic", "encoders", "prior")]
-        )
+        optimizers = [model.optimizers[name] for name in ("critic", "encoders", "prior")]
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
     assert rates == [[1, 1e-3, 1], [1, 1e-3, 1], [1, 1e-3, 1], [0.5, 5e-4, 1]]
     model.xzx_step(*next(model.xzx_batches(data)))
     assert model.optimizers["encoders"].param_groups[0]["lr"] == 1e-3  # the second phase has its own time
-    with pytest.raises(RunError, match="steady is 1.5; choose a share"):
+    with pytest.raises(RunError, match=r"steady is 1\.5; choose a share"):
         replace(SMALL, steady=1.5)
 
 

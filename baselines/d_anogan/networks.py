@@ -226,9 +226,7 @@ class _Back(torch.autograd.Function):
     def forward(ctx: Any, slope: torch.Tensor, weight: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(slope, weight)
         o, i = weight.shape[:2]
-        if (
-            i < 4
-        ):  # for so few channels the library's kernel is slow: a 3x3 convolution for each of four pixels
+        if i < 4:  # so few channels are faster as a 3x3 convolution for each of four pixels
             taps = F.pad(weight, (0, 1, 0, 1)).view(o, i, 3, 2, 3, 2).flip(2, 4)
             four = taps.permute(1, 3, 5, 0, 2, 4).reshape(4 * i, o, 3, 3)
             doubled = F.pixel_shuffle(F.conv2d(slope, four, padding=1), 2)
