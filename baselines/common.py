@@ -77,10 +77,10 @@ A = TypeVar("A", bound=ClassesArgs)
 
 
 def parse(cls: type[A], default: Callable[[A], A], description: str | None) -> A:
-    """The command line, with the defaults that `default` has for what it says of data set and the like."""
+    """The command line, with the defaults that `default` has for what it chooses."""
     words = sys.argv[1:]
-    quiet, _ = tyro.cli(cls, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
-    return tyro.cli(cls, args=words, default=default(quiet), description=description)
+    chosen, _ = tyro.cli(cls, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
+    return tyro.cli(cls, args=words, default=default(chosen), description=description)
 
 
 @dataclass(frozen=True)

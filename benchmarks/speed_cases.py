@@ -14,7 +14,8 @@ import torch
 from agents.heuristics import RandomPatches
 from agents.reinforce import Reinforce, ReinforceOptions
 from baselines.alcn.trainer import ALCN, ALCNConfig
-from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
+from baselines.d_anogan.config import DAnoGANConfig
+from baselines.d_anogan.trainer import DAnoGAN
 from benchmarks.d_anogan import LoopedDAnoGAN
 from nbs_env import graphs
 from nbs_env.autoencoder import AutoencoderTrainer
@@ -212,7 +213,7 @@ def _predict(detector: Detector, batches: Sequence[Sequence[np.ndarray]]) -> Non
 
 def d_anogan_cases(device: str) -> Iterator[Case]:
     """Five critic steps and one of all others, 15 clusters, batch 128, against a loop over the clusters."""
-    plain = DAnoGANConfig()
+    plain = DAnoGANConfig(critic_start=0)
     data = torch.randint(256, (1000, 1, 28, 28), dtype=torch.uint8, device=device)
     fast = compute_dtype("auto", torch.device(device))
     loop = "D-AnoGAN, loop over clusters, float32"
@@ -224,12 +225,7 @@ def d_anogan_cases(device: str) -> Iterator[Case]:
         ),
     }
     for name, model in models.items():  # PyTorch cannot count the operations of the gradient penalty
-        yield Case(name, partial(_rounds, model, data, plain.critic_steps), loop if name != loop else "")
-
-
-def _rounds(model: DAnoGAN, data: torch.Tensor, count: int) -> None:
-    for _ in range(count):
-        model.step(data)
+        yield Case(name, partial(model.step, data), loop if name != loop else "")
 
 
 def alcn_cases(device: str) -> Iterator[Case]:

@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from baselines.d_anogan import __main__ as command
+from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env import checkpoint
@@ -23,8 +25,9 @@ from nbs_env.data.classes import ClassDataset
 from nbs_env.data.mnist import FILES, read, read_idx
 
 Main = Callable[..., None]
-TINY = ("--model.size 28 --model.clusters 3 --model.latent 4 --model.batch-size 8 --model.steps 6 "
-        "--model.xzx-steps 4 --checkpoint-every 3 --device cpu")  # fmt: skip
+TINY = ("--model.size 28 --model.clusters 3 --model.latent 4 --model.batch-size 8 "
+        "--model.generator-steps 5 --model.critic-start 2 --model.xzx-steps 5 "
+        "--checkpoint-every 2 --device cpu")  # fmt: skip
 
 
 @pytest.fixture
@@ -49,11 +52,28 @@ def test_default_run_on_wheels(
     assert metrics["alpha"] == 1.0
     assert set(metrics["auc"]) == {"spoke", "hub"}
     assert metrics["auc"]["hub"] == pytest.approx(metrics["swept"]["hub"][100])
+    state = checkpoint.load(tmp_path / "run" / "checkpoint.pt")
+    assert (state["steps"], state["xzx_steps"]) == (5, 5)  # it ends with the budget
+    assert [row["step"] for row in state["history"]] == [5.0]
+    assert metrics["purity"] == state["history"][-1]["purity"]
     for name in ("queries.png", "samples.png", "curves.png", "detector.pt", "checkpoint.pt", "table.md"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     out = capsys.readouterr().out
     assert "|  | spoke | hub | mean |" in out
     assert "| thesis | 0.88 | 0.97 | 0.93 |" in out or "| thesis | 0.88 | 0.97 | 0.92 |" in out
+
+
+def test_presets_are_the_thesis_at_half_and_full_width() -> None:
+    def model(dataset: str, preset: str) -> DAnoGANConfig:
+        chosen = command.Args(dataset=dataset, preset=preset, seed=3)  # type: ignore[arg-type]
+        assert command.default(chosen).seed == 3
+        return replace(command.default(chosen).model, bfloat16=False)
+
+    assert model("mnist", "paper") == DAnoGANConfig()
+    assert model("fashion_mnist", "half") == DAnoGANConfig(width=0.5)
+    assert model("wheel", "paper") == DAnoGANConfig(size=256, clusters=12)  # Table 5.4
+    assert (model("wheel", "quick").size, model("mnist", "quick").size) == (64, 28)
+    assert model("cifar10", "quick").channels == 3
 
 
 @pytest.mark.parametrize("step", ["steps", "xzx_steps"])

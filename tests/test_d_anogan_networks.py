@@ -12,6 +12,7 @@ from baselines.d_anogan.networks import (
     MultiEncoder,
     MultiGenerator,
     SizeError,
+    doubling_kernel,
     layer_channels,
     upsample_conv,
 )
@@ -65,7 +66,8 @@ def test_doubled_convolution_against_the_definition() -> None:
     weight, bias = torch.randn(3 * 2, 4, 5, 5, generator=seeded()), torch.randn(6, generator=seeded())
     doubled = F.interpolate(x, scale_factor=2, mode="nearest")
     expected = F.conv2d(doubled, weight, bias, padding=2, groups=3)
-    torch.testing.assert_close(upsample_conv(x, weight, bias, 3), expected, rtol=1e-5, atol=1e-4)
+    kernel = doubling_kernel(weight.unflatten(0, (3, 2)))
+    torch.testing.assert_close(upsample_conv(x, kernel, bias.view(3, 2)), expected, rtol=1e-5, atol=1e-4)
 
 
 def one_generator(networks: MultiGenerator, k: int, latents: torch.Tensor) -> torch.Tensor:
@@ -131,3 +133,20 @@ def test_weights_are_xavier_of_each_network_and_come_from_the_generator() -> Non
     assert 0.99 * bound < weight.abs().max() <= bound
     assert not torch.equal(weight[0], weight[1])
     assert not any(bias.any() for bias in first.biases)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (36, 3), (64, 1)])
+def test_slopes_of_the_critic_are_its_gradients(size: int, channels: int) -> None:
+    """And so are their own gradients, against differentiating twice."""
+    critic = Critic(size, channels, seeded(), 0.25)
+    images = (torch.rand(3, channels, size, size, generator=seeded()) * 2 - 1).requires_grad_()
+    (expected,) = torch.autograd.grad(critic(images)[0].sum(), images, create_graph=True)
+    slopes = critic.slopes(images.detach())
+    torch.testing.assert_close(slopes, expected, rtol=1e-5, atol=1e-7)
+    weights = [parameter for name, parameter in critic.named_parameters() if name.endswith("weight")]
+    by_weight = (
+        torch.autograd.grad(each.flatten(1).norm(dim=1).square().sum(), weights)
+        for each in (expected, slopes)
+    )
+    for twice, once in zip(*by_weight, strict=True):
+        torch.testing.assert_close(once, twice, rtol=1e-4, atol=1e-6)

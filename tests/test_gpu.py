@@ -17,8 +17,9 @@ from agents.policy import Policy
 from agents.reinforce import Reinforce
 from baselines import unet
 from baselines.alcn.trainer import ALCN, ALCNConfig
+from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector
-from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
+from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env import checkpoint, graphs
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset

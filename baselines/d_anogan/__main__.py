@@ -1,6 +1,6 @@
 """Train and score D-AnoGAN: `python -m baselines.d_anogan`; `--help` lists every setting.
 
-Without arguments: wheels of 64 pixels, made on the fly, in a few minutes on two CPU cores.
+Without arguments: wheels of 64 pixels, made on the fly, in five to six minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from baselines.common import (
     train_all,
 )
 from baselines.d_anogan import wheel
+from baselines.d_anogan.config import FAST, QUICK, DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.networks import layer_channels
-from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
+from baselines.d_anogan.trainer import DAnoGAN
+from baselines.d_anogan.watch import fixed_latents, look
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.data.classes import ClassDataset
 from nbs_env.env import pick_device
 from nbs_env.metrics import image_auroc
+from nbs_env.networks import keep_freed_memory
 from nbs_env.pictures import new_figure
 from nbs_env.runs import RunError, at_least, command
 
-ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "wheel": 1.0, "folder": 0.9}
+ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "cifar10": 0.9, "wheel": 1.0, "folder": 0.9}
 """Share of the divergence in a score (thesis 5.4), fixed before any test image is seen."""
 PUBLISHED = {
     "mnist": (0.91, 0.91, 0.92, 0.94, 0.91, 0.88, 0.93, 0.91, 0.94, 0.89),
@@ -51,37 +54,21 @@ PUBLISHED = {
 class Args(ClassesArgs):
     """What to train on, and where to put it."""
 
-    dataset: Literal["wheel", "mnist", "fashion_mnist", "folder"] = "wheel"
+    dataset: Literal["wheel", "mnist", "fashion_mnist", "cifar10", "folder"] = "wheel"
     """Data set; `folder` has a folder for each class."""
     anomalous_class: str = "9"
     """Class that is left out of training and to be found; `all`: each in turn. Wheel has two: both are."""
     per_class: int = 250
     """Images of each class of wheel."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
+    checkpoint_every: int = 200
+    """Generator steps, then encoder steps, between checkpoints."""
+    preset: Literal["quick", "half", "paper"] = "quick"
+    """Where `--model` starts from: minutes on a CPU, the thesis's budget at half width, or the thesis."""
     no_xzx: bool = False
     """Leave the encoders' second phase out, as in Table 5.6."""
     no_bandit: bool = False
     """Keep the prior uniform, as in Table 5.6; give `--model.clusters` as many as there are manifolds."""
-    model: DAnoGANConfig = field(
-        default_factory=lambda: DAnoGANConfig(
-            size=64,
-            width=0.5,
-            clusters=8,
-            latent=2,
-            batch_size=16,
-            critic_steps=1,
-            critic_warmup=500,
-            steps=5500,
-            xzx_steps=300,
-            generator_lr=6e-4,
-            critic_lr=6e-4,
-            classifier_lr=6e-4,
-            encoder_lr=2e-4,
-            entropy_decay=0.9985,
-            bfloat16=torch.cpu._is_avx512_bf16_supported(),
-        )
-    )
+    model: DAnoGANConfig = field(default_factory=lambda: QUICK)
     """The model and its training."""
 
     def __post_init__(self) -> None:
@@ -112,13 +99,13 @@ def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], direct
             f"{len(train)} normal images to train on are fewer than model.batch_size "
             f"({args.model.batch_size}); lower it"
         )
-    saved = open_run(args, ("anomalous_class",), data, directory, device, anomalous=anomalous)
+    saved = open_run(args, ("anomalous_class", "preset"), data, directory, device, anomalous=anomalous)
     model = DAnoGAN(args.model, args.seed, device)
     saved.restore(model)
     images = torch.from_numpy(data.images[train]).to(device)
     start = time.perf_counter()
-    with Curves(directory) as writer:
-        _first_phase(model, images, args, writer, saved)
+    with Curves(directory, model.steps + 1 if saved.state else None) as writer:
+        _first_phase(model, images, data.labels[train], args, writer, saved)
         _second_phase(model, images, args, writer, saved)
     seconds = time.perf_counter() - start
     detector = DAnoGANDetector(model, ALPHA[args.dataset])
@@ -126,27 +113,33 @@ def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], direct
     return _score(args, detector, data, test, anomalous, directory) | {"seconds": seconds}
 
 
-def _first_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curves, saved: Kept) -> None:
-    config = args.model
-    latest: dict[str, torch.Tensor] = {}
-    bar = tqdm(total=config.steps, initial=model.steps, desc="adversarial", unit="step")
-    while model.steps < config.steps:
-        latest |= model.step(images)
+def _first_phase(
+    model: DAnoGAN, images: torch.Tensor, labels: np.ndarray, args: Args, writer: Curves, saved: Kept
+) -> None:
+    wanted, first, clock = args.model.generator_steps, model.steps, 0.0
+    some = np.random.default_rng(args.seed).permutation(len(images))[:1000]
+    bar = tqdm(total=wanted, initial=first, desc="adversarial", unit="step")
+    while model.steps < wanted:
+        figures = model.step(images)
         bar.update()
-        if model.steps % 50 == 0:
-            for name, value in model.check(latest).items():
+        if model.steps == first + 1:  # the critic's start is behind
+            clock = time.perf_counter()
+        elif model.steps == first + 11:
+            minutes = (time.perf_counter() - clock) / 10 * (wanted - model.steps) / 60
+            bar.write(f"about {minutes:.0f} minutes for {wanted - model.steps} more generator steps")
+        if model.steps % 50 == 0 or model.steps == wanted:
+            seen = look(model, images[some], labels[some])
+            for name, value in (model.check(figures) | seen).items():
                 writer.add_scalar(name, value, model.steps)
-            model.refresh_active()
-            for k, probability in enumerate(model.prior.probabilities().tolist()):
-                writer.add_scalar(f"cluster_probability/{k}", probability, model.steps)
-            bar.set_postfix(clusters=len(model.clusters), w=f"{float(latest['wasserstein']):.3f}")
+            bar.set_postfix(
+                clusters=len(model.clusters), dead=int(seen["dead"]), purity=f"{seen['purity']:.2f}"
+            )
         if model.steps % 500 == 0:
             writer.add_image("samples", sample_sheet(model), model.steps)
             writer.add_image("queries", _queries(model, images[:8]), model.steps)
-        if model.steps % args.checkpoint_every == 0 or model.steps == config.steps:
+        if model.steps % args.checkpoint_every == 0 or model.steps == wanted:
             saved.save(model)
     bar.close()
-    model.refresh_active()
 
 
 def _second_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curves, saved: Kept) -> None:
@@ -166,10 +159,7 @@ def _second_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curv
 @torch.no_grad()
 def sample_sheet(model: DAnoGAN, columns: int = 8) -> np.ndarray:
     """Generated images, a row for each living cluster, uint8 (rows * S, columns * S); RGB is shown grey."""
-    generator = torch.Generator(model.device).manual_seed(0)
-    shape = (len(model.clusters), columns, model.config.latent)
-    latents = torch.rand(shape, generator=generator, device=model.device) * 2 - 1
-    return _sheet(model.generators(latents, model.active).cpu().numpy())
+    return _sheet(model.generators(fixed_latents(model, columns), model.active).cpu().numpy())
 
 
 def _queries(model: DAnoGAN, images: torch.Tensor) -> np.ndarray:
@@ -200,7 +190,9 @@ def _score(
     wanted = [data.names.index(name) for name in anomalous]
     normal = ~np.isin(labels, wanted)
     alphas = np.linspace(0, 1, 101)
-    figures: dict[str, Any] = {"alpha": detector.alpha, "clusters": len(detector.model.clusters), "auc": {}}
+    model = detector.model
+    figures: dict[str, Any] = {"alpha": detector.alpha, "clusters": len(model.clusters), "auc": {}}
+    figures |= {name: model.history[-1][name] for name in ("purity", "nmi") if model.history}
     swept = {}
     for name, label in zip(anomalous, wanted, strict=True):
         rows = normal | (labels == label)
@@ -215,22 +207,29 @@ def _score(
         swept[name] = [auc(alpha) for alpha in alphas]
     figures["swept"] = {"alpha": alphas.tolist(), **swept}
     rows = np.concatenate([np.flatnonzero(normal)[:6], *(np.flatnonzero(labels == k)[:3] for k in wanted)])
-    shown = torch.from_numpy(images[rows]).to(detector.model.device)
-    checkpoint.save_picture(_queries(detector.model, shown), directory / "queries.png")
-    checkpoint.save_picture(sample_sheet(detector.model), directory / "samples.png")
+    shown = torch.from_numpy(images[rows]).to(model.device)
+    checkpoint.save_picture(_queries(model, shown), directory / "queries.png")
+    checkpoint.save_picture(sample_sheet(model), directory / "samples.png")
     checkpoint.save_json(figures, directory / "metrics.json")
     scores = (1 - detector.alpha) * error + detector.alpha * divergence
     kinds = {name: (scores[normal], scores[labels == k]) for name, k in zip(anomalous, wanted, strict=True)}
-    plot(kinds, figures["swept"], detector.alpha, directory / "curves.png")
+    plot(kinds, figures["swept"], detector.alpha, model.history, directory / "curves.png")
     return figures
 
 
 def plot(
-    scores: dict[str, tuple[np.ndarray, np.ndarray]], swept: dict[str, Any], alpha: float, file: Path
+    scores: dict[str, tuple[np.ndarray, np.ndarray]],
+    swept: dict[str, Any],
+    alpha: float,
+    history: list[dict[str, float]],
+    file: Path,
 ) -> None:
-    """ROC at the fixed alpha, and AUC over alpha; scores of (normal, anomalous) images by anomalous class."""
-    figure = new_figure(10, 4.5)
-    left, right = figure.subplots(1, 2)
+    """ROC at the fixed alpha, AUC over alpha, and over generator steps the clustering and the prior.
+
+    `scores` are of (normal, anomalous) images by anomalous class, `history` what `look` has kept.
+    """
+    figure = new_figure(10, 9)
+    (left, right), (below, last) = figure.subplots(2, 2)
     for name, (normal, anomalous) in scores.items():
         truth = np.repeat([0, 1], [len(normal), len(anomalous)])
         false_positive, true_positive, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
@@ -239,7 +238,14 @@ def plot(
     left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, alpha {alpha}")
     right.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
     right.axvline(alpha, color="grey", linewidth=0.8)
+    for name in history[0] if history else ():
+        axes = last if name.startswith("cluster_probability") else below
+        if name not in ("step", "dead"):
+            axes.plot([row["step"] for row in history], [row[name] for row in history], label=name)
+    below.set(xlabel="generator steps", title="clusters and true classes, for looking only")
+    last.set(xlabel="generator steps", ylabel="probability", title="prior")
     left.legend()
+    below.legend()
     checkpoint.save_figure(figure, file, dpi=100)
 
 
@@ -285,15 +291,25 @@ def run(args: Args) -> dict[str, float]:
     return results
 
 
-def default(dataset: str) -> Args:
-    """The defaults for a data set: the thesis's for digits and clothes."""
-    return Args(model=DAnoGANConfig()) if dataset in ("mnist", "fashion_mnist") else Args()
+def default(chosen: Args) -> Args:
+    """What the command line starts from, by its preset and data set."""
+    shape: dict[str, Any] = {}
+    if chosen.dataset in ("mnist", "fashion_mnist"):
+        shape = {"size": 28, "clusters": 15}
+    elif chosen.dataset == "cifar10":
+        shape = {"size": 32, "clusters": 15, "channels": 3}
+    elif chosen.preset != "quick":
+        shape = {"size": 256, "clusters": 12}
+    width = 0.5 if chosen.preset == "half" else 1.0
+    start = QUICK if chosen.preset == "quick" else DAnoGANConfig(width=width, bfloat16=FAST)
+    return replace(chosen, model=replace(start, **shape))
 
 
 @command()
 def main() -> None:
     """Run what the command line says."""
-    run(parse(Args, lambda given: default(given.dataset), __doc__))
+    keep_freed_memory()
+    run(parse(Args, default, __doc__))
 
 
 if __name__ == "__main__":

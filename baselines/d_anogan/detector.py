@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from baselines.d_anogan.trainer import DAnoGAN, DAnoGANConfig
+from baselines.d_anogan.config import DAnoGANConfig
+from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env import checkpoint
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,25 +65,41 @@ _TAPS = torch.tensor(
     ],
     dtype=torch.float32,
 )
+_SPREAD = torch.einsum("apt,bqu->tuabpq", _TAPS, _TAPS).reshape(25, 36)
 
 
-def upsample_conv(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int) -> torch.Tensor:
-    """A 5x5 convolution (padding 2) of `x` doubled by nearest neighbours, at 9/25 of the operations.
-
-    Each of the four output pixels of an input pixel is a 3x3 convolution of the input.
+def doubling_kernel(weight: torch.Tensor) -> torch.Tensor:
+    """What `upsample_conv` multiplies with, for a 5x5 convolution of a doubled image.
 
     Args:
-        x: (B, groups * I, H, W).
-        weight: (groups * O, I, 5, 5).
-        bias: (groups * O,).
-        groups: of the convolution.
+        weight: (groups, O, I, 5, 5).
 
     Returns:
-        (B, groups * O, 2 H, 2 W).
+        (groups * 4 * O, I, 3, 3), channels last: four 3x3 convolutions a group, one for each output pixel of
+        an input pixel.
     """
-    taps = _TAPS.to(weight)
-    weight = torch.einsum("apt,bqu,oitu->oabipq", taps, taps, weight).flatten(0, 2)
-    return F.pixel_shuffle(F.conv2d(x, weight, bias.repeat_interleave(4), padding=1, groups=groups), 2)
+    groups, o, i = weight.shape[:3]
+    taps = (weight.flatten(3) @ _SPREAD.to(weight)).view(groups, o, i, 2, 2, 3, 3)
+    return taps.permute(0, 3, 4, 1, 5, 6, 2).reshape(groups * 4 * o, 3, 3, i).permute(0, 3, 1, 2)
+
+
+def upsample_conv(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """A 5x5 convolution (padding 2) of `x` doubled by nearest neighbours, at 9/25 of the operations.
+
+    Args:
+        x: (B, groups * I, H, W), fastest with channels last.
+        kernel: what `doubling_kernel` gives.
+        bias: (groups, O).
+
+    Returns:
+        (B, groups * O, 2 H, 2 W), channels last.
+    """
+    groups, o = bias.shape
+    four = bias[:, None].expand(groups, 4, o).flatten()
+    y = F.conv2d(x, kernel, four, padding=1, groups=groups).permute(0, 2, 3, 1)
+    batch, height, width, _ = y.shape
+    y = y.reshape(batch, height, width, groups, 2, 2, o).permute(0, 1, 4, 2, 5, 3, 6)
+    return y.reshape(batch, 2 * height, 2 * width, groups * o).permute(0, 3, 1, 2)
 
 
 class _Stack(nn.Module):
@@ -108,10 +125,6 @@ class _Stack(nn.Module):
     def _dense(self, x: torch.Tensor, active: torch.Tensor | None) -> torch.Tensor:
         weight, bias = _pick(self.dense_weight, active), _pick(self.dense_bias, active)
         return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-
-    def _kernel(self, layer: int, active: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        weight, bias = _pick(self.weights[layer], active), _pick(self.biases[layer], active)
-        return weight.flatten(0, 1), bias.flatten()
 
 
 def _pick(parameter: torch.Tensor, active: torch.Tensor | None) -> torch.Tensor:
@@ -145,20 +158,29 @@ class MultiGenerator(_Stack):
         kernels = [(i, o, 5) for i, o in zip(widths, (*widths[1:], channels), strict=True)]
         super().__init__(clusters, kernels, (latent, widths[0] * self.start**2), generator)
 
-    def forward(self, latents: torch.Tensor, active: torch.Tensor | None = None) -> torch.Tensor:
+    def kernels(self, active: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """The layers' `doubling_kernel`s, which hold for as long as the weights stand still."""
+        return [doubling_kernel(_pick(weight, active)) for weight in self.weights]
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        active: torch.Tensor | None = None,
+        kernels: list[torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """Images (K, M, channels, size, size) of `latents` (K, M, latent).
 
         Row k is for cluster `active[k]`, (K,) int64, or for cluster k where that is None; other clusters cost
-        nothing.
+        nothing. `kernels`, of the same clusters, save their making.
         """
         clusters, samples, _ = latents.shape
-        x = F.selu(self._dense(latents, active)).transpose(0, 1)
-        x = x.reshape(samples, -1, self.start, self.start)
-        for layer in range(len(self.weights)):
+        x = F.selu(self._dense(latents, active)).view(clusters, samples, -1, self.start, self.start)
+        x = x.permute(1, 3, 4, 0, 2).flatten(3).permute(0, 3, 1, 2)  # (M, K C, S, S), channels last
+        for layer, kernel in enumerate(kernels or self.kernels(active)):
             last = layer == len(self.weights) - 1
             if last and self.crop:
                 x = x[:, :, self.crop : -self.crop, self.crop : -self.crop]
-            x = upsample_conv(x, *self._kernel(layer, active), groups=clusters)
+            x = upsample_conv(x, kernel, _pick(self.biases[layer], active))
             # Near -1 bfloat16 rounds to -1, where tanh has no gradient: black images would stay black.
             x = torch.tanh(x.float()) if last else F.selu(x)
         return x.unflatten(1, (clusters, -1)).transpose(0, 1)
@@ -188,10 +210,37 @@ class MultiEncoder(_Stack):
         clusters = len(images)
         x = images.transpose(0, 1).flatten(1, 2)
         for layer in range(len(self.weights)):
-            weight, bias = self._kernel(layer, active)
-            x = F.selu(F.conv2d(x, weight, bias, stride=2, padding=1, groups=clusters))
+            weight, bias = _pick(self.weights[layer], active), _pick(self.biases[layer], active)
+            x = F.conv2d(x, weight.flatten(0, 1), bias.flatten(), stride=2, padding=1, groups=clusters)
+            x = F.selu(x)
         x = x.unflatten(1, (clusters, -1)).transpose(0, 1).flatten(2)
         return torch.tanh(self._dense(x, active))
+
+
+class _Back(torch.autograd.Function):
+    """The slopes behind the critic's convolution to those before it, every pass by the kernel made for it."""
+
+    FORM = ([2, 2], [2, 2], [1, 1], False, [0, 0], 1)  # stride, padding, dilation, not transposed, 1 group
+
+    @staticmethod
+    def forward(ctx: Any, slope: torch.Tensor, weight: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(slope, weight)
+        o, i = weight.shape[:2]
+        if i < 4:  # so few channels are faster as a 3x3 convolution for each of four pixels
+            taps = F.pad(weight, (0, 1, 0, 1)).view(o, i, 3, 2, 3, 2).flip(2, 4)
+            four = taps.permute(1, 3, 5, 0, 2, 4).reshape(4 * i, o, 3, 3)
+            doubled = F.pixel_shuffle(F.conv2d(slope, four, padding=1), 2)
+            return doubled[:, :, : like.shape[2], : like.shape[3]]
+        which = (True, False, False)
+        return torch.ops.aten.convolution_backward(slope, like, weight, None, *_Back.FORM, which)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        slope, weight = ctx.saved_tensors
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        which = (False, True, False)
+        by_weight = torch.ops.aten.convolution_backward(slope, grad, weight, None, *_Back.FORM, which)[1]
+        return F.conv2d(grad, weight, stride=2, padding=2), by_weight, None
 
 
 class Critic(nn.Module):
@@ -204,16 +253,36 @@ class Critic(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(i, o, 5, stride=2, padding=2) for i, o in pairs)
         self.head = nn.Linear(widths[-1] * math.ceil(size / 2 ** len(widths)) ** 2, 1)
         _initialize(self, generator)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (B,), and the output of the last layer but one, which the classifier reads."""
-        x = images
+        x = images.contiguous(memory_format=torch.channels_last)
         for layer in self.layers[:-1]:
             x = F.leaky_relu(layer(x), 0.2)
-        last = F.leaky_relu(self.layers[-1](x), 0.2).flatten(1)
+        last = F.leaky_relu(self.layers[-1](x).flatten(1), 0.2)
         # Scores may drift together far from 0, where bfloat16 would round away the differences that teach.
         with torch.autocast(x.device.type, enabled=False):
             return self.head(last.float())[:, 0], x
+
+    def slopes(self, images: torch.Tensor) -> torch.Tensor:
+        """Gradients (B, channels, size, size) of the scores at `images`, to be differentiated by the weights.
+
+        The critic is linear wherever no unit is at its kink, so one pass forwards for the signs and one back
+        are all. Differentiating twice would take these and send zeros through both again.
+        """
+        passed, x = [], images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            for layer in self.layers:
+                before = layer(x)
+                passed.append((layer.weight, x, before))
+                x = F.leaky_relu(before, 0.2)
+        slope = self.head.weight.view(1, *x.shape[1:]).expand_as(x)
+        for weight, x, before in reversed(passed):
+            slope = slope.to(before).contiguous(memory_format=torch.channels_last)
+            slope = torch.ops.aten.leaky_relu_backward(slope, before, 0.2, False)
+            slope = _Back.apply(slope, weight.to(before.dtype), x.to(before.dtype))
+        return slope
 
 
 class Classifier(nn.Module):

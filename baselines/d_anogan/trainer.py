@@ -4,75 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from baselines.common import set_generator
+from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
 from baselines.d_anogan.prior import Prior
-from nbs_env.config import check_types
-from nbs_env.runs import RunError, TrainingError, at_least, positive
+from nbs_env.runs import TrainingError
 
-
-@dataclass(frozen=True)
-class DAnoGANConfig:
-    """The model and its training; defaults are the thesis's for MNIST."""
-
-    size: int = 28
-    """Side of the square images in pixels, a multiple of 4 from 28 up."""
-    channels: int = 1
-    """1 (grey) or 3 (RGB)."""
-    clusters: int = 15
-    """Generators to begin with: more than there are manifolds."""
-    width: float = 1.0
-    """Factor on the channels of all layers; half of them reach the same AUC on MNIST (Table 5.4)."""
-    latent: int = 30
-    """Length of a latent vector."""
-    batch_size: int = 128
-    """Real images of a step."""
-    critic_steps: int = 5
-    """Critic steps to one step of everything else."""
-    critic_warmup: int = 0
-    """Steps at the start in which it is five to one whatever `critic_steps` says: against a critic that knows
-    nothing yet some generators turn black, where tanh has no gradient, and stay so."""
-    steps: int = 20_000
-    """Critic steps in all."""
-    xzx_steps: int = 4_000
-    """Steps in which the encoders alone learn to reconstruct real images; 0: none."""
-    bandit: bool = True
-    """Learn the prior and shut superfluous generators down; otherwise it stays uniform."""
-    generator_lr: float = 2e-4
-    """Adam's learning rate, betas (0.9, 0.99), weight decay 5e-5."""
-    critic_lr: float = 2e-4
-    """Adam's learning rate, betas (0.5, 0.5)."""
-    classifier_lr: float = 2e-4
-    """Adam's learning rate, betas (0.9, 0.99)."""
-    encoder_lr: float = 1e-3
-    """Adam's learning rate, betas (0.5, 0.5), in both phases."""
-    prior_lr: float = 1e-3
-    """Adam's learning rate, betas (0.5, 0.5)."""
-    gradient_penalty: float = 10.0
-    """Weight of the critic's one-sided gradient penalty."""
-    entropy_weight: float = 1000.0
-    """Nu of Eq. 4.2."""
-    entropy_decay: float = 0.999
-    """Beta of Eq. 4.2, per update of the prior."""
-    bfloat16: bool = False
-    """Run the convolutions in bfloat16."""
-
-    def __post_init__(self) -> None:
-        """Check types first, then values."""
-        check_types(self, RunError)
-        counts = ("clusters", "latent", "batch_size", "critic_steps")
-        at_least(1, **{name: getattr(self, name) for name in counts})
-        at_least(0, **{name: getattr(self, name) for name in ("critic_warmup", "steps", "xzx_steps")})
-        rates = ("generator_lr", "critic_lr", "classifier_lr", "encoder_lr", "prior_lr", "entropy_decay")
-        positive(width=self.width, **{name: getattr(self, name) for name in rates})
-        if self.channels not in (1, 3):
-            raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
+Kinds = tuple[type[MultiGenerator], type[MultiEncoder], type[Critic]]
 
 
 def critic_loss(
@@ -102,9 +46,8 @@ def gradient_penalty(
         weights: (B,), of the expectation; they sum to 1.
     """
     mix = mix[:, None, None, None]
-    between = (mix * real + (1 - mix) * fake).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(between)[0].sum(), between, create_graph=True)
-    excess = (gradient.flatten(1).norm(dim=1) - 1).clamp_min(0)
+    slopes = critic.slopes(mix * real + (1 - mix) * fake).float()
+    excess = (slopes.flatten(1).norm(dim=1) - 1).clamp_min(0)
     return (weights * excess.square()).sum()
 
 
@@ -135,15 +78,18 @@ class DAnoGAN:
         device: where everything lives.
     """
 
+    kinds: Kinds = (MultiGenerator, MultiEncoder, Critic)
+
     def __init__(self, config: DAnoGANConfig, seed: int, device: torch.device | str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
+        decay = 0.001 ** (1 / max(1, config.entropy_share * config.generator_steps))
         weights = torch.Generator().manual_seed(seed)
         shape, drawn = (config.size, config.channels), (weights, config.width)
-        self.generators = MultiGenerator(*shape, config.clusters, config.latent, *drawn).to(device)
-        self.encoders = MultiEncoder(*shape, config.clusters, config.latent, *drawn).to(device)
-        self.critic = Critic(*shape, *drawn).to(device)
+        self.generators = self.kinds[0](*shape, config.clusters, config.latent, *drawn).to(device)
+        self.encoders = self.kinds[1](*shape, config.clusters, config.latent, *drawn).to(device)
+        self.critic = self.kinds[2](*shape, *drawn).to(device)
         self.classifier = Classifier(config.size, config.clusters, *drawn).to(device)
-        self.prior = Prior(config.clusters, config.entropy_weight, config.entropy_decay).to(device)
+        self.prior = Prior(config.clusters, config.entropy_weight, decay).to(device)
         self.networks = {
             name: getattr(self, name) for name in ("generators", "encoders", "critic", "classifier", "prior")
         }
@@ -160,6 +106,7 @@ class DAnoGAN:
         }
         self.random = torch.Generator(device).manual_seed(seed)
         self.steps = self.xzx_steps = 0
+        self.history: list[dict[str, float]] = []
         self.refresh_active()
 
     def refresh_active(self) -> None:
@@ -174,14 +121,18 @@ class DAnoGAN:
         """The arithmetic that the configuration asks for."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
-    def draw(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latent vectors (K, M, latent) of the alive clusters; the fakes' clusters and weights (K M,)."""
+    def draw(self, batches: int = 1) -> torch.Tensor:
+        """Latent vectors (K, M, latent) of the alive clusters, M samples being those of so many batches."""
         count = len(self.clusters)
         samples = math.ceil(self.config.batch_size / count)
-        shape = (count, samples, self.config.latent)
-        latents = torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
+        shape = (count, batches * samples, self.config.latent)
+        return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
+
+    def expectation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Clusters and weights (K M,) of a batch of fakes."""
+        samples = math.ceil(self.config.batch_size / len(self.clusters))
         weights = self.prior.probabilities()[self.clusters] / samples
-        return latents, self.clusters.repeat_interleave(samples), weights.repeat_interleave(samples)
+        return self.clusters.repeat_interleave(samples), weights.repeat_interleave(samples)
 
     def batch(self, data: torch.Tensor) -> torch.Tensor:
         """A random batch of `data` (n, C, S, S) uint8 as images in [-1, 1]."""
@@ -189,15 +140,26 @@ class DAnoGAN:
         return data[index].float() / 127.5 - 1
 
     def step(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
-        """A critic step, and every `critic_steps`-th time one of all others; figures on the device."""
-        config, real = self.config, self.batch(data)
-        latents, clusters, weights = self.draw()
-        others = self.steps % (5 if self.steps < config.critic_warmup else config.critic_steps) == 0
-        with self.autocast(), torch.set_grad_enabled(others):
-            fake = self.generators(latents, self.active).flatten(0, 1)
-        figures = self._step_critic(real, fake.detach().float(), weights)
-        if others:
-            figures |= self._step_others(real, latents, fake, clusters, weights)
+        """A generator step: `critic_steps` of the critic, then one of all others; figures on the device.
+
+        The generators stand still until then, so their kernels are made once, and all fakes but the last
+        batch, through which gradients flow, at once. Before the first one comes `critic_start`.
+        """
+        clusters, weights = self.expectation()
+        with self.autocast():
+            kernels = self.generators.kernels(self.active)
+        before = 0 if self.steps else self.config.critic_start
+        for start in range(0, before + self.config.critic_steps - 1, self.config.critic_steps):
+            count = min(self.config.critic_steps, before + self.config.critic_steps - 1 - start)
+            with self.autocast(), torch.no_grad():
+                fakes = self.generators(self.draw(count), self.active, kernels)
+            for fake in fakes.unflatten(1, (count, -1)).unbind(1):
+                self._step_critic(self.batch(data), fake.flatten(0, 1), weights)
+        real, latents = self.batch(data), self.draw()
+        with self.autocast():
+            fake = self.generators(latents, self.active, kernels).flatten(0, 1)
+        figures = self._step_critic(real, fake.detach(), weights)
+        figures |= self._step_others(real, latents, fake, clusters, weights)
         self.steps += 1
         return figures
 
@@ -209,11 +171,11 @@ class DAnoGAN:
         mix = torch.rand(size, generator=self.random, device=self.device)
         pair_weights = weights[order] / weights[order].sum()
         with self.autocast():
-            scores = self.critic(torch.cat([real, fake]))[0].float()
+            scores = self.critic(torch.cat([real, fake]))[0]
             penalty = gradient_penalty(self.critic, real, fake[order], mix, pair_weights)
         penalty = self.config.gradient_penalty * penalty
         loss = critic_loss(scores[:size], scores[size:], weights, penalty)
-        self._descend("critic", loss)
+        self._descend(loss, "critic", pace=self._pace())
         distance = (penalty - loss).detach()
         return {"wasserstein": distance, "penalty": penalty.detach(), "critic_loss": loss.detach()}
 
@@ -231,12 +193,12 @@ class DAnoGAN:
             logits = self.classifier(features).float()
         loss, cross_entropy = generator_loss(scores.float(), logits, clusters, weights)
         # One backward pass serves both: the critic's term does not reach the classifier.
-        self._descend("generators", loss, "classifier")
+        self._descend(loss, "generators", "classifier", pace=self._pace())
         with self.autocast():
             again = self.encoders(fake.detach().unflatten(0, latents.shape[:2]), self.active).float()
         error = (again - latents).square().mean(dim=2).flatten()
         encoder_loss = (weights * error).sum()
-        self._descend("encoders", encoder_loss)
+        self._descend(encoder_loss, "encoders", pace=self._pace())
         with torch.no_grad(), self.autocast():
             estimate = self.classifier(self.critic(real)[1]).float().softmax(dim=1).mean(dim=0)
         figures = {
@@ -245,16 +207,24 @@ class DAnoGAN:
             "encoder_loss": encoder_loss.detach(),
         }
         if self.config.bandit:
-            self._descend("prior", self.prior.loss(estimate))
+            self._descend(self.prior.loss(estimate), "prior")
             self.prior.advance()
         return figures
 
-    def _descend(self, name: str, loss: torch.Tensor, *also: str) -> None:
-        for network in self.networks.values():
-            network.zero_grad(set_to_none=True)
-        loss.backward()
-        for each in (name, *also):
-            self.optimizers[each].step()
+    def _pace(self) -> float:
+        """Share of the learning rates that is left."""
+        steady, done = self.config.steady, self.steps / max(1, self.config.generator_steps)
+        return 1.0 if done <= steady else (1 - done) / (1 - steady)
+
+    def _descend(self, loss: torch.Tensor, *names: str, pace: float = 1.0) -> None:
+        parameters = [p for name in names for p in self.networks[name].parameters()]
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(inputs=parameters)
+        for name in names:
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = pace * getattr(self.config, f"{name.removesuffix('s')}_lr")
+            self.optimizers[name].step()
 
     @torch.no_grad()
     def assign(self, images: torch.Tensor) -> torch.Tensor:
@@ -263,10 +233,13 @@ class DAnoGAN:
         logits = torch.cat([self.classifier(self.critic(part)[1]) for part in images.split(512)])
         return logits.masked_fill(~self.prior.alive, -torch.inf).log_softmax(dim=1)
 
-    def xzx_batches(self, data: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Endless batches by cluster: images (K, M, C, S, S), clusters (K,) and shares of the data (K,).
+    def xzx_batches(
+        self, data: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]]:
+        """Endless batches by cluster: images (K, M, C, S, S), clusters and shares of the data (K,), kernels.
 
-        The classifier is frozen in this phase, so an image's cluster is looked up once.
+        Classifier and generators are frozen in this phase: an image's cluster and the generators' kernels are
+        looked up once.
         """
         parts = data.split(2048)
         cluster = torch.cat([self.assign(part.float() / 127.5 - 1).argmax(dim=1) for part in parts])
@@ -275,20 +248,26 @@ class DAnoGAN:
         order, counts = cluster.argsort(stable=True), counts[clusters]
         starts = counts.cumsum(0) - counts
         samples = math.ceil(self.config.batch_size / len(clusters))
+        with torch.no_grad(), self.autocast():
+            kernels = self.generators.kernels(clusters)
         while True:
             shape = (len(clusters), samples)
             chance = torch.rand(shape, generator=self.random, device=self.device)
             index = order[starts[:, None] + (chance * counts[:, None]).long()]
-            yield data[index].float() / 127.5 - 1, clusters, counts / len(data)
+            yield data[index].float() / 127.5 - 1, clusters, counts / len(data), kernels
 
     def xzx_step(
-        self, images: torch.Tensor, clusters: torch.Tensor, shares: torch.Tensor
+        self,
+        images: torch.Tensor,
+        clusters: torch.Tensor,
+        shares: torch.Tensor,
+        kernels: list[torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """One step of the encoders towards reconstructing real images, everything else frozen."""
         with self.autocast():
-            again = self.generators(self.encoders(images, clusters), clusters).float()
+            again = self.generators(self.encoders(images, clusters), clusters, kernels)
         loss = (shares * (again - images).square().mean(dim=(1, 2, 3, 4))).sum()
-        self._descend("encoders", loss)
+        self._descend(loss, "encoders")
         self.xzx_steps += 1
         return {"reconstruction_error": loss.detach()}
 
@@ -324,6 +303,7 @@ class DAnoGAN:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "random": self.random.get_state(),
             "clusters": self.clusters.cpu(),
+            "history": self.history,
             "steps": self.steps,
             "xzx_steps": self.xzx_steps,
         }
@@ -336,4 +316,5 @@ class DAnoGAN:
             optimizer.load_state_dict(state["optimizers"][name])
         set_generator(self.random, state["random"])
         self.steps, self.xzx_steps = state["steps"], state["xzx_steps"]
+        self.history = state["history"]
         self._activate(state["clusters"])

@@ -142,7 +142,7 @@ OPTIONS = (
         for options, named in (
             ("--model.size 30", "30"), ("--model.clusters 0", "clusters"), ("--model.latent 0", "latent"),
             ("--model.batch-size 1000", "batch_size"), ("--model.batch-size 0", "batch_size"),
-            ("--model.steps -1", "steps"), ("--model.critic-steps 0", "critic_steps"),
+            ("--model.generator-steps -1", "generator_steps"), ("--model.critic-steps 0", "critic_steps"),
             ("--model.generator-lr nan", "generator_lr"), ("--model.width 0", "width"),
             ("--per-class 0", "per_class"), ("--checkpoint-every 0", "checkpoint_every"),
             ("--device tpu", "tpu"), ("--seed -1", "seed"), ("--dataset mnist", "mnist"),

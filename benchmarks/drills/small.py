@@ -21,7 +21,7 @@ TRAIN = (
 )
 D_ANOGAN = (
     "--per-class 6 --model.size 28 --model.width 0.25 --model.clusters 3 --model.latent 4"
-    " --model.batch-size 8 --model.steps 12 --model.xzx-steps 6 --checkpoint-every 3 --device cpu"
+    " --model.batch-size 8 --model.generator-steps 12 --model.xzx-steps 6 --checkpoint-every 3 --device cpu"
     " --run-dir run"
 )
 ALCN = (
