@@ -160,7 +160,8 @@ def play(job: Cell) -> None:
     Raises:
         RunError: they were made with other settings, or the images do not suffice.
     """
-    now = settings(job.run, job.config, job.options) | {"left_out": job.left_out}
+    more = {"left_out": job.left_out, "searched": list(job.searched)}
+    now = settings(job.run, job.config, job.options) | more
     if job.file.is_file():
         with checkpoint.unpacking(job.file):
             stored = json.loads(job.file.read_text(encoding="utf-8"))["settings"]
