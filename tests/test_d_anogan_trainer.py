@@ -294,15 +294,15 @@ def test_the_prior_finds_three_manifolds() -> None:
         latent=1,
         batch_size=24,
         generator_steps=1500,
-        prior_lr=1e-2,
+        prior_lr=5e-3,
         entropy_weight=50.0,
-        entropy_share=0.3,
+        entropy_share=0.6,
         critic_lr=5e-4,
         generator_lr=5e-4,
         classifier_lr=5e-4,
     )
     model = DAnoGAN(config, 0)
-    while model.steps < config.generator_steps and len(model.clusters) > 3:
+    while model.steps < 2 * config.generator_steps and len(model.clusters) > 3:
         figures = model.step(images)
         if model.steps % 50 == 0:
             model.check(figures)
