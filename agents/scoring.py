@@ -166,9 +166,9 @@ def _alarms(env: PatchSamplingEnv, taught: Taught | None) -> tuple[float | None,
 def _profiled(
     env: PatchSamplingEnv, detector: Detector, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities from loss profiles, and last losses, (n, H, W); the losses are the best snapshot's."""
+    """Probabilities from loss profiles, and last losses of RGB, (n, H, W), which are the best snapshot's."""
     parts = env.learner.best_profiles(indices)
-    return detector.from_profiles(parts), parts[0][:, -1].cpu().numpy()
+    return detector.from_profiles(parts), parts[0][:, env.config.profile_length - 1].cpu().numpy()
 
 
 def _outcomes(

@@ -17,7 +17,6 @@ from nbs_env.curves import Curves
 from nbs_env.detect.segmenter import Segmenter
 from nbs_env.detect.teaching import Taught, candidates, folds, teach
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.predictor import predict
 
 if TYPE_CHECKING:
     from agents.run import RunArgs
@@ -137,12 +136,10 @@ class Session:
 
     def _picture(self, update: int) -> None:
         """Show the labelled images as they are predicted now."""
-        profiles = self.learner.buffer.newest()
-        if profiles is None:
+        logits = self.learner.newest_logits()
+        if logits is None:
             return
-        probabilities = (
-            torch.sigmoid(predict(self.learner.predictor, profiles, self.learner.dtype)).cpu().numpy()
-        )
+        probabilities = torch.sigmoid(logits).cpu().numpy()
         shown = self.env.labeled[:3]
         sheet = overlays(self.env.dataset, shown, probabilities[:3], probabilities[:3] >= 0.5)
         self.curves.add_image("labelled images", np.asarray(sheet), update)

@@ -126,7 +126,8 @@ def learner_cases(device: str) -> Iterator[Case]:
             for network in (learner.trainer.network, learner.predictor):
                 network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
                 # Inputs come with channels last, and either is enough for PyTorch to compute so.
-                network.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
+                first = next(network.children())
+                first.register_forward_pre_hook(lambda _, inputs: tuple(x.contiguous() for x in inputs))
         for _ in range(config.profile_length):
             eagerly(partial(learner.update, patches))
         learners[way] = learner

@@ -130,6 +130,9 @@ class Config:
     """Channels of the autoencoder's first layer; the others keep their proportion to it (Table 4.2)."""
     bottleneck_channels: int = 200
     """Channels of the autoencoder's bottleneck (K of Table 4.2); the papers take 500 for NanoTWICE."""
+    reconstruct: Literal["rgb", "features"] = "rgb"
+    """What the autoencoder reconstructs: the patch (the papers), or pre-trained features of it as well, whose
+    losses stand in a profile beside RGB's."""
     minibatch_size: int = 8
     """Patches of an autoencoder step, and profiles of a predictor step (N of the papers)."""
     autoencoder_lr: float = 3e-4

@@ -19,6 +19,7 @@ from nbs_env.data import DataError, resize_image, resize_map
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.views import Size, working_size
+from nbs_env.features import fine_encoder, fine_features
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import compute_dtype, place
 from nbs_env.predictor import Predictor, mean_probabilities
@@ -116,12 +117,16 @@ class Detector:
         if segmenter is not None:
             self.segmenter = place(Segmenter(), device)
             self.segmenter.load_state_dict(segmenter)
+        self.encoder = None
         if rings:
             self.meter = ProfileMeter(rings[0][0], device, self.dtype)
-        self.predictors = []
+            if "head.weight" in rings[0][0]:
+                self.encoder = fine_encoder(device)
+        self.predictors, kinds = [], 1 if self.encoder is None else 2
         for weights in predictors:
             first = weights["features.0.weight"]
-            self.predictors.append(place(Predictor(first.shape[1], first.shape[0] / 32), device))
+            predictor = Predictor(first.shape[1] // kinds, first.shape[0] / 32, kinds)
+            self.predictors.append(place(predictor, device))
             self.predictors[-1].load_state_dict(weights)
 
     @torch.inference_mode(False)  # what a GPU records in there would be of no use outside
@@ -133,7 +138,8 @@ class Detector:
         if method == "segmenter":
             return segment_images(self.segmenter, images, self.dtype, self.segmenter_symmetries)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
-        return self.from_profiles([self.meter.measure(ring, tensor) for ring in self.rings])
+        features = None if self.encoder is None else fine_features(self.encoder, tensor)
+        return self.from_profiles([self.meter.measure(ring, tensor, features) for ring in self.rings])
 
     def from_profiles(self, profiles: Sequence[torch.Tensor]) -> np.ndarray:
         """Probabilities (N, S, S) from each snapshot's raw profiles (N, T, S, S): the snapshots' mean."""

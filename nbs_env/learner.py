@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from nbs_env import rewards
 from nbs_env.autoencoder import GRIDS, AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
+from nbs_env.features import FINE, ImageFeatures
 from nbs_env.graphs import Graphed
 from nbs_env.networks import adam, compute_dtype, initialize, load_state, place
 from nbs_env.predictor import Predictor, class_weights, logits, predict, prediction_loss
@@ -23,6 +25,7 @@ from nbs_env.profiles import (
     Weights,
     copy_weights,
     dihedral,
+    side_by_side,
 )
 from nbs_env.rewards import Update
 from nbs_env.runs import TrainingError
@@ -33,7 +36,7 @@ class AutoencoderUpdate(Update):
     """What one call of `Learner.update` did.
 
     Attributes:
-        autoencoder_loss: mean squared error of the mini-batches.
+        autoencoder_loss: mean squared error of the mini-batches, as `AutoencoderTrainer.train` gives it.
         prediction_loss: l_pred of the labelled images' newest profiles; None while the cycle is too young.
         buffer_loss: l_pred of the first draw from the buffer, before the predictor's step; None if empty.
     """
@@ -73,11 +76,18 @@ class Learner:
             self.images = self.images.to(device)
         self.masks = torch.from_numpy(labeled_masks).to(device)
         self.weights = class_weights(self.masks, config.anomaly_weight)
+        self.features = ImageFeatures(self.images, device) if config.reconstruct == "features" else None
+        self.kinds = 1 if self.features is None else 2
+        """Kinds of losses in a profile. Maps of n images are (kinds n, H, W): RGB's, then the features'."""
+        sizes = config.autoencoder_width, (self.kinds - 1) * FINE
         self.trainer = AutoencoderTrainer(
-            config.bottleneck_channels, config.autoencoder_lr, device, self.dtype, config.autoencoder_width
+            config.bottleneck_channels, config.autoencoder_lr, device, self.dtype, *sizes
         )
+        if self.features is not None:
+            self.trainer.network.learn_statistics(self.features.of(labeled))
         self.meter = ProfileMeter(self.trainer.network.state_dict(), device, self.dtype)
-        self.predictor = place(Predictor(config.profile_length, config.predictor_width), device)
+        predictor = Predictor(config.profile_length, config.predictor_width, self.kinds)
+        self.predictor = place(predictor, device)
         self.restart(seed)
 
     def restart(self, seed: int) -> None:
@@ -88,7 +98,7 @@ class Learner:
         initialize(self.predictor, self.weight_generator)
         self.optimizer = adam(self.predictor, self.config.predictor_lr)
         self._step = Graphed(self._predictor_step)
-        shape = (len(self.labeled), *self.images.shape[-2:])
+        shape = (self.kinds * len(self.labeled), *self.images.shape[-2:])
         self.buffer = ProfileBuffer(
             self.config.buffer_updates, self.config.profile_length, shape, self.device
         )
@@ -108,7 +118,7 @@ class Learner:
         return self.age < self.config.warmup_updates
 
     def loss_map(self, image: int) -> torch.Tensor:
-        """Current reconstruction loss (H, W) float32 of one image, measured when first asked for."""
+        """Current reconstruction loss of RGB (H, W) float32 of one image, measured when first asked for."""
         if image not in self._maps:
             self._maps[image] = self._measure(np.array([image]))[0]
         return self._maps[image]
@@ -118,13 +128,19 @@ class Learner:
         return self.images[torch.from_numpy(indices)].to(self.device)
 
     @torch.enable_grad()  # whoever steps the environment may have switched gradients off
-    def update(self, patches: np.ndarray) -> AutoencoderUpdate:
-        """One iteration of Algorithm 1 after the patches (N, P, P, 3) uint8 are chosen.
+    def update(self, patches: np.ndarray, places: np.ndarray | None = None) -> AutoencoderUpdate:
+        """One iteration of Algorithm 1 after the patches are chosen.
+
+        Args:
+            patches: (N, P, P, 3) uint8.
+            places: where they were cut, (N, 3): image, top, left. Only features need it: patches are then cut
+                anew, up to 4 pixels aside, where the features' grid lies.
 
         Raises:
             TrainingError: a loss is no longer finite.
         """
-        loss = self.trainer.train(self._augment(patches), self.config.minibatch_size)
+        augmented, *features = self._augment(patches, places)
+        loss = self.trainer.train(augmented, self.config.minibatch_size, *features)
         self.trainer.network.grid.copy_(torch.tensor(GRIDS[self._grid()]))
         if not math.isfinite(loss):
             raise TrainingError(
@@ -134,11 +150,8 @@ class Learner:
         self._remember()
         drawn = [self._train_predictor() for _ in range(self.config.predictor_updates)]
         buffer_loss = None if drawn[0] is None else float(drawn[0])
-        newest = self.buffer.newest()
-        current = None
-        if newest is not None:
-            newest_logits = predict(self.predictor, newest, self.dtype)
-            current = float(prediction_loss(newest_logits, self.masks, self.weights))
+        newest = self.newest_logits()
+        current = None if newest is None else float(prediction_loss(newest, self.masks, self.weights))
         warmup = self.warmup
         self.updates += 1
         for value in (buffer_loss, current):
@@ -170,13 +183,19 @@ class Learner:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
         if len(self.ring) < self.config.profile_length:
             return None
-        profile = self.meter.measure(self.ring, self.pick(np.array([image])))
+        profile = self._profiles(self.ring, np.array([image]))
         return torch.sigmoid(predict(self.predictor, profile, self.dtype))[0]
 
+    def newest_logits(self) -> torch.Tensor | None:
+        """Logits (n, H, W) of the labelled images' newest profiles, or None while the cycle is too young."""
+        profiles = self.buffer.newest()
+        if profiles is None:
+            return None
+        return predict(self.predictor, side_by_side(profiles, len(self.labeled)), self.dtype)
+
     def best_profiles(self, indices: np.ndarray) -> list[torch.Tensor]:
-        """Raw profiles (n, T, H, W) of some images under each snapshot, the best first."""
-        images = self.pick(indices)
-        return [self.meter.measure(snapshot.ring, images) for snapshot in self.snapshots]
+        """Raw profiles (n, kinds T, H, W) of some images under each snapshot, the best first."""
+        return [self._profiles(snapshot.ring, indices) for snapshot in self.snapshots]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on with the same bits, as tensors, numbers and strings."""
@@ -207,14 +226,24 @@ class Learner:
         self.rng.bit_generator.state = json.loads(state["rng"])
         self._maps = {}
 
-    def _augment(self, patches: np.ndarray) -> torch.Tensor:
-        """Each patch under a random symmetry of the square: (N, P, P, 3) to (N, 3, P, P), uint8."""
-        tensor = torch.from_numpy(patches).permute(0, 3, 1, 2)
-        symmetries = self.rng.integers(8, size=len(tensor))
-        return torch.stack([dihedral(p, int(k)) for p, k in zip(tensor, symmetries, strict=True)])
+    def _augment(self, patches: np.ndarray, places: np.ndarray | None) -> list[torch.Tensor]:
+        """Each patch under a random symmetry of the square, (N, 3, P, P) uint8, and its features under it."""
+        parts: list[Any] = [torch.from_numpy(patches).permute(0, 3, 1, 2)]
+        if self.features is not None:
+            if places is None:
+                raise ValueError("places is None; features are reconstructed, so say where patches were cut")
+            parts = self.features.patches(places, self.config.patch_size)
+        symmetries = self.rng.integers(8, size=len(patches)).tolist()
+        return [torch.stack([dihedral(x, k) for x, k in zip(p, symmetries, strict=True)]) for p in parts]
 
     def _measure(self, indices: np.ndarray) -> torch.Tensor:
-        return loss_maps(self.trainer.network, self.pick(indices), self.dtype)
+        return loss_maps(self.trainer.network, self.pick(indices), self.dtype, self._features(indices))
+
+    def _profiles(self, ring: Sequence[Weights], indices: np.ndarray) -> torch.Tensor:
+        return self.meter.measure(ring, self.pick(indices), self._features(indices))
+
+    def _features(self, indices: np.ndarray) -> torch.Tensor | None:
+        return None if self.features is None else self.features.of(indices)
 
     def _grid(self) -> int:
         """Where the seams lie after the next update."""
@@ -222,9 +251,9 @@ class Learner:
         return {"still": 0, "moving": self.updates, "cycle": cycle}[self.config.seams] % len(GRIDS)
 
     def _measure_all(self) -> torch.Tensor:
-        """Measure what has to be after an autoencoder update; the labelled images' maps (n, H, W)."""
+        """Measure what has to be after an autoencoder update; the labelled images' maps."""
         labeled = self._measure(self.labeled)
-        self._maps = dict(zip(self.labeled.tolist(), labeled, strict=True))
+        self._maps = dict(zip(self.labeled.tolist(), labeled[: len(self.labeled)], strict=True))
         return labeled
 
     def _remember(self) -> None:
@@ -244,8 +273,9 @@ class Learner:
             image = int(self.rng.integers(len(self.labeled)))
             top, left = self.rng.integers(self.config.image_size - crop + 1, size=2)
             crop_of = (slice(top, top + crop), slice(left, left + crop))
-            profile = self.buffer.normalized(int(end), image, crop_of)
-            pair = torch.cat([profile, self.masks[image][crop_of][None].float()])
+            rows = range(image, self.kinds * len(self.labeled), len(self.labeled))
+            profile = [self.buffer.normalized(int(end), row, crop_of) for row in rows]
+            pair = torch.cat([*profile, self.masks[image][crop_of][None].float()])
             pairs.append(dihedral(pair, int(self.rng.integers(8))))
         self.predictor.train()
         return self._step(torch.stack(pairs))
@@ -288,28 +318,33 @@ class FullLearner(Learner):
     def restart(self, seed: int) -> None:
         """Begin from nothing."""
         super().restart(seed)
-        self._newest: list[torch.Tensor] = []  # maps (n, H, W) of D_u, oldest first
+        self._newest: list[torch.Tensor] = []  # maps of D_u, oldest first
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a learner with the same configuration and images."""
         super().load_state_dict(state)
         self._newest = []
         if self.ring:
-            self._newest = list(self.meter.measure(self.ring, self.pick(self.unlabeled)).unbind(1))
+            profiles = self._profiles(self.ring, self.unlabeled)
+            self._newest = list(torch.cat(profiles.chunk(self.kinds, dim=1)).unbind(1))
 
     def best_profiles(self, indices: np.ndarray) -> list[torch.Tensor]:
-        """Raw profiles (n, T, H, W) of some images under each snapshot: saved, if all are unlabelled."""
+        """Raw profiles of some images under each snapshot: saved, if all are unlabelled."""
         rows = np.searchsorted(self.unlabeled, indices)
         if not np.isin(indices, self.unlabeled).all():
             return super().best_profiles(indices)
         return [s.unlabeled[torch.from_numpy(rows)] for s in self.snapshots if s.unlabeled is not None]
 
     def _measure_all(self) -> torch.Tensor:
-        maps = self._measure(np.arange(len(self.images)))
-        self._maps = dict(enumerate(maps))
+        maps = self._measure(np.arange(len(self.images))).unflatten(0, (self.kinds, -1))
+        self._maps = dict(enumerate(maps[0]))
         kept = self.config.profile_length if self.ring else 1  # the ring is emptied where a cycle ends
-        self._newest = [*self._newest, maps[torch.from_numpy(self.unlabeled)]][-kept:]
-        return maps[torch.from_numpy(self.labeled)]
+        labeled, unlabeled = (
+            maps[:, torch.from_numpy(some)].flatten(0, 1) for some in (self.labeled, self.unlabeled)
+        )
+        self._newest = [*self._newest, unlabeled][-kept:]
+        return labeled
 
     def _snapshot(self, loss: float) -> Snapshot:
-        return replace(super()._snapshot(loss), unlabeled=torch.stack(self._newest, dim=1))
+        profiles = side_by_side(torch.stack(self._newest, dim=1), len(self.unlabeled))
+        return replace(super()._snapshot(loss), unlabeled=profiles)

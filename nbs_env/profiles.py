@@ -96,6 +96,11 @@ class ProfileBuffer:
         self.cycles, self.count = state["cycles"].numpy().copy(), state["count"]
 
 
+def side_by_side(profiles: torch.Tensor, images: int) -> torch.Tensor:
+    """Profiles (K N, T, H, W), all images' of one kind of loss after the other's, as (N, K T, H, W)."""
+    return torch.cat(profiles.split(images), dim=1)
+
+
 @dataclass(frozen=True, eq=False)  # tensors have no truth value
 class Snapshot:
     """The autoencoders behind one moment's profiles, and the prediction loss there.
@@ -105,7 +110,8 @@ class Snapshot:
         prediction_loss: the predictor's loss at that moment, which moments are ranked by.
         update: the autoencoder update it was taken after.
         predictor: the predictor's weights at that moment; None: the last ones serve.
-        unlabeled: with `evaluation="full"`, the unlabelled images' profiles (n, T, H, W) of that moment.
+        unlabeled: with `evaluation="full"`, the unlabelled images' profiles (n, T, H, W) of that moment, or
+            (n, 2 T, H, W) with features.
     """
 
     ring: tuple[Weights, ...]
@@ -137,13 +143,18 @@ class ProfileMeter(threading.local):
         width, bottleneck = (len(weights[f"{layer}.weight"]) for layer in ("encoder.0.0", "bottleneck.2"))
         with torch.inference_mode(False):  # whoever measures first may be in that mode, and others not
             with torch.device("meta"):  # no weights to draw
-                network = Autoencoder(bottleneck, width)
+                network = Autoencoder(bottleneck, width, len(weights.get("head.weight", ())))
             self.autoencoder = place(network.to_empty(device=device), device)
 
-    def measure(self, ring: Sequence[Weights], images: torch.Tensor) -> torch.Tensor:
-        """Profiles (N, T, H, W) float32 of `images` (N, 3, H, W) uint8 under the autoencoders of `ring`."""
+    def measure(
+        self, ring: Sequence[Weights], images: torch.Tensor, features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Profiles (N, T, H, W) float32 of `images` (N, 3, H, W) uint8 under the autoencoders of `ring`.
+
+        With their features (N, C, H / 4, W / 4), which the autoencoders must reconstruct, (N, 2 T, H, W).
+        """
         maps = []
         for weights in ring:
             self.autoencoder.load_state_dict(weights)
-            maps.append(loss_maps(self.autoencoder, images, self.dtype))
-        return torch.stack(maps, dim=1)
+            maps.append(loss_maps(self.autoencoder, images, self.dtype, features))
+        return side_by_side(torch.stack(maps, dim=1), len(images))

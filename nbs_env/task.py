@@ -34,8 +34,8 @@ class InternalLearner(Protocol):
     def probability(self, image: int) -> torch.Tensor | None:
         """Present anomaly probability (H, W) of one image, for pictures; None while there is none."""
 
-    def update(self, patches: np.ndarray) -> Update:
-        """Learn from patches (N, P, P, 3) uint8."""
+    def update(self, patches: np.ndarray, places: np.ndarray) -> Update:
+        """Learn from patches (N, P, P, 3) uint8, cut at `places` (N, 3): image, top row, left column."""
 
     def restart(self, seed: int) -> None:
         """Begin from nothing."""
@@ -112,9 +112,11 @@ class PatchSamplingTask:
         steps = [walker.step(number, self.rng) for walker, number in zip(self.walkers, numbers, strict=True)]
         if self.done:
             half = self.config.patch_size // 2
-            for image, top, left in (place for walker in self.walkers for place in walker.walk.path):
+            places = np.concatenate([walker.walk.path for walker in self.walkers])
+            for image, top, left in places:
                 self.visits[image, (top + half) // CELL, (left + half) // CELL] += 1
-            update = self.learner.update(np.concatenate([walker.patches for walker in self.walkers]))
+            patches = np.concatenate([walker.patches for walker in self.walkers])
+            update = self.learner.update(patches, places)
             steps = [walker.settle(step, update) for walker, step in zip(self.walkers, steps, strict=True)]
         return steps
 
