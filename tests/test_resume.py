@@ -55,6 +55,7 @@ def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
         ("first", {}),
         ("early", {"evaluation": "full"}),
         ("late", {"rollouts": 2}),
+        ("late", {"reconstruct": "features"}),
         ("early", {"agent": "ppo", "batch_size": 8}),
         ("writing", {}),
         ("teaching", {"segmenter_steps": 2}),
