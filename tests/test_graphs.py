@@ -119,9 +119,13 @@ def patches(update: int) -> np.ndarray:
     return np.random.default_rng(update).integers(256, size=(5, 64, 64, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=fast_bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "reconstruct"),
+    [("float32", "rgb"), ("float32", "features"), pytest.param("bfloat16", "rgb", marks=fast_bfloat16)],
+)
 def test_a_recorded_learner_keeps_its_bits(
     precision: Any,
+    reconstruct: Any,
     dataset: AnomalyDataset,
     config: Config,
     replays: list[str],
@@ -130,19 +134,21 @@ def test_a_recorded_learner_keeps_its_bits(
     tmp_path: Path,
 ) -> None:
     """Over re-initialisations and taking over an earlier state."""
-    ways = {}
+    config = replace(config, precision=precision, reconstruct=reconstruct)
+    ways, places = {}, np.array([[i, 8 * i, 64 - 8 * i] for i in range(5)])
     for recorded in both_ways:
-        env = PatchSamplingEnv(dataset, 2, replace(config, precision=precision), "cpu")
+        env = PatchSamplingEnv(dataset, 2, config, "cpu")
         env.reset(seed=0)
         learner, updates = env.learner, []
         for update in range(24):
-            updates.append((vars(learner.update(patches(update))), learner.loss_map(3).numpy().copy()))
+            update_of = vars(learner.update(patches(update), places))
+            updates.append((update_of, learner.loss_map(3).numpy().copy()))
             if update == 17:
                 checkpoint.save(learner.state_dict(), tmp_path / "state.pt")
             if update == 20:
                 learner.load_state_dict(checkpoint.load(tmp_path / "state.pt"))
         ways[recorded] = (updates, learner.state_dict())
-        assert {"_take_step", "_predictor_step", "_loss_map"} <= set(replays)
+        assert {"_take_step", "_predictor_step", "_loss_maps"} <= set(replays)
     same_bits(*ways.values())
 
 
