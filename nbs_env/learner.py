@@ -24,8 +24,9 @@ from nbs_env.profiles import (
     copy_weights,
     dihedral,
 )
-from nbs_env.rewards import Update
+from nbs_env.rewards import Outcome, Update
 from nbs_env.runs import TrainingError
+from nbs_env.twin import random_patches, untouched
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,31 @@ class Learner:
         Raises:
             TrainingError: a loss is no longer finite.
         """
+        warmup, twin_loss, before = self.warmup, self._twin_loss(len(patches)), self._separation()
+        loss, buffer_loss, current = self._learn(patches)
+        losses = {"buffer": buffer_loss, "current": current}
+        asked = losses[self.config.reward_profiles if self.config.reward == "prediction" else "current"]
+        assert warmup or asked is not None, "Config ties warmup_updates to profile_length"
+        outcome = Outcome(math.nan if asked is None else asked, twin_loss, before, self._separation())
+        self.updates += 1
+        ranked = losses[self.config.snapshot_profiles]
+        if current is not None and ranked is not None:
+            self._consider(ranked)
+        reinitialized = self.age == 0
+        if reinitialized:
+            self.trainer.reinitialize(self.weight_generator)
+            self.ring, self._maps = [], {}
+        return AutoencoderUpdate(
+            update=self.updates,
+            R_pred=0.0 if warmup else rewards.REWARDS[self.config.reward](outcome),
+            reinitialized=reinitialized,
+            autoencoder_loss=loss,
+            prediction_loss=current,
+            buffer_loss=buffer_loss,
+        )
+
+    def _learn(self, patches: np.ndarray) -> tuple[float, float | None, float | None]:
+        """Train, measure and predict: `autoencoder_loss`, `buffer_loss`, `prediction_loss`."""
         loss = self.trainer.train(self._augment(patches), self.config.minibatch_size)
         self.trainer.network.grid.copy_(torch.tensor(GRIDS[self._grid()]))
         if not math.isfinite(loss):
@@ -139,32 +165,29 @@ class Learner:
         if newest is not None:
             newest_logits = predict(self.predictor, newest, self.dtype)
             current = float(prediction_loss(newest_logits, self.masks, self.weights))
-        warmup = self.warmup
-        self.updates += 1
         for value in (buffer_loss, current):
             if value is not None and not math.isfinite(value):
                 raise TrainingError(
-                    f"the predictor's loss became {value} at update {self.updates}; "
+                    f"the predictor's loss became {value} at update {self.updates + 1}; "
                     f"lower predictor_lr ({self.config.predictor_lr}) and begin a new run"
                 )
-        losses = {"buffer": buffer_loss, "current": current}
-        ranked = losses[self.config.snapshot_profiles]
-        if current is not None and ranked is not None:
-            self._consider(ranked)
-        paid = None if warmup else losses[self.config.reward_profiles]
-        assert warmup or paid is not None, "Config ties warmup_updates to profile_length"
-        reinitialized = self.age == 0
-        if reinitialized:
-            self.trainer.reinitialize(self.weight_generator)
-            self.ring, self._maps = [], {}
-        return AutoencoderUpdate(
-            update=self.updates,
-            R_pred=0.0 if paid is None else rewards.pred_reward(paid),
-            reinitialized=reinitialized,
-            autoencoder_loss=loss,
-            prediction_loss=current,
-            buffer_loss=buffer_loss,
-        )
+        return loss, buffer_loss, current
+
+    def _twin_loss(self, count: int) -> float:
+        """l_pred of a twin that learns from `count` random patches now; NaN unless it is paid for."""
+        if self.warmup or self.config.reward != "difference":
+            return math.nan
+        with untouched(self):
+            _, _, loss = self._learn(random_patches(self, count))
+        assert loss is not None
+        return loss
+
+    def _separation(self) -> float:
+        """Present separation of the labelled images' losses; NaN unless it is paid for."""
+        if self.warmup or "separation" not in self.config.reward:
+            return math.nan
+        maps = torch.stack([self.loss_map(image) for image in self.labeled.tolist()])
+        return rewards.separation(maps.cpu().numpy(), self.masks.cpu().numpy())
 
     def probability(self, image: int) -> torch.Tensor | None:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
