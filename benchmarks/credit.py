@@ -238,11 +238,11 @@ def main() -> None:
         print(f"{count} of {len(todo)}: seed {index}: {problem or 'done'}", flush=True)
         if problem:
             failed.append(f"seed {index}: {problem}")
-    for job in todo:
-        if job.file.is_file():
-            rows += json.loads(job.file.read_text(encoding="utf-8"))["rows"]
+        else:
+            rows += json.loads(todo[index].file.read_text(encoding="utf-8"))["rows"]
     if not rows:
         raise RunError("nothing could be measured: " + "; ".join(failed))
+    rows.sort(key=lambda row: row["seed"])  # on a cluster they end in any order
     table = details(rows)
     checkpoint.save_csv(table, args.out / "results.csv")
     figures = [
