@@ -56,9 +56,9 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     ## Info
     Every step: `segment` ("cloning" or "training"; of the next patch at `reset`), `image`, `R_clone`,
-    `R_cover`, `R_pred` (unweighted), `beta`, `warmup`, and `R_shape` where there is one. Last step: also `update`, `autoencoder_loss`,
-    `prediction_loss`, `buffer_loss` (None where there is none yet), `reinitialized`, and the means of the
-    cloning segment, `R_clone_mean` and `R_cover_mean`.
+    `R_cover`, `R_pred` (unweighted), `beta`, `warmup`, and `R_shape` where there is one. Last step: also
+    `update`, `autoencoder_loss`, `prediction_loss`, `buffer_loss` (None where there is none yet),
+    `reinitialized`, and the means of the cloning segment, `R_clone_mean` and `R_cover_mean`.
 
     ## Between episodes
     The learner outlives the episode. The first `reset`, and `reset(options={"restart": True})`, begin from
