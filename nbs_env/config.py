@@ -123,6 +123,10 @@ class Config:
     """Updates over which beta falls from 1 to 0 (thesis Eq. 3.3)."""
     reward_profiles: Literal["buffer", "current"] = "buffer"
     """Profiles whose loss is R_pred: the draw from the buffer, as printed, or the labelled images' newest."""
+    reward: Literal["prediction", "difference", "separation", "shaped_separation"] = "prediction"
+    """What an update pays as R_pred: minus the predictor's loss (the papers); what that loss, of the newest
+    profiles, is below a twin's that got random patches; what the update adds to the separation of the
+    labelled images' losses; or that, shaped step by step."""
     warmup_updates: int = 15
     """Updates after a re-initialisation in which R_pred is not paid (M of the papers)."""
 

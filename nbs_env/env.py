@@ -13,7 +13,8 @@ from gymnasium.error import ResetNeeded
 from nbs_env import pictures
 from nbs_env.config import PRESETS, Config, ConfigError, whole_number
 from nbs_env.data import AnomalyDataset, load, split
-from nbs_env.learner import FullLearner, Learner
+from nbs_env.full_learner import FullLearner
+from nbs_env.learner import Learner
 from nbs_env.rewards import Step
 from nbs_env.task import PatchSamplingTask
 from nbs_env.walk import Walk
@@ -47,7 +48,8 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     Cloning segment: `beta * (R_clone + R_cover)`, with R_clone = +1 for a patch without an anomalous pixel
     and -1 for another, and R_cover = `cover_weight` times the share of its pixels that are new. Last step:
     `(1 - beta) * R_pred`, R_pred = -l_pred, 0 during warm-up. beta falls from 1 to 0 over `beta_horizon`
-    updates.
+    updates. `Config.reward` names other rewards to take the place of R_pred; `shaped_separation` pays
+    `(1 - beta) * R_shape` on every step of the training segment as well.
 
     ## Registered as
     `nbs_env/PatchSampling-v0`, and `nbs_env/PatchSamplingMicro-v0` with the preset `micro` and three labelled
@@ -55,9 +57,9 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     ## Info
     Every step: `segment` ("cloning" or "training"; of the next patch at `reset`), `image`, `R_clone`,
-    `R_cover`, `R_pred` (unweighted), `beta`, `warmup`. Last step: also `update`, `autoencoder_loss`,
-    `prediction_loss`, `buffer_loss` (None where there is none yet), `reinitialized`, and the means of the
-    cloning segment, `R_clone_mean` and `R_cover_mean`.
+    `R_cover`, `R_pred` (unweighted), `beta`, `warmup`, and `R_shape` where there is one. Last step: also
+    `update`, `autoencoder_loss`, `prediction_loss`, `buffer_loss` (None where there is none yet),
+    `reinitialized`, and the means of the cloning segment, `R_clone_mean` and `R_cover_mean`.
 
     ## Between episodes
     The learner outlives the episode. The first `reset`, and `reset(options={"restart": True})`, begin from

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ from nbs_env.profiles import (
     dihedral,
     side_by_side,
 )
-from nbs_env.rewards import Update
+from nbs_env.rewards import Outcome, Update
 from nbs_env.runs import TrainingError
+from nbs_env.twin import random_patches, untouched
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,33 @@ class Learner:
         Raises:
             TrainingError: a loss is no longer finite.
         """
+        warmup, twin_loss, before = self.warmup, self._twin_loss(len(patches)), self._separation()
+        loss, buffer_loss, current = self._learn(patches, places)
+        losses = {"buffer": buffer_loss, "current": current}
+        asked = losses[self.config.reward_profiles if self.config.reward == "prediction" else "current"]
+        assert warmup or asked is not None, "Config ties warmup_updates to profile_length"
+        outcome = Outcome(math.nan if asked is None else asked, twin_loss, before, self._separation())
+        self.updates += 1
+        ranked = losses[self.config.snapshot_profiles]
+        if current is not None and ranked is not None:
+            self._consider(ranked)
+        reinitialized = self.age == 0
+        if reinitialized:
+            self.trainer.reinitialize(self.weight_generator)
+            self.ring, self._maps = [], {}
+        return AutoencoderUpdate(
+            update=self.updates,
+            R_pred=0.0 if warmup else rewards.REWARDS[self.config.reward](outcome),
+            reinitialized=reinitialized,
+            autoencoder_loss=loss,
+            prediction_loss=current,
+            buffer_loss=buffer_loss,
+        )
+
+    def _learn(
+        self, patches: np.ndarray, places: np.ndarray | None
+    ) -> tuple[float, float | None, float | None]:
+        """Train, measure and predict: `autoencoder_loss`, `buffer_loss`, `prediction_loss`."""
         augmented, *features = self._augment(patches, places)
         loss = self.trainer.train(augmented, self.config.minibatch_size, *features)
         self.trainer.network.grid.copy_(torch.tensor(GRIDS[self._grid()]))
@@ -152,32 +180,29 @@ class Learner:
         buffer_loss = None if drawn[0] is None else float(drawn[0])
         newest = self.newest_logits()
         current = None if newest is None else float(prediction_loss(newest, self.masks, self.weights))
-        warmup = self.warmup
-        self.updates += 1
         for value in (buffer_loss, current):
             if value is not None and not math.isfinite(value):
                 raise TrainingError(
-                    f"the predictor's loss became {value} at update {self.updates}; "
+                    f"the predictor's loss became {value} at update {self.updates + 1}; "
                     f"lower predictor_lr ({self.config.predictor_lr}) and begin a new run"
                 )
-        losses = {"buffer": buffer_loss, "current": current}
-        ranked = losses[self.config.snapshot_profiles]
-        if current is not None and ranked is not None:
-            self._consider(ranked)
-        paid = None if warmup else losses[self.config.reward_profiles]
-        assert warmup or paid is not None, "Config ties warmup_updates to profile_length"
-        reinitialized = self.age == 0
-        if reinitialized:
-            self.trainer.reinitialize(self.weight_generator)
-            self.ring, self._maps = [], {}
-        return AutoencoderUpdate(
-            update=self.updates,
-            R_pred=0.0 if paid is None else rewards.pred_reward(paid),
-            reinitialized=reinitialized,
-            autoencoder_loss=loss,
-            prediction_loss=current,
-            buffer_loss=buffer_loss,
-        )
+        return loss, buffer_loss, current
+
+    def _twin_loss(self, count: int) -> float:
+        """l_pred of a twin that learns from `count` random patches now; NaN unless it is paid for."""
+        if self.warmup or self.config.reward != "difference":
+            return math.nan
+        with untouched(self):
+            _, _, loss = self._learn(*random_patches(self, count))
+        assert loss is not None
+        return loss
+
+    def _separation(self) -> float:
+        """Present separation of the labelled images' losses; NaN unless it is paid for."""
+        if self.warmup or "separation" not in self.config.reward:
+            return math.nan
+        maps = torch.stack([self.loss_map(image) for image in self.labeled.tolist()])
+        return rewards.separation(maps.cpu().numpy(), self.masks.cpu().numpy())
 
     def probability(self, image: int) -> torch.Tensor | None:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
@@ -303,48 +328,3 @@ class Learner:
         if self.config.snapshot_predictor == "moment":
             predictor = {name: value.clone() for name, value in self.predictor.state_dict().items()}
         return Snapshot(tuple(self.ring), loss, self.updates, predictor)
-
-
-class FullLearner(Learner):
-    """Algorithm 1 to the letter: every image is measured after every update, and the best profiles are saved.
-
-    It gives the masks of `Learner`, for a map is a function of weights and image alone.
-    """
-
-    def __init__(self, images: np.ndarray, labeled: np.ndarray, *rest: Any, **more: Any) -> None:
-        self.unlabeled = np.setdiff1d(np.arange(len(images)), labeled)
-        super().__init__(images, labeled, *rest, **more)
-
-    def restart(self, seed: int) -> None:
-        """Begin from nothing."""
-        super().restart(seed)
-        self._newest: list[torch.Tensor] = []  # maps of D_u, oldest first
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the state of a learner with the same configuration and images."""
-        super().load_state_dict(state)
-        self._newest = []
-        if self.ring:
-            profiles = self._profiles(self.ring, self.unlabeled)
-            self._newest = list(torch.cat(profiles.chunk(self.kinds, dim=1)).unbind(1))
-
-    def best_profiles(self, indices: np.ndarray) -> list[torch.Tensor]:
-        """Raw profiles of some images under each snapshot: saved, if all are unlabelled."""
-        rows = np.searchsorted(self.unlabeled, indices)
-        if not np.isin(indices, self.unlabeled).all():
-            return super().best_profiles(indices)
-        return [s.unlabeled[torch.from_numpy(rows)] for s in self.snapshots if s.unlabeled is not None]
-
-    def _measure_all(self) -> torch.Tensor:
-        maps = self._measure(np.arange(len(self.images))).unflatten(0, (self.kinds, -1))
-        self._maps = dict(enumerate(maps[0]))
-        kept = self.config.profile_length if self.ring else 1  # the ring is emptied where a cycle ends
-        labeled, unlabeled = (
-            maps[:, torch.from_numpy(some)].flatten(0, 1) for some in (self.labeled, self.unlabeled)
-        )
-        self._newest = [*self._newest, unlabeled][-kept:]
-        return labeled
-
-    def _snapshot(self, loss: float) -> Snapshot:
-        profiles = side_by_side(torch.stack(self._newest, dim=1), len(self.unlabeled))
-        return replace(super()._snapshot(loss), unlabeled=profiles)

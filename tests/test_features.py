@@ -18,7 +18,8 @@ from nbs_env.data import AnomalyDataset
 from nbs_env.detect.encoder import Encoder, pretrained
 from nbs_env.detector import Detector
 from nbs_env.features import FINE, fine_encoder, fine_features
-from nbs_env.learner import FullLearner, Learner
+from nbs_env.full_learner import FullLearner
+from nbs_env.learner import Learner
 from nbs_env.networks import initialize
 from nbs_env.predictor import Predictor, normalize, predict
 from nbs_env.profiles import dihedral

@@ -17,7 +17,8 @@ from nbs_env.autoencoder import GRIDS
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detector import Detector
-from nbs_env.learner import AutoencoderUpdate, FullLearner, Learner, TrainingError
+from nbs_env.full_learner import FullLearner
+from nbs_env.learner import AutoencoderUpdate, Learner, TrainingError
 from nbs_env.predictor import predict, prediction_loss
 from nbs_env.profiles import dihedral
 

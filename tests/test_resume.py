@@ -53,7 +53,7 @@ def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
     ("moment", "changes"),
     [
         ("first", {}),
-        ("early", {"evaluation": "full"}),
+        ("early", {"evaluation": "full", "reward": "difference"}),
         ("late", {"rollouts": 2}),
         ("late", {"reconstruct": "features"}),
         ("early", {"agent": "ppo", "batch_size": 8}),
