@@ -26,7 +26,7 @@ import train
 from agents.base import play_episode
 from agents.heuristics import HighestLoss, NormalOnly, RandomPatches
 from agents.run import RunArgs, read_images, settings
-from benchmarks.engine import EngineArgs, check, execute
+from benchmarks.engine import EngineArgs, check, execute, is_made
 from benchmarks.report import INTERVALS, estimate, machine, probability_of_improvement
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -34,7 +34,7 @@ from nbs_env.config import Config
 from nbs_env.env import PatchSamplingEnv, pick_device
 from nbs_env.networks import keep_freed_memory
 from nbs_env.rewards import REWARDS, auc
-from nbs_env.runs import RunError, at_least, check_settings, command
+from nbs_env.runs import RunError, at_least, command
 from nbs_env.task import play as play_game
 from nbs_env.twin import untouched
 from nbs_env.wrappers import Alone
@@ -134,10 +134,8 @@ def measure(job: Cell) -> None:
     args = job.args
     more = {"at": list(args.at), "episodes": args.episodes, "rewards": list(args.rewards)}
     now = settings(job.run, job.config, None) | more
-    if job.file.is_file():
-        with checkpoint.unpacking(job.file):
-            stored = json.loads(job.file.read_text(encoding="utf-8"))["settings"]
-        return check_settings(stored, now, job.file)
+    if is_made(job.file, now):
+        return
     keep_freed_memory()
     data, labeled, _ = read_images(job.run, job.config)
     names = [data.names[i] for i in labeled]
@@ -167,7 +165,6 @@ def measure(job: Cell) -> None:
                 )
     job.file.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save_json({"settings": now, "rows": rows}, job.file)
-    return None
 
 
 def sums(rows: list[Row], reward: str, sampler: str) -> list[np.ndarray]:

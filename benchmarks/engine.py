@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
-from nbs_env.runs import RunError, at_least
+from nbs_env import checkpoint
+from nbs_env.runs import RunError, at_least, check_settings
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,21 @@ def check(args: EngineArgs) -> None:
     at_least(1, seeds=args.seeds)
     if args.engine == "ray" and importlib.util.find_spec("ray") is None:
         raise RunError("engine ray needs Ray; python -m pip install -e '.[cluster]', or leave --engine out")
+
+
+def is_made(file: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether `file` is there, a JSON object whose "settings" are these.
+
+    Raises:
+        RunError: it was made with others.
+        CheckpointError: it is no such file.
+    """
+    if not file.is_file():
+        return False
+    with checkpoint.unpacking(file):
+        stored = json.loads(file.read_text(encoding="utf-8"))["settings"]
+    check_settings(stored, settings, file)
+    return True
 
 
 def execute(tasks: Sequence[Callable[[], Any]], args: EngineArgs) -> Iterator[tuple[int, str]]:

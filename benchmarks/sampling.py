@@ -13,7 +13,6 @@ results.csv and table.md. `--engine ray` spreads the runs over a Ray cluster.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ import train
 from agents.heuristics import Weighted, WeightedOptions
 from agents.run import RunArgs, read_images, settings
 from agents.scoring import assemble
-from benchmarks.engine import EngineArgs, check, execute
+from benchmarks.engine import EngineArgs, check, execute, is_made
 from benchmarks.report import INTERVALS, estimate, machine, mean
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -38,7 +37,7 @@ from nbs_env.detector import AT_ONCE
 from nbs_env.env import PatchSamplingEnv, pick_device
 from nbs_env.metrics import best_threshold, pixel_ap, pixel_prf
 from nbs_env.networks import keep_freed_memory
-from nbs_env.runs import RunError, at_least, check_settings, command
+from nbs_env.runs import RunError, at_least, command, digests
 
 RANDOM = "random patches"
 CORNERS = {
@@ -128,7 +127,7 @@ def _cell(args: SamplingArgs, run: RunArgs, config: Config, name: str, options: 
 
 def digest(image: np.ndarray) -> str:
     """What an image is known by, whatever it is called."""
-    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+    return digests(image=image)["image"]
 
 
 def search_split(
@@ -162,10 +161,8 @@ def play(job: Cell) -> None:
     """
     more = {"left_out": job.left_out, "searched": list(job.searched)}
     now = settings(job.run, job.config, job.options) | more
-    if job.file.is_file():
-        with checkpoint.unpacking(job.file):
-            stored = json.loads(job.file.read_text(encoding="utf-8"))["settings"]
-        return check_settings(stored, now, job.file)
+    if is_made(job.file, now):
+        return
     keep_freed_memory()
     data, labeled, scored = read_images(job.run, job.config)
     if job.left_out:
@@ -178,7 +175,6 @@ def play(job: Cell) -> None:
     Weighted(env, job.run.seed, job.options).learn(env, job.config.updates, lambda info: None)
     job.file.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.save_json({"settings": now, "figures": score(env, scored)}, job.file)
-    return None
 
 
 def score(env: PatchSamplingEnv, scored: np.ndarray) -> Figures:

@@ -258,3 +258,15 @@ def stored(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         assert (picture.format, picture.mode) == ("PNG", "L")
         return np.asarray(picture)
+
+
+@pytest.fixture
+def noise_classes(tmp_path: Path) -> Path:
+    """A folder `data` with three classes, a to c, of ten pictures of noise each."""
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(10):
+            picture = Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8))
+            picture.save(tmp_path / "data" / name / f"{number}.png")
+    return tmp_path / "data"

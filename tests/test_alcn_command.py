@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,20 +18,14 @@ from nbs_env.runs import claim
 
 
 @pytest.fixture
-def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def main(noise_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The command on three classes of noise, with thin networks."""
     monkeypatch.setattr(networks, "_WIDTHS", (8, 16, 16))
     monkeypatch.setattr(networks, "_NOISE_WIDTHS", (16, 16, 8, 8))
-    rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(10):
-            picture = Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8))
-            picture.save(tmp_path / "data" / name / f"{number}.png")
     tiny = ["--dataset", "folder", "--model.size", "16", "--model.epochs", "4", "--checkpoint-every", "2"]
 
     def call(*words: object) -> None:
-        line = [*tiny, "--data-root", tmp_path / "data", "--device", "cpu", *words]
+        line = [*tiny, "--data-root", noise_classes, "--device", "cpu", *words]
         monkeypatch.setattr(sys, "argv", ["alcn", *map(str, line)])
         command.main()
 

@@ -12,10 +12,8 @@ import torch
 
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Critic
-from baselines.d_anogan.prior import Prior
 from baselines.d_anogan.trainer import (
     DAnoGAN,
-    TrainingError,
     critic_loss,
     generator_loss,
     gradient_penalty,
@@ -23,7 +21,7 @@ from baselines.d_anogan.trainer import (
 from baselines.d_anogan.watch import look
 from benchmarks.d_anogan import LoopedDAnoGAN
 from nbs_env import checkpoint
-from nbs_env.runs import RunError
+from nbs_env.runs import RunError, TrainingError
 
 SMALL = DAnoGANConfig(clusters=3, latent=4, batch_size=6, critic_steps=2, critic_start=3)
 
@@ -71,40 +69,6 @@ def test_gradient_penalty_by_hand(slope: float, expected: float) -> None:
     penalty.backward()
     assert critic.slope.grad is not None
     assert float(critic.slope.grad) == pytest.approx(2 * 2 * max(0, 2 * slope - 1), abs=1e-5)
-
-
-def test_prior_loss_by_hand() -> None:
-    prior = Prior(2, entropy_weight=3.0, decay=0.5)
-    estimate = torch.tensor([0.75, 0.25])
-    log2 = torch.log(torch.tensor(2.0))
-    torch.testing.assert_close(prior.loss(estimate).float(), log2 / 2 - 3 * log2 / 2)
-    prior.advance()
-    torch.testing.assert_close(prior.loss(estimate).float(), log2 / 2 - 1.5 * log2 / 2)
-
-
-def test_prior_follows_the_estimate_and_shuts_down_for_good() -> None:
-    prior = Prior(4, entropy_weight=0.0, threshold=0.05)
-    optimizer = torch.optim.Adam(prior.parameters(), 0.05)
-    estimate = torch.tensor([0.5, 0.3, 0.2, 0.0])
-    for _ in range(400):
-        optimizer.zero_grad()
-        prior.loss(estimate).backward()
-        optimizer.step()
-        prior.advance()
-    torch.testing.assert_close(prior.probabilities(), estimate, atol=0.01, rtol=0)
-    assert prior.alive.tolist() == [True, True, True, False]
-    with torch.no_grad():
-        prior.logits[3] = 10.0
-    prior.advance()
-    assert prior.probabilities()[3] == 0
-
-
-def test_last_cluster_is_never_shut_down() -> None:
-    prior = Prior(3, threshold=0.9)
-    with torch.no_grad():
-        prior.logits[1] += 0.1
-    prior.advance()
-    assert prior.alive.tolist() == [False, True, False]
 
 
 def changed(model: DAnoGAN, before: dict[str, dict[str, torch.Tensor]]) -> set[str]:
@@ -213,6 +177,16 @@ def test_rates_fall_after_the_steady_part(data: torch.Tensor) -> None:
     assert model.optimizers["encoders"].param_groups[0]["lr"] == 1e-3  # the second phase has its own time
     with pytest.raises(RunError, match=r"steady is 1\.5; choose a share"):
         replace(SMALL, steady=1.5)
+
+
+def test_steady_rates_go_on_past_the_budget(data: torch.Tensor) -> None:
+    rates = {}
+    for steady in (1.0, 0.5):
+        model = DAnoGAN(replace(SMALL, generator_steps=1, steady=steady, critic_lr=1.0), 0)
+        for _ in range(3):
+            model.step(data)
+        rates[steady] = model.optimizers["critic"].param_groups[0]["lr"]
+    assert rates == {1.0: 1.0, 0.5: 0.0}
 
 
 def test_entropy_falls_with_the_budget() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from baselines.classes import __main__ as command
 from baselines.classes import f_anogan
@@ -23,7 +22,7 @@ from baselines.classes.ocgan import OCGAN
 from baselines.classes.oled import HIDDEN, MaskModule
 from baselines.classes.published import published
 from baselines.classes.vae import VAE
-from baselines.common import class_tasks
+from baselines.tasks import class_tasks
 from nbs_env import checkpoint
 from nbs_env.metrics import image_auroc
 from nbs_env.runs import TrainingError
@@ -225,19 +224,13 @@ def test_the_papers_figures_stand_below_ours(
 
 
 @pytest.fixture
-def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def main(noise_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The command on three classes of noise, with thin networks."""
-    rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(10):
-            picture = Image.fromarray(rng.integers(256, size=(20, 20, 3), dtype=np.uint8))
-            picture.save(tmp_path / "data" / name / f"{number}.png")
     tiny = ["--dataset", "folder", "--model.size", "16", "--model.width", "0.1", "--model.batch-size", "4"]
     tiny += ["--steps", "4", "--checkpoint-every", "2", "--device", "cpu", "--method", "ganomaly"]
 
     def call(*words: object) -> None:
-        line = [*tiny, "--data-root", tmp_path / "data", "--run-dir", tmp_path / "run", *words]
+        line = [*tiny, "--data-root", noise_classes, "--run-dir", tmp_path / "run", *words]
         monkeypatch.setattr(sys, "argv", ["classes", *map(str, line)])
         command.main()
 

@@ -12,22 +12,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from baselines.alcn.noise import NOISES, blend
 from baselines.alcn.trainer import ALCN, ALCNConfig, Errors
-from baselines.common import (
-    ClassesArgs,
-    Task,
-    claim_all,
-    class_tasks,
-    markdown,
-    open_run,
-    parse,
-    sides,
-    train_all,
-)
+from baselines.classes.pca import fit
+from baselines.common import ClassesArgs, claim_all, markdown, open_run, parse, sides, train_all
+from baselines.tasks import Task, class_tasks
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.data import cifar10
@@ -63,8 +54,6 @@ PUBLISHED_MEANS = {
 }
 """AUC of ALCN where the text has the mean over all classes alone."""
 
-COMPONENTS = 32
-"""Of the PCA that is each table's first row."""
 HELD_OUT = 256
 """Normal images at most, of those for training, that say when to stop."""
 
@@ -77,8 +66,6 @@ SCORES = {
     "auc_relative": ", relative error",
 }
 """Scores, the headline first, and what they are called in the table."""
-
-
 QUICK = ALCNConfig(
     batch_size=64,
     patience=0,
@@ -160,10 +147,9 @@ def pca(args: Args, task: Task) -> Figures:
     model = ALCN(replace(args.model, noise="none"), args.seed)
     train, test = (torch.from_numpy(problem.data.images[rows]) for rows in (problem.train, problem.test))
     model.fit_scale(train)
-    known, given = (model.standardize(images).flatten(1).numpy() for images in (train, test))
-    count = min(COMPONENTS, *known.shape)
-    fitted = PCA(count, svd_solver="randomized", random_state=args.seed).fit(known)
-    again = fitted.inverse_transform(fitted.transform(given)).reshape(test.shape)
+    fitted = fit(model.standardize(train), args.seed)
+    again = fitted.inverse_transform(fitted.transform(model.standardize(test).flatten(1).numpy()))
+    again = again.reshape(test.shape)
     return problem.figures({"auc": model.compare(test, [torch.from_numpy(again)])})
 
 
@@ -172,7 +158,7 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> Figures:
     device = str(pick_device(args.device))
     problem = divide(args, task)
     data = problem.data
-    left_out = ("classes", "noise", "preset", "workers")
+    left_out = ("classes", "noise", "preset")
     saved = open_run(args, left_out, data, directory, device, **{"class": name})
     model = ALCN(args.model, args.seed, device)
     saved.restore(model)

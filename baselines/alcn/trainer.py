@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,10 +16,10 @@ from torch import nn
 
 from baselines.alcn.networks import Denoiser, NoiseGenerator, Norm
 from baselines.alcn.noise import Adversarial, Gaussian, Noise, NoiseName, NoNoise, Speckle, blend
-from baselines.common import set_generator
+from baselines.common import finite, image_batches, load_training_state, training_state
 from nbs_env import checkpoint
 from nbs_env.config import check_types
-from nbs_env.runs import RunError, TrainingError, at_least, positive
+from nbs_env.runs import RunError, at_least, positive
 
 _LEAST_STD = 1 / 255
 """An image of less contrast than one grey level is not blown up."""
@@ -124,9 +124,8 @@ class ALCN:
         self.noise: Noise = (
             Adversarial(noise) if isinstance(noise, NoiseGenerator) else simple[config.noise]()
         )
-        rates = {"denoiser": config.denoiser_lr, "noise": config.noise_lr}
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), rates[name], fused=True)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam(network.parameters(), getattr(config, f"{name}_lr"), fused=True)
             for name, network in networks.items()
         }
         self.random = torch.Generator(device).manual_seed(seed)
@@ -207,22 +206,18 @@ class ALCN:
             batches.pop()
         for number, batch in enumerate(batches):
             if self.config.schedule == "cosine":
-                self._set_rates(
-                    (1 + math.cos(math.pi * (self.epoch + number / len(batches)) / self.config.epochs)) / 2
-                )
+                done = (self.epoch + number / len(batches)) / self.config.epochs
+                self._set_rates((1 + math.cos(math.pi * done)) / 2)
             for name, value in self.step(self.standardize(data[batch.to(data.device)])).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
         self.epoch += 1
-        means = {name: float(total) / len(batches) for name, total in totals.items()}
-        for name, mean in means.items():
-            if not math.isfinite(mean):
-                raise TrainingError(f"{name} became {mean} in epoch {self.epoch}; lower the learning rates")
-        return means
+        means = {name: total / len(batches) for name, total in totals.items()}
+        return finite(means, f"in epoch {self.epoch}", "lower the learning rates")
 
     def _set_rates(self, factor: float) -> None:
-        for name, rate in (("denoiser", self.config.denoiser_lr), ("noise", self.config.noise_lr)):
-            for group in self.optimizers[name].param_groups if name in self.optimizers else ():
-                group["lr"] = factor * rate
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = factor * getattr(self.config, f"{name}_lr")
 
     def held_out_error(self, images: torch.Tensor) -> float:
         """Mean error on held-out normal images (n, C, S, S) uint8, as they are scored."""
@@ -268,13 +263,13 @@ class ALCN:
         """
         blends = self.test_noises() if test_noise else []
         parts = []
-        for part in torch.from_numpy(images).split(1024):
+        for part in image_batches(images):
             wanted = self.standardize(part)
-            given = [blend(wanted, noise, alpha) for alpha, noise in blends] or [wanted]
-            parts.append(self.compare(part, [self.reconstruct(each) for each in given]))
+            given = (blend(wanted, noise, alpha) for alpha, noise in blends) if blends else (wanted,)
+            parts.append(self.compare(part, (self.reconstruct(each) for each in given)))
         return Errors(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
-    def compare(self, images: torch.Tensor, again: list[torch.Tensor]) -> Errors:
+    def compare(self, images: torch.Tensor, again: Iterable[torch.Tensor]) -> Errors:
         """Mean errors of standardised reconstructions of `images` (B, C, S, S) uint8."""
         values = images.to(self.device).float() / 255
         mean, std = self.scale(values)
@@ -288,19 +283,14 @@ class ALCN:
         return {
             "kind": "baselines.ALCN",
             "config": json.dumps(asdict(self.config)),
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "random": self.random.get_state(),
+            **training_state(self),
             "scale": (self.mean, self.std),
             "progress": {"epoch": self.epoch, "stale": self.stale, "best": self.best},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-            self.optimizers[name].load_state_dict(state["optimizers"][name])
-        set_generator(self.random, state["random"])
+        load_training_state(self, state)
         self.mean, self.std = (value.to(self.device) for value in state["scale"])
         self.epoch, self.stale, self.best = (state["progress"][name] for name in ("epoch", "stale", "best"))
 

@@ -20,18 +20,8 @@ from tqdm import tqdm
 from baselines.classes.method import Method, ModelConfig
 from baselines.classes.methods import METHODS
 from baselines.classes.published import published
-from baselines.common import (
-    ClassesArgs,
-    Kept,
-    Task,
-    claim_all,
-    class_tasks,
-    markdown,
-    open_run,
-    parse,
-    sides,
-    train_all,
-)
+from baselines.common import ClassesArgs, Kept, claim_all, markdown, open_run, parse, sides, train_all
+from baselines.tasks import Task, class_tasks
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.env import pick_device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from baselines.common import set_generator
+from baselines.common import finite, image_batches, load_training_state, training_state
 from nbs_env.config import check_types
-from nbs_env.runs import RunError, TrainingError, at_least, positive
+from nbs_env.runs import RunError, at_least, positive
 
 
 @dataclass(frozen=True)
@@ -133,21 +132,15 @@ class Method(ABC):
         Raises:
             TrainingError: one is not finite.
         """
-        values = {name: float(value) for name, value in figures.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} became {value} in step {self.done}; try --model.no-bfloat16, or another --seed"
-                )
-        return values
+        return finite(figures, f"in step {self.done}", "try --model.no-bfloat16, or another --seed")
 
     @torch.no_grad()
     def scores(self, images: np.ndarray) -> np.ndarray:
         """Scores (n,), higher for what is anomalous, of `images` (n, C, S, S) uint8."""
         for network in self.networks.values():
             network.eval()
-        parts = torch.from_numpy(images).split(512)
-        return torch.cat([self.score(self.scale(part)).float().cpu() for part in parts]).numpy()
+        scores = [self.score(self.scale(part)).float().cpu() for part in image_batches(images)]
+        return torch.cat(scores).numpy()
 
     def parameters(self) -> int:
         """How many numbers are learnt."""
@@ -155,19 +148,9 @@ class Method(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
-        return {
-            "kind": f"baselines.{type(self).__name__}",
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "random": self.random.get_state(),
-            "done": self.done,
-        }
+        return {"kind": f"baselines.{type(self).__name__}", **training_state(self), "done": self.done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        set_generator(self.random, state["random"])
+        load_training_state(self, state)
         self.done = state["done"]

@@ -17,6 +17,13 @@ from baselines.classes.networks import squared
 COMPONENTS = 32
 
 
+def fit(images: torch.Tensor, seed: int) -> Components:
+    """The principal components of `images` (n, C, S, S); fewer than 32 images have fewer."""
+    values = images.flatten(1).cpu().numpy()
+    count = min(COMPONENTS, *values.shape)
+    return Components(count, svd_solver="randomized", random_state=seed).fit(values)
+
+
 class PCA(Method):
     """Fitted in one step, on all images."""
 
@@ -37,12 +44,10 @@ class PCA(Method):
         return {}
 
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Fit; fewer than 32 images have fewer components."""
-        values = self.scale(data).flatten(1).cpu().numpy()
-        count = min(COMPONENTS, *values.shape)
-        found = Components(count, svd_solver="randomized", random_state=self.seed).fit(values)
+        """Fit."""
+        found = fit(self.scale(data), self.seed)
         self.mean.copy_(torch.from_numpy(found.mean_))
-        self.components[:count] = torch.from_numpy(found.components_)
+        self.components[: found.n_components_] = torch.from_numpy(found.components_)
         self.done = 1
         return {"explained": torch.tensor(found.explained_variance_ratio_.sum())}
 

@@ -15,22 +15,14 @@ import torch
 from sklearn.metrics import roc_curve
 from tqdm import tqdm
 
-from baselines.common import (
-    ClassesArgs,
-    Kept,
-    claim_all,
-    markdown,
-    open_run,
-    parse,
-    read_classes,
-    train_all,
-)
+from baselines.common import ClassesArgs, Kept, claim_all, markdown, open_run, parse, train_all
 from baselines.d_anogan import wheel
 from baselines.d_anogan.config import FAST, QUICK, DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.networks import layer_channels
 from baselines.d_anogan.trainer import DAnoGAN
 from baselines.d_anogan.watch import fixed_latents, look
+from baselines.tasks import read_classes
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.data.classes import ClassDataset

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from baselines.common import set_generator
+from baselines.common import finite, load_training_state, training_state
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
 from baselines.d_anogan.prior import Prior
-from nbs_env.runs import TrainingError
 
 Kinds = tuple[type[MultiGenerator], type[MultiEncoder], type[Critic]]
 
@@ -95,7 +94,7 @@ class DAnoGAN:
         }
         slow, fast = (0.9, 0.99), (0.5, 0.5)
         adam = torch.optim.Adam
-        self.optimizers = {
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
             "generators": adam(
                 self.generators.parameters(), config.generator_lr, slow, weight_decay=5e-5, fused=True
             ),
@@ -214,7 +213,7 @@ class DAnoGAN:
     def _pace(self) -> float:
         """Share of the learning rates that is left."""
         steady, done = self.config.steady, self.steps / max(1, self.config.generator_steps)
-        return 1.0 if done <= steady else (1 - done) / (1 - steady)
+        return 1.0 if steady == 1 or done <= steady else max(0.0, (1 - done) / (1 - steady))
 
     def _descend(self, loss: torch.Tensor, *names: str, pace: float = 1.0) -> None:
         parameters = [p for name in names for p in self.networks[name].parameters()]
@@ -287,21 +286,13 @@ class DAnoGAN:
         Raises:
             TrainingError: one is not finite.
         """
-        values = {name: float(value) for name, value in figures.items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} became {value} at step {self.steps}; lower the learning rates and begin anew"
-                )
-        return values
+        return finite(figures, f"at step {self.steps}", "lower the learning rates and begin anew")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
         return {
             "config": asdict(self.config),
-            "networks": {name: network.state_dict() for name, network in self.networks.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "random": self.random.get_state(),
+            **training_state(self),
             "clusters": self.clusters.cpu(),
             "history": self.history,
             "steps": self.steps,
@@ -310,11 +301,7 @@ class DAnoGAN:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        for name, network in self.networks.items():
-            network.load_state_dict(state["networks"][name])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        set_generator(self.random, state["random"])
+        load_training_state(self, state)
         self.steps, self.xzx_steps = state["steps"], state["xzx_steps"]
         self.history = state["history"]
         self._activate(state["clusters"])

@@ -1,0 +1,138 @@
+"""What image-level baselines learn to tell apart: images in classes, and which of them are anomalous."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from baselines.d_anogan import wheel
+from nbs_env.data import GOOD
+from nbs_env.data.classes import (
+    ClassDataset,
+    read_cifar10,
+    read_folder,
+    read_mnist,
+    read_mvtec,
+    read_plant_village,
+)
+from nbs_env.runs import RunError
+
+
+def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:
+    """Read `mnist`, `fashion_mnist`, `cifar10` or `folder`.
+
+    Args:
+        dataset: one of the four.
+        root: its folder, or the one that holds it.
+        size: side of the square images; 28 for the first two.
+        channels: 1 (grey) or 3 (RGB); 1 for the first two.
+
+    Raises:
+        RunError: no root, or a size that the data do not have.
+        DataError: something in the data is wrong.
+    """
+    root = home(dataset, root)
+    if dataset == "folder":
+        return read_folder(root, size, channels)
+    if dataset == "cifar10":
+        return read_cifar10(root, size, channels)
+    if (size, channels) != (28, 1):
+        raise RunError(f"{dataset} is 28 pixels and grey; give --model.size 28 --model.channels 1")
+    return read_mnist(root)
+
+
+def home(dataset: str, root: Path | None) -> Path:
+    """The folder of `dataset`: `root`, or the one in it that has the data set's name.
+
+    Raises:
+        RunError: no root.
+    """
+    if root is None:
+        raise RunError(f"{dataset} is read from files; give its folder with --data-root")
+    return root / dataset if (root / dataset).is_dir() else root
+
+
+class Task(NamedTuple):
+    """What one model is trained for.
+
+    Attributes:
+        data: all images.
+        anomalous: the classes that are.
+        share: of each other class, for training.
+        apart: whether each anomalous class is scored by itself against the normal images.
+    """
+
+    data: ClassDataset
+    anomalous: tuple[str, ...]
+    share: float
+    apart: bool = False
+
+    def draw(
+        self, limit: int, test_limit: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Indices for training and for testing, and which of the latter are anomalous.
+
+        Args:
+            limit: images to train on, at most; 0: all.
+            test_limit: images to test on, at most; 0: all.
+            rng: draws them.
+
+        Returns:
+            Two arrays of indices, (n,) and (m,), and by anomalous class (by "" unless `apart`) what the test
+            images are, (m,): 1 anomalous, 0 normal, -1 of another anomalous class.
+
+        Raises:
+            RunError: only one kind of test images is left.
+        """
+        train, test = self.data.split(self.anomalous, self.share, rng)
+        if limit:
+            train = rng.permutation(train)[:limit]
+        if test_limit:
+            test = np.sort(rng.permutation(test)[:test_limit])
+        labels = self.data.labels[test]
+        every = np.isin(labels, [self.data.names.index(name) for name in self.anomalous])
+        found = {"": every.astype(int)}
+        if self.apart:
+            wanted = {name: labels == self.data.names.index(name) for name in self.anomalous}
+            found = {name: np.where(every & ~rows, -1, rows) for name, rows in wanted.items()}
+        for truth in found.values():
+            if not {0, 1} <= set(truth.tolist()):
+                raise RunError(f"test_limit is {test_limit}: all images drawn are of one kind; raise it")
+        return train, test, found
+
+
+def class_tasks(
+    dataset: str, root: Path | None, size: int, channels: int, protocol: int, seed: int
+) -> dict[str, Task]:
+    """What can be trained for, by the name that `--classes` takes.
+
+    Args:
+        dataset: `synthetic` (200 wheels a class), `wheel` (250 a class, with the anomalies of the D-AnoGAN
+            thesis), `mvtec`, `plant_village`, or one that `read_classes` knows.
+        root: its folder, or the one that holds it; no matter for wheels.
+        size: side of the square images.
+        channels: 1 (grey) or 3 (RGB).
+        protocol: 1: the class is anomalous; 2: all others are. No matter for the three that have their own.
+        seed: of wheels.
+
+    Raises:
+        RunError: as `read_classes` does.
+        DataError: something in the data is wrong.
+    """
+    if dataset == "mvtec":
+        found = read_mvtec(home(dataset, root), size, channels)
+        return {name: Task(data, data.names[1:], 0.7) for name, data in found.items()}
+    if dataset == "plant_village":
+        found = read_plant_village(home(dataset, root), size, channels)
+        return {n: Task(data, tuple(k for k in data.names if k != GOOD), 0.8) for n, data in found.items()}
+    if dataset in ("synthetic", "wheel"):
+        images, labels, _ = wheel.make(200 if dataset == "synthetic" else 250, size, seed)
+        pool = ClassDataset(images[:, None].repeat(channels, 1), labels, wheel.CLASSES)
+        if dataset == "wheel":
+            return {"wheel": Task(pool, wheel.ANOMALIES, 0.8, apart=True)}
+    else:
+        pool = read_classes(dataset, root, size, channels)
+    others = {name: tuple(other for other in pool.names if other != name) for name in pool.names}
+    return {name: Task(pool, (name,) if protocol == 1 else others[name], 0.8) for name in pool.names}
