@@ -3,11 +3,12 @@
     python -m benchmarks.labels --datasets crackforest,mvtec:screw,magnetic_tile:Blowhole --data-root DATA \\
         --out DIR
 
-Half of the images are put aside for scoring. Of the others, `--masks 5,10` draws five, teaches a segmenter,
-lets each query choose five more, and teaches again; `--masks 5,6,7,8,9,10` asks after every image. Further
-options go to `train.py` (default: `--preset quick`). A query sees features of all images, what the segmenter
-says of them, and which are labelled; never a mask. Stages that DIR already holds are not computed again. DIR
-gets labels.csv, table.md and a picture of each data set's curves.
+Half of the images are put aside for scoring. Of the others, `--masks 2,5` draws two, teaches a segmenter,
+lets each query choose three more, and teaches again; `--masks 2,3,4,5` asks after every image. `--reference
+10` goes on with the first query to ten masks: whether the others' five are worth them. Further options go to
+`train.py` (default: `--preset quick`). A query sees features of all images, what the segmenter says of them,
+and which are labelled; never a mask. Stages that DIR already holds are not computed again. DIR gets
+labels.csv, table.md and a picture of each data set's curves.
 """
 
 from __future__ import annotations
@@ -82,13 +83,15 @@ class LabelsArgs(EngineArgs):
     """Data sets, separated by commas; a category follows a colon."""
     data_root: Path | None = None
     """Folder that holds the data sets."""
-    masks: str = "5,10"
+    masks: str = "2,5"
     """Numbers of masks at which a segmenter is taught, rising, separated by commas."""
     queries: str = ",".join(QUERIES)
     """Queries, separated by commas; the first is what the others are compared with."""
+    reference: int = 10
+    """Masks up to which the first query alone goes on; 0: no further than the others."""
 
-    def stages(self) -> list[int]:
-        """The numbers of masks.
+    def stages(self, query: str | None = None) -> list[int]:
+        """The numbers of masks that `query` gets, or that all get.
 
         Raises:
             RunError: they do not rise.
@@ -96,10 +99,12 @@ class LabelsArgs(EngineArgs):
         try:
             stages = [int(word) for word in self.masks.split(",")]
         except ValueError:
-            raise RunError(f"masks is {self.masks!r}; give numbers such as 5,10") from None
+            raise RunError(f"masks is {self.masks!r}; give numbers such as 2,5") from None
         if stages != sorted(set(stages)) or stages[0] < 1:
-            raise RunError(f"masks is {self.masks!r}; give rising numbers from 1 on, such as 5,10")
-        return stages
+            raise RunError(f"masks is {self.masks!r}; give rising numbers from 1 on, such as 2,5")
+        if self.reference and self.reference <= stages[-1]:
+            raise RunError(f"reference is {self.reference}, masks {self.masks}; give more masks, or 0")
+        return [*stages, self.reference] if self.reference and query == self.chosen()[0] else stages
 
     def chosen(self) -> list[str]:
         """The queries.
@@ -127,7 +132,7 @@ def simulate(dataset: str, seed: int, args: LabelsArgs, config: Config, device: 
     root = None if name == "synthetic" else args.data_root
     data = load(name, root, category=category or None, image_size=config.image_size, seed=seed)
     pool, scored = divide(data, seed)
-    if len(pool) < args.stages()[-1]:
+    if len(pool) < max(args.stages()[-1], args.reference):
         raise RunError(f"{dataset} has {len(pool)} images to label; ask for fewer masks")
     encoder = Encoder()
     encoder.load_state_dict(pretrained())
@@ -148,12 +153,12 @@ def simulate(dataset: str, seed: int, args: LabelsArgs, config: Config, device: 
         checkpoint.save_json(row, file)
         return row
 
-    first, *later = args.stages()
+    first = args.stages()[0]
     start, _ = split(_part(data, pool), first, np.random.default_rng(seed))
     begun = stage(FIRST, start)
     for query in args.chosen():
         labeled, row = start, begun
-        for masks in later:
+        for masks in args.stages(query)[1:]:
             known = Known(
                 features,
                 np.array(row["unsure"]),
@@ -222,12 +227,12 @@ def _file(out: Path, dataset: str, seed: int, query: str, masks: int) -> Path:
 
 def collect(args: LabelsArgs) -> list[dict[str, Any]]:
     """The stages that are there; the first counts for every query."""
-    first, *later = args.stages()
+    first = args.stages()[0]
     rows = []
     for dataset in args.datasets.split(","):
         for seed in range(args.seeds):
             for query in args.chosen():
-                for masks in (first, *later):
+                for masks in args.stages(query):
                     file = _file(args.out, dataset, seed, query if masks != first else FIRST, masks)
                     if file.is_file():
                         rows.append(json.loads(file.read_text(encoding="utf-8")) | {"query": query})
@@ -241,31 +246,33 @@ def values(rows: list[dict[str, Any]], dataset: str, query: str, masks: int) -> 
 
 
 def table(rows: list[dict[str, Any]], args: LabelsArgs) -> list[list[str]]:
-    """Mean F1 at each stage, the last one's difference from the first query, and defects among the masks."""
-    stages, (reference, *_) = args.stages(), args.chosen()
+    """Mean F1 at each stage, its difference from the first query's last ones, and defects among the masks."""
+    reference, last = args.chosen()[0], args.stages()[-1]
+    stages = args.stages(reference)
+    against = [masks for masks in stages if masks >= last]
     head = ["data set", "query", "starts", *(f"F1 with {masks} masks" for masks in stages)]
-    lines = [[*head, f"difference from {reference} [95 %]", "defects labelled"]]
+    head += [f"with {last}, less {reference} with {masks} [95 %]" for masks in against]
+    lines = [[*head, f"defects among {last}"]]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         for query in args.chosen():
-            f1 = [values(rows, dataset, query, masks) for masks in stages]
-            last = values(rows, dataset, reference, stages[-1])
-            cells = []
-            for each in f1:
-                middle, low, high = estimate([np.array(list(each.values()))], mean) if each else (np.nan,) * 3
-                cells.append("-" if not each else f"{middle:.3f}" + _range(low, high, ""))
-            pairs = np.array([f1[-1][seed] - last[seed] for seed in f1[-1] if seed in last])
-            gap = "-"
-            if query != reference and len(pairs):
-                middle, low, high = estimate([pairs], mean)
-                gap = f"{middle:+.3f}" + _range(low, high, "+")
-            own = [r for r in rows if (r["dataset"], r["query"], r["masks"]) == (dataset, query, stages[-1])]
-            defects = f"{np.mean([r['defects'] for r in own]):.1f} of {stages[-1]}" if own else "-"
-            lines.append([dataset, query, str(len(f1[-1])), *cells, gap, defects])
+            f1 = {masks: values(rows, dataset, query, masks) for masks in stages}
+            cells = [_estimate(list(each.values())) for each in f1.values()]
+            for masks in against:
+                there = values(rows, dataset, reference, masks)
+                pairs = [f1[last][seed] - there[seed] for seed in f1[last] if seed in there]
+                cells.append(_estimate(pairs, "+") if (query, last) != (reference, masks) else "-")
+            own = [r for r in rows if (r["dataset"], r["query"], r["masks"]) == (dataset, query, last)]
+            defects = f"{np.mean([r['defects'] for r in own]):.1f}" if own else "-"
+            lines.append([dataset, query, str(len(f1[last])), *cells, defects])
     return lines
 
 
-def _range(low: float, high: float, sign: str) -> str:
-    return "" if np.isnan(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+def _estimate(numbers: list[float], sign: str = "") -> str:
+    """Mean and interval, or a dash."""
+    if not numbers:
+        return "-"
+    middle, low, high = estimate([np.array(numbers)], mean)
+    return f"{middle:{sign}.3f}" + ("" if np.isnan(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
 
 
 def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
@@ -274,7 +281,7 @@ def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
         figure = new_figure(6, 4)
         axis = figure.subplots()
         for query in args.chosen():
-            found = {masks: values(rows, dataset, query, masks) for masks in args.stages()}
+            found = {masks: values(rows, dataset, query, masks) for masks in args.stages(query)}
             points = [(masks, np.mean(list(f1.values()))) for masks, f1 in found.items() if f1]
             axis.plot(*zip(*points, strict=True), marker="o", label=query)
         axis.set(title=dataset, xlabel="masks", ylabel="F1 on images put aside")
@@ -293,7 +300,7 @@ def main() -> None:
         raise RunError(
             f"segmenter_size is {config.segmenter_size}; stages are compared in squares: leave it out"
         )
-    args.stages(), args.chosen()
+    args.stages(args.chosen()[0])
     todo = [(dataset, seed) for seed in range(args.seeds) for dataset in args.datasets.split(",")]
     failed = []
     tasks = [partial(simulate, dataset, seed, args, config, run.device) for dataset, seed in todo]

@@ -127,7 +127,6 @@ def test_a_finished_model_is_only_scored_again(
         ("--classes d", "there is no class 'd'; choose from a, b, c"),
         ("--model.size 8", "image size is 8; the networks take sizes from 16 up"),
         ("--dataset mnist --model.size 28", "lacks train-images-idx3-ubyte.gz"),
-        ("--classes a --test-limit 1", "test_limit is 1: all images drawn are of one kind; raise it"),
         ("--dataset mnist", "mnist is 28 pixels and grey"),
         ("--checkpoint-every 0", "checkpoint_every is 0; it must be at least 1"),
         ("--device gpu", "there is no device 'gpu'; choose cpu, cuda or auto"),

@@ -139,7 +139,8 @@ def test_masks_of_unlabelled_images_never_reach_a_query(
 
     def measure(data: AnomalyDataset, pool: np.ndarray, labeled: np.ndarray, *rest: object) -> dict[str, Any]:
         if len(labeled) > 2:  # what was asked for is known by then
-            return {"f1": 0.0, "ap": 0.0, "defects": 0, "seconds": 0.0, "unsure": [], "scores": []}
+            nothing = {"f1": 0.0, "ap": 0.0, "defects": 0, "seconds": 0.0}
+            return nothing | {"unsure": [0.0] * len(pool), "scores": [0.0] * len(pool)}
         return real(data, pool, labeled, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(labels, "measure", measure)
@@ -148,10 +149,14 @@ def test_masks_of_unlabelled_images_never_reach_a_query(
     asked = []
     for number, masks in enumerate((many.masks, spoilt)):
         monkeypatch.setattr(labels, "load", lambda *_, m=masks, **__: replace(many, masks=m))
-        args = labels.LabelsArgs(out=tmp_path / str(number), datasets="many", seeds=1, masks="2,3")
+        args = labels.LabelsArgs(
+            out=tmp_path / str(number), datasets="many", seeds=1, masks="2,3", reference=4
+        )
         labels.simulate("many", 0, args, config, "cpu")
         rows = [row for row in labels.collect(args) if row["masks"] == 3]
         assert [row["query"] for row in rows] == list(labels.QUERIES)
+        alone = [row["query"] for row in labels.collect(args) if row["masks"] == 4]
+        assert alone == [labels.FIRST]
         asked.append([row["labeled"] for row in rows])
     assert asked[0] == asked[1]
 
@@ -159,7 +164,8 @@ def test_masks_of_unlabelled_images_never_reach_a_query(
 def test_the_benchmark_goes_on_where_it_was(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--datasets", "folder", "--data-root", str(folder), "--seeds", "1", "--masks", "1,2"]
+    words = ["--datasets", "folder", "--data-root", str(folder), "--seeds", "1"]
+    words += ["--masks", "1,2", "--reference", "0"]
     words += ["--queries", "random,farthest", "--out", str(tmp_path / "out"), *TINY]
     monkeypatch.setattr(sys, "argv", ["labels", *words])
     labels.main()
@@ -184,6 +190,7 @@ def test_the_benchmark_goes_on_where_it_was(
     [
         (["--masks", "10,5"], "give rising numbers"),
         (["--masks", "five"], "give numbers such as"),
+        (["--masks", "2,10"], "reference is 10, masks 2,10"),
         (["--queries", "best"], "there is no query 'best'"),
     ],
 )

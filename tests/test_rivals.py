@@ -22,10 +22,11 @@ from baselines.classes.ocgan import OCGAN
 from baselines.classes.oled import HIDDEN, MaskModule
 from baselines.classes.published import published
 from baselines.classes.vae import VAE
-from baselines.tasks import class_tasks
+from baselines.tasks import Task, class_tasks
 from nbs_env import checkpoint
+from nbs_env.data.classes import ClassDataset
 from nbs_env.metrics import image_auroc
-from nbs_env.runs import TrainingError
+from nbs_env.runs import RunError, TrainingError
 
 TINY = ModelConfig(size=16, width=0.25, batch_size=16)
 
@@ -180,6 +181,18 @@ def test_wheels_score_each_anomaly_by_itself() -> None:
     for name, other in (("spoke", "hub"), ("hub", "spoke")):
         np.testing.assert_array_equal(truths[name] == 1, names[test] == name)
         np.testing.assert_array_equal(truths[name] == -1, names[test] == other)
+    few, some, truths = task.draw(0, 7, np.random.default_rng(0))
+    np.testing.assert_array_equal(few, train)
+    assert set(some) < set(test)
+    for truth in truths.values():
+        np.testing.assert_array_equal(np.unique(truth, return_counts=True), [[-1, 0, 1], [7, 7, 7]])
+
+
+def test_a_kind_without_test_images_is_named() -> None:
+    images = np.zeros((4, 1, 16, 16), np.uint8)
+    task = Task(ClassDataset(images, np.array([0, 0, 1, 1]), ("good", "bad")), ("bad",), 0.9)
+    with pytest.raises(RunError, match="no normal image is left to test on"):
+        task.draw(0, 0, np.random.default_rng(0))
 
 
 def test_published_figures_have_the_means_that_the_papers_print() -> None:
@@ -292,7 +305,6 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
         ("--model.batch-size 1", "batch_size is 1; it must be at least 2"),
         ("--dataset mnist --model.size 28", "lacks train-images-idx3-ubyte.gz"),
         ("--dataset mnist --model.size 32", "mnist is 28 pixels and grey"),
-        ("--classes a --test-limit 1", "test_limit is 1: all images drawn are of one kind; raise it"),
         ("--steps -1", "steps is -1; it must be at least 0"),
         ("--device gpu", "there is no device 'gpu'; choose cpu, cuda or auto"),
     ],

@@ -185,9 +185,9 @@ class ALCN:
         return figures | {"error": loss.detach()}
 
     def _descend(self, name: str, loss: torch.Tensor) -> None:
-        for network in self.networks.values():
-            network.zero_grad(set_to_none=True)
-        loss.backward()
+        weights = list(self.networks[name].parameters())
+        for weight, slope in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+            weight.grad = slope
         self.optimizers[name].step()
 
     def train_epoch(self, data: torch.Tensor) -> dict[str, float]:

@@ -52,7 +52,7 @@ class Args(ClassesArgs):
     steps: int = 0
     """Steps of training; 0: the method's own budget, 3000 for most."""
     test_limit: int = 0
-    """Images to test on, drawn at random; 0: all."""
+    """Images of each kind, normal and anomalous, to test on, drawn at random; 0: all."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     model: ModelConfig = field(default_factory=lambda: ModelConfig(size=32, width=0.5, bfloat16=FAST))

@@ -159,7 +159,7 @@ OPTIONS = (
             ("--model.batch-size 0", "batch_size"), ("--model.alpha-low 0.95", "alpha_low"),
             ("--model.noise-width 0", "noise_width"), ("--model.denoiser-lr nan", "denoiser_lr"),
             ("--model.test-draws 0", "test_draws"), ("--noise fog", "fog"), ("--classes zebra", "zebra"),
-            ("--limit -1", "limit"), ("--test-limit 1", "test_limit"), ("--workers 0", "workers"),
+            ("--limit -1", "limit"), ("--test-limit -1", "test_limit"), ("--workers 0", "workers"),
             ("--checkpoint-every 0", "checkpoint_every"), ("--dataset mnist", "mnist"), ("--seed -1", "seed"),
             ("--run-dir done", "done"), (f"--run-dir {IMAGE}", "1.png"),
         )
