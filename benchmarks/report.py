@@ -56,6 +56,32 @@ def estimate(
     return middle, float(interval.low), float(interval.high)
 
 
+def paired(
+    found: Mapping[tuple[str, int], Mapping[str, float]], names: Sequence[str], reference: str
+) -> list[list[str]]:
+    """Mean F1 and AP of samplers, and differences from `reference` in pairs of the same split.
+
+    Args:
+        found: `f1` and `ap` by sampler and seed.
+        names: samplers, in the table's order.
+        reference: what they are compared with.
+    """
+    lines = [["sampler", "splits", "F1", "difference [95 %]", "AP", "difference [95 %]"]]
+    for name in names:
+        seeds = [seed for each, seed in found if each == name and (reference, seed) in found]
+        cells = []
+        for figure in ("f1", "ap"):
+            values, base = (
+                np.array([found[each, seed][figure] for seed in seeds]) for each in (name, reference)
+            )
+            middle, low, high = estimate([values - base], mean) if seeds else (math.nan,) * 3
+            interval = "" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]"
+            cells += [f"{values.mean():.3f}" if seeds else "-"]
+            cells += ["-" if name == reference or not seeds else f"{middle:+.3f}{interval}"]
+        lines.append([name, str(len(seeds)), *cells])
+    return lines
+
+
 def machine(device: str) -> str:
     """What figures were measured on, in one line with versions and date."""
     cpu = f"CPU, {torch.get_num_threads()} threads"

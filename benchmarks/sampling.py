@@ -28,7 +28,7 @@ from agents.heuristics import Weighted, WeightedOptions
 from agents.run import RunArgs, read_images, settings
 from agents.scoring import assemble
 from benchmarks.engine import EngineArgs, check, execute, is_made
-from benchmarks.report import INTERVALS, estimate, machine, mean
+from benchmarks.report import INTERVALS, machine, paired
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -212,24 +212,6 @@ def ranking(found: dict[tuple[str, int], Figures], splits: int) -> list[tuple[st
     return sorted(means.items(), key=lambda each: -each[1])
 
 
-def judgement(found: dict[tuple[str, int], Figures], names: list[str]) -> list[list[str]]:
-    """Mean figures of samplers, and differences from random patches in pairs of the same split."""
-    lines = [["sampler", "splits", "F1", "difference [95 %]", "AP", "difference [95 %]"]]
-    for name in names:
-        seeds = [seed for each, seed in found if each == name and (RANDOM, seed) in found]
-        cells = []
-        for figure in ("f1", "ap"):
-            values, base = (
-                np.array([found[each, seed][figure] for seed in seeds]) for each in (name, RANDOM)
-            )
-            middle, low, high = estimate([values - base], mean) if seeds else (np.nan,) * 3
-            interval = "" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]"
-            cells += [f"{values.mean():.3f}" if seeds else "-"]
-            cells += ["-" if name == RANDOM or not seeds else f"{middle:+.3f}{interval}"]
-        lines.append([name, str(len(seeds)), *cells])
-    return lines
-
-
 def ranks(ranked: list[tuple[str, float]], samplers: Samplers) -> list[list[str]]:
     """The ten best samplers and random patches, with their settings."""
     names = [field.name for field in fields(WeightedOptions)]
@@ -270,7 +252,7 @@ def main() -> None:
     where = machine(str(pick_device(search[0].run.device)))
     parts = [
         f"`python -m benchmarks.sampling {' '.join(sys.argv[1:])}`\n\n{where}.\n",
-        markdown(judgement(judged_found, list(pair))),
+        markdown(paired(judged_found, list(pair), RANDOM)),
         f"{INTERVALS}\n\nThe search, {args.left_out} labelled images left out, {args.splits} splits:\n",
         markdown(ranks(ranked, samplers)),
     ]

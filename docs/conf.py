@@ -60,16 +60,17 @@ def meaning(kind: type, name: str) -> str:
     return ""
 
 
-def options(kind: type, prefix: str = "--") -> list[str]:
-    """Rows of a table: every option that a dataclass becomes, nested ones with a dot."""
+def options(kind: type, prefix: str = "--", made: Any = None) -> list[str]:
+    """Rows of a table: every option that a dataclass becomes, nested ones (`made`) with a dot."""
     rows = []
     for field in fields(kind):
-        name, value = prefix + field.name.replace("_", "-"), default(field)
+        name = prefix + field.name.replace("_", "-")
+        value = default(field) if made is None else getattr(made, field.name)
         if is_dataclass(value):
-            rows += options(type(value), f"{name}.")
+            rows += options(type(value), f"{name}.", value)
             continue
         values = [plain(value)]
-        if kind is Config:
+        if kind is Config and made is None:
             values = [plain(getattr(preset, field.name)) for preset in PRESETS.values()]
         rows.append(f"| `{name}` | {' | '.join(values)} | {meaning(kind, field.name)} |")
     return rows

@@ -112,8 +112,8 @@ class Config:
     """Patches of the training segment, which train the autoencoder."""
     cloning_length: int = 64
     """Patches of the cloning segment, on the labelled images, which earn R_clone and R_cover; 0: none."""
-    training_images: Literal["all", "labeled"] = "all"
-    """Images that the training segment walks over: all of them (the paper), or the labelled."""
+    training_images: Literal["all", "labeled", "unlabeled"] = "all"
+    """Images that the training segment walks over: all of them (the paper), or those of one kind."""
 
     clone_reward: float = 1.0
     """R_clone of a patch without an anomalous pixel; a patch with one earns its negative."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
+from nbs_env.config import Config
 from nbs_env.networks import forget_state
+from nbs_env.walk import walked_images
 
 if TYPE_CHECKING:
     from nbs_env.learner import Learner
@@ -49,7 +51,17 @@ def untouched(learner: Learner) -> Iterator[None]:
             forget_state(optimizer)
 
 
-def random_patches(learner: Learner, count: int) -> tuple[np.ndarray, np.ndarray]:
+class Sampled(Protocol):
+    """What `random_patches` reads of a learner."""
+
+    config: Config
+    labeled: np.ndarray
+    images: torch.Tensor
+    """(n, 3, H, W) uint8."""
+    rng: np.random.Generator
+
+
+def random_patches(learner: Sampled, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Patches (count, P, P, 3) uint8 at random places (count, 3) of the images that are walked over.
 
     Their generator is made from the learner's, which stays where it is: a state that is stored and loaded
@@ -57,7 +69,7 @@ def random_patches(learner: Learner, count: int) -> tuple[np.ndarray, np.ndarray
     """
     config, size = learner.config, learner.config.patch_size
     rng = np.random.default_rng(copy.deepcopy(learner.rng).integers(2**63, size=2))
-    walked = learner.labeled if config.training_images == "labeled" else np.arange(len(learner.images))
+    walked = walked_images(config, learner.labeled, len(learner.images))
     images = rng.choice(walked, size=count)
     places = rng.integers(config.image_size - size + 1, size=(count, 2))
     patches = [

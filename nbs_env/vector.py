@@ -40,6 +40,8 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
     """
 
     metadata: dict[str, Any] = PatchSamplingEnv.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
+    single: type[PatchSamplingEnv] = PatchSamplingEnv
+    """What one walker plays."""
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         if count is None or count < 1:
             raise ConfigError(f"num_envs is {num_envs!r}; it must be at least 1, and a whole number")
         if env is None:
-            env = PatchSamplingEnv(dataset, labeled, config, device, render_mode)
+            env = self.single(dataset, labeled, config, device, render_mode)
         if not isinstance(env.unwrapped, PatchSamplingEnv):
             raise ConfigError(f"env is a {type(env.unwrapped).__name__}; the walkers need a PatchSamplingEnv")
         self.env, self.tensors, self.render_mode = env.unwrapped, tensors, env.unwrapped.render_mode

@@ -9,11 +9,25 @@ import numpy as np
 import torch
 from gymnasium.error import InvalidAction
 
-from nbs_env.config import Config, whole_number
+from nbs_env.config import Config, ConfigError, whole_number
 
 CHANGE_IMAGE = 8
 # (rows, columns) of actions 0-7: N, NE, E, SE, S, SW, W, NW.
 DIRECTIONS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
+
+
+def walked_images(config: Config, labeled: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the images, of `count` in all, that a training segment walks over.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    every = np.arange(count)
+    choices = {"all": every, "labeled": labeled, "unlabeled": np.setdiff1d(every, labeled)}
+    chosen = choices[config.training_images]
+    if not len(chosen):
+        raise ConfigError("training_images is unlabeled, but every image is labelled; label fewer")
+    return chosen
 
 
 def action_number(action: Any) -> int:

@@ -14,7 +14,7 @@ from nbs_env import rewards
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.rewards import Step, Update
-from nbs_env.walk import Walk, action_number
+from nbs_env.walk import Walk, action_number, walked_images
 
 
 class Walker:
@@ -39,7 +39,7 @@ class Walker:
     ) -> None:
         self.images, self.labeled, self.config = dataset.images, labeled, config
         self.mask_of = dict(zip(labeled.tolist(), dataset.masks[labeled], strict=True))
-        self.training_images = labeled if config.training_images == "labeled" else np.arange(len(dataset))
+        self.training_images = walked_images(config, labeled, len(dataset))
         self.walk = Walk(dataset.images, loss_map, config)
         self.begun = False
         self.steps = 0

@@ -85,7 +85,10 @@ def test_paper_preset_has_the_papers_values() -> None:
             for value in (3.5, 3.0, True, np.True_, None, "5", np.array([5]))
         ],
         *[("cover_weight", value, "finite number") for value in (float("inf"), True, np.True_, "1", None)],
-        *[("training_images", value, "choose one of all, labeled") for value in ("labelled", "All", True, 0)],
+        *[
+            ("training_images", value, "choose one of all, labeled, unlabeled")
+            for value in ("labelled", "All", True, 0)
+        ],
         ("precision", "fp16", "choose one of auto, float32, bfloat16"),
     ],
 )

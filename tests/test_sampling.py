@@ -13,7 +13,8 @@ from conftest import arguments
 from agents.heuristics import WeightedOptions
 from agents.run import RunArgs
 from benchmarks import sampling
-from benchmarks.sampling import RANDOM, SamplingArgs, candidates, judgement, ranking, search_split
+from benchmarks.report import paired
+from benchmarks.sampling import RANDOM, SamplingArgs, candidates, ranking, search_split
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, split
 from nbs_env.runs import RunError
@@ -90,7 +91,7 @@ def test_rank_and_pairs_of_known_figures() -> None:
     found["c", 0] = {"f1": 1.0, "ap": 1.0}  # failed on the other split
     assert [name for name, _ in ranking(found, 2)] == ["a", RANDOM, "b"]
     assert [ap for _, ap in ranking(found, 2)] == pytest.approx([0.4, 0.3, 0.2])
-    _, base, better = judgement(found, [RANDOM, "a"])
+    _, base, better = paired(found, [RANDOM, "a"], RANDOM)
     assert base == [RANDOM, "2", "0.400", "-", "0.300", "-"]
     assert better == ["a", "2", "0.500", "+0.100 [+0.000, +0.200]", "0.400", "+0.100 [+0.000, +0.200]"]
 

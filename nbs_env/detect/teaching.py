@@ -105,21 +105,36 @@ class Teacher:
             place = places[rng.integers(len(places))]
             top, left = (place - rng.integers(side, size=2)).clip(0, last)
         here = (slice(top, top + side), slice(left, left + side))
-        pair = np.dstack([image[here], mask[here]])
-        turned = dihedral(torch.from_numpy(pair).permute(2, 0, 1), int(rng.integers(8))).float()
-        contrast, brightness = rng.uniform(0.8, 1.25), rng.uniform(-0.1, 0.1)
+        return self._vary(image[here], mask[here])
+
+    def _vary(self, image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """A crop (c, c, 3) uint8 and its mask (c, c) under one symmetry, contrast and brightness."""
+        pair = torch.from_numpy(np.dstack([image, mask])).permute(2, 0, 1)
+        turned = dihedral(pair, int(self.rng.integers(8))).float()
+        contrast, brightness = self.rng.uniform(0.8, 1.25), self.rng.uniform(-0.1, 0.1)
         return (turned[:3] / 255 - 0.5) * contrast + 0.5 + brightness, turned[3]
 
-    def step(self) -> float:
-        """Take one step of weighted cross-entropy; the loss before it.
+    def loss(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of images (B, 3, h, w) with masks (B, h, w), weighted by how rare defects are."""
+        logits = segment(self.segmenter, images, self.dtype)
+        return F.binary_cross_entropy_with_logits(logits, masks, pos_weight=self.weight)
+
+    def step(self, patches: Sequence[np.ndarray] = (), targets: Sequence[np.ndarray] = ()) -> float:
+        """Take one step; the loss before it: that of a batch, and that of `patches` if there are any.
+
+        Args:
+            patches: (P, P, 3) uint8 each.
+            targets: how probable an anomaly is said to be there, (P, P) each.
 
         Raises:
             TrainingError: it is not finite.
         """
-        images, masks = self.batch()
         self.segmenter.train()
-        logits = segment(self.segmenter, images, self.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits, masks, pos_weight=self.weight)
+        loss = self.loss(*self.batch())
+        if len(patches):
+            images, soft = zip(*map(self._vary, patches, targets), strict=True)
+            logits = segment(self.segmenter, torch.stack(images).to(self.device), self.dtype)
+            loss = loss + F.binary_cross_entropy_with_logits(logits, torch.stack(soft).to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
