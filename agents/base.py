@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,6 +116,11 @@ def check_spaces(env: Env) -> None:
         )
 
 
+def file_name(agent: str) -> str:
+    """An agent's name as a part of a path."""
+    return re.sub(r"[^\w.-]+", ".", agent)
+
+
 def check_state(agent: Agent) -> None:
     """See that what `agent.state_dict` gives can be loaded back without unpickling.
 
@@ -141,15 +147,21 @@ def play_episode(env: Env, act: Callable[[np.ndarray], int]) -> dict[str, Any]:
 
 
 def agent_class(name: str) -> Any:
-    """The class behind a built-in name or `module:Class`.
+    """The class behind a built-in name, `module:Class`, or `trained:FILE`.
 
     Raises:
         AgentError: there is none, or it lacks a method of `Agent`.
     """
+    if name.startswith("trained:"):
+        from agents.trained import trained
+
+        return trained(name.removeprefix("trained:"))
     target = BUILT_IN.get(name, name)
     module, _, attribute = target.partition(":")
     if not attribute or module[:1] in ("", "."):
-        raise AgentError(f"no agent is called {name!r}; choose {', '.join(BUILT_IN)} or module:Class")
+        raise AgentError(
+            f"no agent is called {name!r}; choose {', '.join(BUILT_IN)}, module:Class or trained:FILE"
+        )
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agents.base import AgentError, agent_class, check_state
+from agents.base import AgentError, agent_class, check_state, file_name
+from agents.policy import Policy
 from agents.scoring import finish, table
 from agents.session import Session
+from agents.trained import save as save_policy
 from nbs_env import checkpoint
 from nbs_env.config import Config, ConfigError, check_types
 from nbs_env.data import AnomalyDataset, load, split
@@ -40,7 +42,8 @@ class RunArgs:
     """What to run, and where to put it."""
 
     agent: str = "reinforce"
-    """A built-in agent (reinforce, ppo, a2c, ...; docs/reference/environment.md has all) or module:Class."""
+    """A built-in agent (reinforce, ppo, a2c, ...; docs/reference/environment.md has all),
+    trained:FILE or module:Class."""
     dataset: str = "synthetic"
     """Data set: synthetic, folder, mvtec, crackforest, nanotwice, magnetic_tile."""
     data_root: Path | None = None
@@ -77,7 +80,7 @@ class RunArgs:
         if self.run_dir is not None:
             return self.run_dir
         name = self.dataset + (f"-{self.category}" if self.category else "")
-        return Path("runs") / f"{name}-{self.agent.replace(':', '.')}-{self.preset}-{self.seed}"
+        return Path("runs") / f"{name}-{file_name(self.agent)}-{self.preset}-{self.seed}"
 
 
 def settings(args: RunArgs, config: Config, options: Any) -> dict[str, Any]:
@@ -138,6 +141,8 @@ def run(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:
                 f"agent {args.agent!r} stopped after {env.learner.updates} of {config.updates} updates; its "
                 "learn has to play all episodes that it is asked for"
             )
+        if isinstance(policy := getattr(agent, "policy", None), Policy):
+            save_policy(policy, directory / "policy.pt")
         start = time.perf_counter()
         taught = session.teach() if config.segmenter_steps else None
         teaching = time.perf_counter() - start

@@ -25,6 +25,7 @@ import numpy as np
 import tyro
 
 import train
+from agents.base import file_name
 from agents.run import RunArgs, run_once
 from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.report import write_report
@@ -64,7 +65,7 @@ def jobs(args: PoliciesArgs, words: list[str]) -> Iterator[Job]:
                 line = ["--agent", agent, "--dataset", name, "--seed", str(seed)]
                 line += ["--category", category] if category else []
                 line += ["--data-root", str(args.data_root)] if args.data_root and name != "synthetic" else []
-                directory = out / "runs" / f"{name}{category}-{agent.replace(':', '.')}-{seed}"
+                directory = out / "runs" / f"{name}{category}-{file_name(agent)}-{seed}"
                 yield train.parse([*line, "--run-dir", str(directory), "--segmenter-steps", "0", *words])
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from agents.base import agent_class
+from agents.base import agent_class, file_name
 from agents.run import RunArgs, read_images
 from benchmarks.engine import EngineArgs, check, execute, is_made
 from benchmarks.report import INTERVALS, machine, paired
@@ -141,7 +141,7 @@ def main() -> None:
             device=args.device,
         )
         for name in names:
-            file = args.out.resolve() / "cells" / f"{seed}-{name.replace(':', '.')}.json"
+            file = args.out.resolve() / "cells" / f"{seed}-{file_name(name)}.json"
             jobs.append(Job(name, run, config, file))
     found, failed = {}, []
     for count, (index, problem) in enumerate(execute([partial(play, job) for job in jobs], args), 1):

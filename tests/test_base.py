@@ -49,7 +49,7 @@ def test_an_agent_is_found_by_module_and_class() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("reinforced", "no agent is called 'reinforced'; choose reinforce, ppo.* random.* or module:Class"),
+        ("reinforced", "no agent is called 'reinforced'; choose reinforce, .*, module:Class or trained:FILE"),
         ("nowhere_at_all:Agent", "cannot be loaded: No module named 'nowhere_at_all'; expected module:Class"),
         ("agents.base:Nobody", "has no attribute 'Nobody'"),
         (":Agent", "no agent is called ':Agent'"),
