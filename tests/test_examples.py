@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,10 @@ def test_tianshou(env: PatchSamplingEnv) -> None:
     summary = load("tianshou_ppo").train(env, 3)
     assert summary.train_episode == 3
     assert env.learner.updates >= 5
+
+
+def test_a_policy_is_trained_on_several_data_sets_in_turn(dataset: AnomalyDataset, config: Config) -> None:
+    other = replace(dataset, images=dataset.images[:, ::-1].copy(), masks=dataset.masks[:, ::-1].copy())
+    config = replace(config, updates=5, training_images="labeled")
+    agent = load("take_along").train([dataset, other], config, 20)
+    assert agent.optimizer.state_dict()["state"][0]["step"] == 20 - 4 * config.warmup_updates
