@@ -40,9 +40,10 @@ def test_both_protocols(
     out = capsys.readouterr().out
     assert "|  | a | c | mean |" in out
     titles = [line.split("|")[1].strip() for line in out.splitlines()[2:]]
+    kinds = ("alcn, test noise", "alcn", "alcn, test noise, relative error", "alcn, relative error")
     assert [title for title in titles if not title.startswith("(")] == [
         *("pca", "pca, relative error"),
-        *("alcn, test noise", "alcn", "alcn, test noise, relative error", "alcn, relative error"),
+        *(title for kind in kinds for title in (kind, f"{kind}, less none")),
         *("none", "none, relative error"),
     ]
     for noise in ("alcn", "none"):
@@ -50,6 +51,16 @@ def test_both_protocols(
             assert (tmp_path / "run" / noise / "c" / name).stat().st_size > 0
     state = checkpoint.load(tmp_path / "run" / "alcn" / "a" / "checkpoint.pt")
     assert state["progress"]["epoch"] == 4
+
+
+def test_noise_is_compared_with_none_class_by_class() -> None:
+    """t with one degree of freedom is 12.706, and the standard error of 0.1 and 0.3 is 0.1."""
+    results = {
+        "none": {name: {"auc": 0.6, "auc_relative": 0.7} for name in "ab"},
+        "speckle": {"a": {"auc": 0.7, "auc_relative": 0.7}, "b": {"auc": 0.9, "auc_relative": 0.7}},
+    }
+    lines = command.table(command.Args(dataset="folder"), results).splitlines()
+    assert "| speckle, less none | +0.100 | +0.300 | +0.200 [-1.071, +1.471] |" in lines
 
 
 def test_a_killed_command_goes_on(

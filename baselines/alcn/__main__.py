@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from scipy import stats
 from tqdm import tqdm
 
 from baselines.alcn.noise import NOISES, blend
@@ -217,12 +218,21 @@ def published(args: Args, noise: str) -> dict[str, float]:
 
 
 def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
-    """AUC by method, score and class as Markdown, beside the paper's."""
+    """AUC by method, score and class as Markdown, beside the paper's.
+
+    Noises are compared with none class by class; brackets are 95 % of Student's t over the classes.
+    """
     names, whole = list(next(iter(results.values()))), args.classes == "all"
+    plain = results.get("none")
     rows = [["", *names, "mean"], ["---"] * (len(names) + 2)]
 
     def add(title: str, values: list[float], places: int = 3) -> None:
         rows.append([title, *(f"{value:.{places}f}" for value in [*values, np.mean(values)])])
+
+    def compare(title: str, differences: list[float]) -> None:
+        low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+        mean = f"{np.mean(differences):+.3f} [{low:+.3f}, {high:+.3f}]"
+        rows.append([title, *(f"{value:+.3f}" for value in differences), mean])
 
     for method, by_class in results.items():
         known = published(args, method)
@@ -232,6 +242,10 @@ def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
                 add(method + title, values)
                 if min(values) < 0.5 and "relative" not in key:
                     add(f"({method}{title}, larger of AUC and 1 - AUC)", [max(v, 1 - v) for v in values])
+                if plain and method in NOISES[1:] and len(names) > 1:
+                    same = "auc_relative" if "relative" in key else "auc"
+                    pairs = zip(values, (plain[name][same] for name in names), strict=True)
+                    compare(f"{method}{title}, less none", [value - base for value, base in pairs])
         if set(names) <= set(known):
             add(f"{method}, paper", [known[name] for name in names], 2)
         elif known:
