@@ -124,11 +124,6 @@ class Learner:
             self._maps[image] = self._measure(np.array([image]))[0]
         return self._maps[image]
 
-    @property
-    def wants_places(self) -> bool:
-        """Whether `update` needs to know where patches were cut."""
-        return self.features is not None
-
     def pick(self, indices: np.ndarray) -> torch.Tensor:
         """Some of the images (n, 3, H, W) uint8, on the device."""
         return self.images[torch.from_numpy(indices)].to(self.device)

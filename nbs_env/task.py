@@ -34,12 +34,8 @@ class InternalLearner(Protocol):
     def probability(self, image: int) -> torch.Tensor | None:
         """Present anomaly probability (H, W) of one image, for pictures; None while there is none."""
 
-    def update(self, patches: np.ndarray) -> Update:
-        """Learn from patches (N, P, P, 3) uint8.
-
-        A learner whose `wants_places` is true is called with a second argument, where they were cut (N, 3):
-        image, top row, left column.
-        """
+    def update(self, patches: np.ndarray, places: np.ndarray) -> Update:
+        """Learn from patches (N, P, P, 3) uint8, cut at `places` (N, 3): image, top row, left column."""
 
     def restart(self, seed: int) -> None:
         """Begin from nothing."""
@@ -120,8 +116,7 @@ class PatchSamplingTask:
             for image, top, left in places:
                 self.visits[image, (top + half) // CELL, (left + half) // CELL] += 1
             patches = np.concatenate([walker.patches for walker in self.walkers])
-            more = (places,) if getattr(self.learner, "wants_places", False) else ()
-            update = self.learner.update(patches, *more)
+            update = self.learner.update(patches, places)
             steps = [walker.settle(step, update) for walker, step in zip(self.walkers, steps, strict=True)]
         return steps
 

@@ -74,7 +74,6 @@ class TeachingLearner:
         ConfigError: no labelled image can be left out such that both parts show a defect.
     """
 
-    wants_places = True
     warmup = False
 
     def __init__(

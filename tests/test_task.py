@@ -41,7 +41,9 @@ class Brightness:
     def probability(self, image: int) -> torch.Tensor | None:
         return None if self.updates == 0 else self.loss_map(image)
 
-    def update(self, patches: np.ndarray) -> Update:
+    def update(self, patches: np.ndarray, places: np.ndarray) -> Update:
+        for patch, (image, top, left) in zip(patches, places, strict=True):
+            np.testing.assert_array_equal(patch, self.images[image, top : top + 64, left : left + 64])
         self.updates, self.mean = self.updates + 1, float(patches.mean())
         return Update(update=self.updates, R_pred=-self.mean, reinitialized=False)
 

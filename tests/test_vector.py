@@ -64,9 +64,9 @@ def test_all_patches_train_and_the_reward_is_shared(dataset: AnomalyDataset, con
     given: list[np.ndarray] = []
     update = vector.learner.update
 
-    def record(patches: np.ndarray) -> Any:
+    def record(patches: np.ndarray, places: np.ndarray) -> Any:
         given.append(patches)
-        return update(patches)
+        return update(patches, places)
 
     vector.learner.update = record  # type: ignore[method-assign]
     vector.reset(seed=0)
