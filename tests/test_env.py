@@ -221,9 +221,9 @@ def test_training_patches_are_where_the_actions_put_them(
     given = []
     update = env.learner.update
 
-    def record(patches: np.ndarray) -> Update:
+    def record(patches: np.ndarray, places: np.ndarray) -> Update:
         given.append(patches)
-        return update(patches)
+        return update(patches, places)
 
     monkeypatch.setattr(env.learner, "update", record)
     play(env, 1)
