@@ -104,7 +104,8 @@ class Session:
         data = self.env.dataset
         left_out = len(folds(data.masks[self.env.labeled], config.segmenter_folds))
         rounds = left_out * len(candidates(data, config.segmenter_size)) + 1 - len(parts)
-        with tqdm(total=rounds * config.segmenter_steps, desc="segmenter", unit="step") as bar:
+        steps = config.segmenter_steps * (2 if config.soft_targets else 1)
+        with tqdm(total=rounds * steps, desc="segmenter", unit="step") as bar:
             return teach(
                 self.env.dataset,
                 self.env.labeled,

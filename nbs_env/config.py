@@ -199,6 +199,12 @@ class Config:
     from which image score that is."""
     good_share: float = 0.0
     """Share of the segmenter's crops that show images known to be good, where a data set has such."""
+    paste_share: float = 0.0
+    """Share of its crops into which a labelled defect is pasted."""
+    synthetic_share: float = 0.0
+    """Share of its crops in which a blob of another image counts as a defect."""
+    soft_targets: bool = False
+    """Teach it in two rounds: what the first says of unlabelled images are soft targets of the second."""
 
     def __post_init__(self) -> None:
         """Check types first, then values."""
@@ -217,8 +223,9 @@ class Config:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not 0 < self.false_alarm_rate < 1:
             raise ConfigError(f"false_alarm_rate is {self.false_alarm_rate}; choose a share between 0 and 1")
-        if not 0 <= self.good_share < 1:
-            raise ConfigError(f"good_share is {self.good_share}; choose a value from 0 to less than 1")
+        for name in ("good_share", "paste_share", "synthetic_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; choose a value from 0 to less than 1")
         for name in ("autoencoder_lr", "predictor_lr", "segmenter_lr"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a value between 0 and 1")

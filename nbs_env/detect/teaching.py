@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, resize_map
 from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.defects import cut_out, make_up, paste
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
 from nbs_env.detect.views import Size, Views
 from nbs_env.metrics import best_threshold, pixel_prf
@@ -28,6 +29,8 @@ MOST_OWN = 1024
 """Pixels of the longest side up to which own sizes are tried."""
 MOST_SCORED = 200
 """Good images at most whose scores, left out, say how high a good image's score may be."""
+MOST_SOFT = 200
+"""Unlabelled images at most that have soft targets."""
 LOWEST = 0.5
 """No threshold lies below. The best one is half the best F1 where probabilities are true (Lipton, Elkan and
 Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, 2014). Ours, learnt with weight w
@@ -75,6 +78,9 @@ class Teacher:
             self.optimizer, lambda step: (1 + math.cos(math.pi * step / config.segmenter_steps)) / 2
         )
         self.places = [np.argwhere(mask) for _, mask in self.pairs]
+        self.defects = (
+            [defect for pair in self.pairs for defect in cut_out(*pair)] if config.paste_share else []
+        )
         masks = np.concatenate([mask.ravel() for _, mask in self.pairs])
         weight, _ = class_weights(torch.from_numpy(masks), "sqrt")
         self.weight = torch.tensor(weight, device=device)
@@ -105,7 +111,24 @@ class Teacher:
             place = places[rng.integers(len(places))]
             top, left = (place - rng.integers(side, size=2)).clip(0, last)
         here = (slice(top, top + side), slice(left, left + side))
-        return self._vary(image[here], mask[here])
+        crop = image[here], mask[here]
+        if self.defects and rng.random() < self.config.paste_share:
+            crop = paste(crop, self.defects[int(rng.integers(len(self.defects)))], rng)
+        if self.config.synthetic_share and rng.random() < self.config.synthetic_share:
+            crop = make_up(crop, self.pairs[int(rng.integers(len(self.pairs)))][0], rng)
+        return self._vary(*crop)
+
+    def soft_batch(self, soft: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[list[Any], list[Any]]:
+        """Random crops, as many as a batch has, of images with their soft targets."""
+        crops = []
+        side = self.config.segmenter_crop
+        for _ in range(self.config.segmenter_batch):
+            image, target = self._pair(*soft[int(self.rng.integers(len(soft)))])
+            top, left = self.rng.integers(np.array(target.shape) - side + 1)
+            here = (slice(top, top + side), slice(left, left + side))
+            crops.append((image[here], target[here]))
+        patches, targets = zip(*crops, strict=True)
+        return list(patches), list(targets)
 
     def _vary(self, image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """A crop (c, c, 3) uint8 and its mask (c, c) under one symmetry, contrast and brightness."""
@@ -203,10 +226,22 @@ def teach(
     if not left_out:
         sizes = sizes[:1]  # nothing says which is best
 
+    unlabeled = np.setdiff1d(np.arange(len(data)), labeled) if config.soft_targets else labeled[:0]
+    unlabeled = np.random.default_rng(seed).permutation(unlabeled)[:MOST_SOFT]
+
     def taught(views: Views, labeled: np.ndarray, good: np.ndarray) -> Segmenter:
         teacher = Teacher(views, labeled, good, config, seed, device, dtype)
         for _ in range(config.segmenter_steps):
             on_step(teacher.step())
+        if not len(unlabeled):
+            return teacher.segmenter
+        soft = []
+        for image in map(views.image, unlabeled):
+            target = segment_images(teacher.segmenter, image[None], dtype, symmetries=True)[0]
+            soft.append((image, target.astype(np.float32)))
+        teacher = Teacher(views, labeled, good, config, seed + 1, device, dtype)
+        for _ in range(config.segmenter_steps):
+            on_step(teacher.step(*teacher.soft_batch(soft)))
         return teacher.segmenter
 
     for size, (number, rows) in itertools.product(sizes, enumerate(left_out)):
