@@ -1,6 +1,7 @@
-"""What each part of batch sampling is worth: the same runs with one thing changed at a time.
+"""What each part of a method is worth: the same runs with one thing changed at a time.
 
     python -m benchmarks.ablations --dataset crackforest --data-root DATA --seeds 3 --out DIR
+    python -m benchmarks.ablations --part segmenter --dataset crackforest --data-root DATA --out DIR
 
 Further options go to `train.py` and hold for all runs (`--preset standard`, `--agent ppo`). Results that DIR
 already holds are not computed again. DIR gets ablations.csv and table.md; the CRF is left out by reading
@@ -14,26 +15,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import tyro
 
 import train
 from agents.run import run_once
 from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.policies import row
-from benchmarks.report import INTERVALS, estimate, machine, mean
+from benchmarks.report import INTERVALS, machine, paired
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
 from nbs_env.env import pick_device
 from nbs_env.runs import command
 
-ALL = "all parts"
 NO_CRF = "no CRF"
-VARIANTS: dict[str, Callable[[Config], list[str]]] = {
-    ALL: lambda config: [],
+Variants = dict[str, Callable[[Config], list[str]]]
+SAMPLING: Variants = {
+    "all parts": lambda config: [],
     "profiles of one loss": lambda config: ["--profile-length", "1"],
     "no re-initialisation": lambda config: ["--reinit-period", str(config.updates)],
     "masks of one cycle": lambda config: ["--snapshot-cycles", "1"],
@@ -43,7 +43,20 @@ VARIANTS: dict[str, Callable[[Config], list[str]]] = {
     "seams still": lambda config: ["--seams", "still"],
     "seams by the cycle": lambda config: ["--seams", "cycle"],
 }
-"""Options of `train.py` that take a part away, by what the table calls that."""
+"""Options of `train.py` that take a part away, by what the table calls that; the first has all."""
+SEGMENTER: Variants = {
+    "labels alone": lambda config: [],
+    "+ good images": lambda config: ["--good-share", "0.25"],
+    "+ pasted defects": lambda config: ["--paste-share", "0.5"],
+    "+ made-up defects": lambda config: ["--synthetic-share", "0.25"],
+    "+ soft targets": lambda config: ["--soft-targets"],
+}
+"""Options that add something to what the segmenter is taught with."""
+PARTS = {
+    "sampling": (SAMPLING, ["--segmenter-steps", "0"], "nbs_crf"),
+    "segmenter": (SEGMENTER, ["--updates", "0"], "segmenter"),
+}
+"""Variants, what all runs have in common, and the method whose figures count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,40 +65,40 @@ class AblationArgs(EngineArgs):
 
     out: Path
     """Folder for runs and table."""
+    part: Literal["sampling", "segmenter"] = "sampling"
+    """What to take apart: batch sampling, or what the segmenter is taught with."""
 
 
 def jobs(args: AblationArgs, words: list[str]) -> list[tuple[str, Any]]:
     """Each variant with the arguments of `agents.run.run_once`; all variants of a seed one after another."""
     check(args)
+    variants, common, _ = PARTS[args.part]
     out = args.out.resolve()  # Ray's workers stand elsewhere
     found = []
     for seed in range(args.seeds):
-        for number, (variant, change) in enumerate(VARIANTS.items()):
-            line = ["--segmenter-steps", "0", *words, "--seed", str(seed)]
+        for number, (variant, change) in enumerate(variants.items()):
+            line = [*common, *words, "--seed", str(seed)]
             line += ["--run-dir", str(out / "runs" / f"{seed}-{number}")]
             _, config, _ = train.parse(line)
             found.append((variant, train.parse([*line, *change(config)])))
     return found
 
 
-def table(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Mean F1 of each variant, and its difference from all parts in pairs of the same split."""
-    f1: dict[str, dict[int, float]] = {}
+def table(rows: list[dict[str, Any]], part: str) -> list[list[str]]:
+    """Mean figures of each variant, and differences from the first in pairs of the same split."""
+    variants, _, method = PARTS[part]
+    (first, *others), found = variants, {}
+
+    def figures(each: dict[str, Any], method: str) -> dict[str, float]:
+        return {"f1": each[f"{method}.pixel_f1"], "ap": each[f"{method}.pixel_ap"]}
+
     for each in rows:
-        if not each["error"] and "nbs_crf.pixel_f1" in each:
-            f1.setdefault(each["variant"], {})[each["seed"]] = each["nbs_crf.pixel_f1"]
-            if each["variant"] == ALL:
-                f1.setdefault(NO_CRF, {})[each["seed"]] = each["nbs.pixel_f1"]
-    lines = [["", "splits", "F1", f"difference from {ALL} [95 %]"]]
-    for variant in (ALL, NO_CRF, *list(VARIANTS)[1:]):
-        values, cell = f1.get(variant, {}), "-"
-        pairs = [values[seed] - f1[ALL][seed] for seed in values if seed in f1.get(ALL, {})]
-        if pairs and variant != ALL:
-            middle, low, high = estimate([np.array(pairs)], mean)
-            cell = f"{middle:+.3f}" + ("" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]")
-        middle_cell = f"{np.mean(list(values.values())):.3f}" if values else "-"
-        lines.append([variant, str(len(values)), middle_cell, cell])
-    return lines
+        if not each["error"] and f"{method}.pixel_f1" in each:
+            found[each["variant"], each["seed"]] = figures(each, method)
+            if part == "sampling" and each["variant"] == first:
+                found[NO_CRF, each["seed"]] = figures(each, "nbs")
+    names = [first, *([NO_CRF] if part == "sampling" else []), *others]
+    return paired(found, names, first)
 
 
 @command("interrupted; the same command goes on")
@@ -110,7 +123,7 @@ def main() -> None:
     failed = [f"\n{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
     command = "python -m benchmarks.ablations " + " ".join(sys.argv[1:])
     where = machine(str(pick_device(todo[0][1][0].device)))
-    text = f"`{command}`\n\n{where}.\n\n{markdown(table(rows))}\n{INTERVALS}\n{''.join(failed)}"
+    text = f"`{command}`\n\n{where}.\n\n{markdown(table(rows, args.part))}\n{INTERVALS}\n{''.join(failed)}"
     checkpoint.save_text(text, args.out / "table.md")
     print(text)
     if failed:

@@ -81,7 +81,7 @@ def row(job: Job, error: str = "") -> dict[str, Any]:
         history = metrics["history"]
         values["wall_seconds"] = sum(timing.values())
         values["env_steps"] = len(history) * (config.cloning_length + config.episode_length)
-        for name in ("R_clone_mean", "R_cover_mean", "autoencoder_loss"):
+        for name in ("R_clone_mean", "R_cover_mean", "autoencoder_loss") if history else ():
             values[name] = float(np.mean([episode[name] for episode in history]))
         paid = [episode["R_pred"] for episode in history if not episode["warmup"]]
         values["R_pred_mean"] = float(np.mean(paid)) if paid else ""

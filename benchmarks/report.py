@@ -59,25 +59,27 @@ def estimate(
 def paired(
     found: Mapping[tuple[str, int], Mapping[str, float]], names: Sequence[str], reference: str
 ) -> list[list[str]]:
-    """Mean F1 and AP of samplers, and differences from `reference` in pairs of the same split.
+    """Mean F1 and AP of samplers or variants, and differences from `reference` in pairs of the same split.
 
     Args:
-        found: `f1` and `ap` by sampler and seed.
-        names: samplers, in the table's order.
+        found: `f1` and `ap` by name and seed.
+        names: in the table's order.
         reference: what they are compared with.
     """
-    lines = [["sampler", "splits", "F1", "difference [95 %]", "AP", "difference [95 %]"]]
+    lines = [["", "splits", "F1", "difference [95 %]", "AP", "difference [95 %]"]]
     for name in names:
         seeds = [seed for each, seed in found if each == name and (reference, seed) in found]
-        cells = []
+        cells: list[str] = []
         for figure in ("f1", "ap"):
+            if not seeds:
+                cells += ["-", "-"]
+                continue
             values, base = (
                 np.array([found[each, seed][figure] for seed in seeds]) for each in (name, reference)
             )
-            middle, low, high = estimate([values - base], mean) if seeds else (math.nan,) * 3
+            middle, low, high = estimate([values - base], mean)
             interval = "" if math.isnan(low) else f" [{low:+.3f}, {high:+.3f}]"
-            cells += [f"{values.mean():.3f}" if seeds else "-"]
-            cells += ["-" if name == reference or not seeds else f"{middle:+.3f}{interval}"]
+            cells += [f"{values.mean():.3f}", "-" if name == reference else f"{middle:+.3f}{interval}"]
         lines.append([name, str(len(seeds)), *cells])
     return lines
 
