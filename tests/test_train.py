@@ -59,8 +59,8 @@ def test_the_run_directory(finished: Path) -> None:
     files = {path.name for path in finished.iterdir()}
     files -= {name for name in files if name.startswith("events.")}
     assert files == {
-        *("checkpoint.pt", "config.json", "detector.pt", "masks", "metrics.json", "overlays.png"),
-        *("nbs.pt", "predictions.csv", "probabilities", "report.html", "teaching.pt", "timing.json"),
+        *("checkpoint.pt", "config.json", "detector.pt", "masks", "metrics.json", "nbs.pt", "overlays.png"),
+        *("policy.pt", "predictions.csv", "probabilities", "report.html", "teaching.pt", "timing.json"),
         "walk.npz",
     }
     sizes = {name: (finished / name).stat().st_size for name in ("detector.pt", "nbs.pt")}
