@@ -42,7 +42,7 @@ from nbs_env.metrics import pixel_ap, pixel_prf
 from nbs_env.networks import compute_dtype, keep_freed_memory, place
 from nbs_env.pictures import new_figure
 from nbs_env.queries import Numbers
-from nbs_env.runs import RunError, at_least, command
+from nbs_env.runs import RunError, at_least, check_settings, command
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,7 @@ def simulate(dataset: str, seed: int, args: LabelsArgs, config: Config, device: 
         now = asked | {"labeled": [data.names[i] for i in pool[labeled]]}
         if file.is_file():
             before = json.loads(file.read_text(encoding="utf-8"))
-            if any(before.get(key) != value for key, value in now.items()):
-                raise RunError(f"{file} was made with other settings or images; choose another --out")
+            check_settings(before, now, file)
             return before
         found = measure(data, pool, labeled, scored, config, seed, pick_device(device))
         file.parent.mkdir(parents=True, exist_ok=True)
