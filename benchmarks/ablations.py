@@ -10,7 +10,6 @@ another figure of the same run.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ import train
 from agents.run import run_once
 from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.policies import row
-from benchmarks.report import INTERVALS, machine, paired
+from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -120,14 +119,9 @@ def main() -> None:
             for number, (variant, job) in enumerate(todo)
         ]
         checkpoint.save_csv(rows, args.out / "ablations.csv")
-    failed = [f"\n{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
-    command = "python -m benchmarks.ablations " + " ".join(sys.argv[1:])
-    where = machine(str(pick_device(todo[0][1][0].device)))
-    text = f"`{command}`\n\n{where}.\n\n{markdown(table(rows, args.part))}\n{INTERVALS}\n{''.join(failed)}"
-    checkpoint.save_text(text, args.out / "table.md")
-    print(text)
-    if failed:
-        sys.exit(1)
+    failed = [f"{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
+    parts = [markdown(table(rows, args.part)), INTERVALS]
+    finish(args.out, "ablations", str(pick_device(todo[0][1][0].device)), parts, failed)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +26,7 @@ from agents.base import play_episode
 from agents.heuristics import HighestLoss, NormalOnly, RandomPatches
 from agents.run import RunArgs, read_images, settings
 from benchmarks.engine import EngineArgs, check, execute, is_made
-from benchmarks.report import INTERVALS, estimate, machine, probability_of_improvement
+from benchmarks.report import INTERVALS, estimate, finish, probability_of_improvement
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -246,18 +245,12 @@ def main() -> None:
         [f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()]
         for row in table
     ]
-    where = machine(str(pick_device(run.device)))
     parts = [
-        f"`python -m benchmarks.credit {' '.join(sys.argv[1:])}`\n\n{where}.\n",
         markdown(summary(rows)),
         f"{INTERVALS} They redraw episodes, not states.\n\nEach state:\n",
         markdown([list(table[0]), *figures]),
     ]
-    text = "\n".join(parts) + "".join(f"\nNot computed: {line}\n" for line in failed)
-    checkpoint.save_text(text, args.out / "table.md")
-    print(text)
-    if failed:
-        sys.exit(1)
+    finish(args.out, "credit", str(pick_device(run.device)), parts, failed)
 
 
 if __name__ == "__main__":

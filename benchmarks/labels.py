@@ -14,7 +14,6 @@ labels.csv, table.md and a picture of each data set's curves.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import tyro
 
 import train
 from benchmarks.engine import EngineArgs, check, execute
-from benchmarks.report import INTERVALS, estimate, machine, mean
+from benchmarks.report import INTERVALS, estimate, finish, mean
 from benchmarks.tables import markdown
 from nbs_env import checkpoint, queries
 from nbs_env.config import Config
@@ -306,20 +305,15 @@ def main() -> None:
     for done, (index, problem) in enumerate(execute(tasks, args), 1):
         dataset, seed = todo[index]
         print(f"{done} of {len(todo)}: {dataset}, seed {seed}: {problem or 'done'}", flush=True)
-        failed += [f"\n{dataset}, seed {seed}: {problem}"] if problem else []
+        failed += [f"{dataset}, seed {seed}: {problem}"] if problem else []
     rows = collect(args)
     if not rows:
-        raise RunError("nothing could be computed:" + ";".join(failed))
+        raise RunError("nothing could be computed: " + "; ".join(failed))
     names = ("dataset", "seed", "query", "masks", "f1", "ap", "defects", "seconds")
     checkpoint.save_csv([{name: row[name] for name in names} for row in rows], args.out / "labels.csv")
     curves(rows, args)
-    line = "python -m benchmarks.labels " + " ".join(sys.argv[1:])
-    where = machine(str(pick_device(run.device)))
-    content = f"`{line}`\n\n{where}.\n\n{markdown(table(rows, args))}\n{INTERVALS}\n{''.join(failed)}"
-    checkpoint.save_text(content, args.out / "table.md")
-    print(content)
-    if failed:
-        sys.exit(1)
+    parts = [markdown(table(rows, args)), INTERVALS]
+    finish(args.out, "labels", str(pick_device(run.device)), parts, failed)
 
 
 if __name__ == "__main__":

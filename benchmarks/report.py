@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 import platform
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -54,6 +55,20 @@ def estimate(
         rng=np.random.default_rng(0),
     ).confidence_interval
     return middle, float(interval.low), float(interval.high)
+
+
+def finish(out: Path, module: str, device: str, parts: Sequence[str], failed: Sequence[str]) -> None:
+    """Write and print table.md: the command, the machine, tables and what could not be computed.
+
+    Ends the program with 1 where something could not.
+    """
+    line = f"`python -m benchmarks.{module} {' '.join(sys.argv[1:])}`"
+    missing = [f"Not computed: {each}" for each in failed]
+    text = "\n\n".join([line, f"{machine(device)}.", *(part.strip("\n") for part in parts), *missing]) + "\n"
+    checkpoint.save_text(text, out / "table.md")
+    print(text)
+    if failed:
+        sys.exit(1)
 
 
 def paired(

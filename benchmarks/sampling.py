@@ -14,7 +14,6 @@ results.csv and table.md. `--engine ray` spreads the runs over a Ray cluster.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -28,7 +27,7 @@ from agents.heuristics import Weighted, WeightedOptions
 from agents.run import RunArgs, read_images, settings
 from agents.scoring import assemble
 from benchmarks.engine import EngineArgs, check, execute, is_made
-from benchmarks.report import INTERVALS, machine, paired
+from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -249,18 +248,12 @@ def main() -> None:
         for (name, seed), figures in some.items()
     ]
     checkpoint.save_csv(rows, args.out / "results.csv")
-    where = machine(str(pick_device(search[0].run.device)))
     parts = [
-        f"`python -m benchmarks.sampling {' '.join(sys.argv[1:])}`\n\n{where}.\n",
         markdown(paired(judged_found, list(pair), RANDOM)),
         f"{INTERVALS}\n\nThe search, {args.left_out} labelled images left out, {args.splits} splits:\n",
         markdown(ranks(ranked, samplers)),
     ]
-    text = "\n".join(parts) + "".join(f"\nNot computed: {line}\n" for line in failed + more)
-    checkpoint.save_text(text, args.out / "table.md")
-    print(text)
-    if failed or more:
-        sys.exit(1)
+    finish(args.out, "sampling", str(pick_device(search[0].run.device)), parts, failed + more)
 
 
 if __name__ == "__main__":

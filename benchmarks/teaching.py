@@ -12,7 +12,6 @@ table.md.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,7 +23,7 @@ import tyro
 from agents.base import agent_class, file_name
 from agents.run import RunArgs, read_images
 from benchmarks.engine import EngineArgs, check, execute, is_made
-from benchmarks.report import INTERVALS, machine, paired
+from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -148,23 +147,17 @@ def main() -> None:
         job = jobs[index]
         print(f"{count} of {len(jobs)}: {job.name}, seed {job.run.seed}: {problem or 'done'}", flush=True)
         if problem:
-            failed.append(f"\nNot computed: {job.name}, seed {job.run.seed}: {problem}\n")
+            failed.append(f"{job.name}, seed {job.run.seed}: {problem}")
             continue
         content = json.loads(job.file.read_text(encoding="utf-8"))
         found[job.name, job.run.seed] = content["figures"]
         found[FIRST, job.run.seed] = content["first"]
     rows = [{"sampler": name, "seed": seed} | figures for (name, seed), figures in found.items()]
     if not rows:
-        raise RunError("nothing could be computed:" + ";".join(failed))
+        raise RunError("nothing could be computed: " + "; ".join(failed))
     checkpoint.save_csv(rows, args.out / "results.csv")
     table = markdown(paired(found, [FIRST, *names], names[1]))
-    line = " ".join(sys.argv[1:])
-    where = machine(str(pick_device(args.device)))
-    text = f"`python -m benchmarks.teaching {line}`\n\n{where}.\n\n{table}\n{INTERVALS}\n{''.join(failed)}"
-    checkpoint.save_text(text, args.out / "table.md")
-    print(text)
-    if failed:
-        sys.exit(1)
+    finish(args.out, "teaching", str(pick_device(args.device)), [table, INTERVALS], failed)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
+    default_config = PRESETS["quick"]
 
     @own_gradients
     def __init__(
@@ -109,7 +110,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
                 raise ConfigError(f"{name} is {value!r}; give an nbs_env {kind.__name__}, or None")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(f"render_mode is {render_mode!r}; choose rgb_array, or None for no pictures")
-        self.config = config or PRESETS["quick"]
+        self.config = config or self.default_config
         self.dataset = dataset or load("synthetic", image_size=self.config.image_size)
         self.render_mode = render_mode
         size, shape = self.config.image_size, self.dataset.images.shape[1:3]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -241,15 +240,7 @@ class PatchTeachingEnv(PatchSamplingEnv):
             whatever `PatchSamplingEnv` raises.
     """
 
-    def __init__(
-        self,
-        dataset: AnomalyDataset | None = None,
-        labeled: int | Sequence[str] = 5,
-        config: Config | str | None = None,
-        device: str = "auto",
-        render_mode: str | None = None,
-    ) -> None:
-        super().__init__(dataset, labeled, TEACHING if config is None else config, device, render_mode)
+    default_config = TEACHING
 
     def make_learner(self, device: torch.device) -> TeachingLearner:
         """The segmenter in its second round."""

@@ -61,7 +61,7 @@ class Teacher:
         dtype: torch.dtype,
     ) -> None:
         self.config = config
-        self.pairs = [self._pair(views.image(i), views.mask(i)) for i in labeled]
+        self.pairs = [self.padded(views.image(i), views.mask(i)) for i in labeled]
         self.views, self.good = views, good
         self.device, self.dtype = device, dtype
         self.rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ class Teacher:
         images, masks = zip(*(self._crop() for _ in range(self.config.segmenter_batch)), strict=True)
         return torch.stack(images).to(self.device), torch.stack(masks).to(self.device)
 
-    def _pair(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def padded(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Image and mask, mirrored at their edges until a crop fits into them."""
         lacking = [(0, max(0, self.config.segmenter_crop - length)) for length in mask.shape]
         return np.pad(image, [*lacking, (0, 0)], "symmetric"), np.pad(mask, lacking, "symmetric")
@@ -100,7 +100,7 @@ class Teacher:
         rng, side = self.rng, self.config.segmenter_crop
         if len(self.good) and rng.random() < self.config.good_share:
             shown = self.views.good(int(rng.choice(self.good)))
-            image, mask = self._pair(shown, np.zeros(shown.shape[:2], bool))
+            image, mask = self.padded(shown, np.zeros(shown.shape[:2], bool))
             places = np.zeros((0, 2), int)
         else:
             index = int(rng.integers(len(self.pairs)))
@@ -119,11 +119,11 @@ class Teacher:
         return self._vary(*crop)
 
     def soft_batch(self, soft: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[list[Any], list[Any]]:
-        """Random crops, as many as a batch has, of images with their soft targets."""
+        """Random crops, as many as a batch has, of padded images with their soft targets."""
         crops = []
         side = self.config.segmenter_crop
         for _ in range(self.config.segmenter_batch):
-            image, target = self._pair(*soft[int(self.rng.integers(len(soft)))])
+            image, target = soft[int(self.rng.integers(len(soft)))]
             top, left = self.rng.integers(np.array(target.shape) - side + 1)
             here = (slice(top, top + side), slice(left, left + side))
             crops.append((image[here], target[here]))
@@ -238,7 +238,7 @@ def teach(
         soft = []
         for image in map(views.image, unlabeled):
             target = segment_images(teacher.segmenter, image[None], dtype, symmetries=True)[0]
-            soft.append((image, target.astype(np.float32)))
+            soft.append(teacher.padded(image, target.astype(np.float32)))
         teacher = Teacher(views, labeled, good, config, seed + 1, device, dtype)
         for _ in range(config.segmenter_steps):
             on_step(teacher.step(*teacher.soft_batch(soft)))
