@@ -90,7 +90,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
-    default_config = PRESETS["quick"]
+    default_config: Config | str = "quick"
 
     @own_gradients
     def __init__(
@@ -101,16 +101,18 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         device: str = "auto",
         render_mode: str | None = None,
     ) -> None:
+        config = self.default_config if config is None else config
         if isinstance(config, str):
             if config not in PRESETS:
                 raise ConfigError(f"config is {config!r}; choose {', '.join(PRESETS)}, or give a Config")
             config = PRESETS[config]
-        for name, value, kind in (("dataset", dataset, AnomalyDataset), ("config", config, Config)):
-            if value is not None and not isinstance(value, kind):
-                raise ConfigError(f"{name} is {value!r}; give an nbs_env {kind.__name__}, or None")
+        if not isinstance(config, Config):
+            raise ConfigError(f"config is {config!r}; give an nbs_env Config, or None")
+        if dataset is not None and not isinstance(dataset, AnomalyDataset):
+            raise ConfigError(f"dataset is {dataset!r}; give an nbs_env AnomalyDataset, or None")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(f"render_mode is {render_mode!r}; choose rgb_array, or None for no pictures")
-        self.config = config or self.default_config
+        self.config = config
         self.dataset = dataset or load("synthetic", image_size=self.config.image_size)
         self.render_mode = render_mode
         size, shape = self.config.image_size, self.dataset.images.shape[1:3]
