@@ -64,11 +64,23 @@ class TablesArgs(EngineArgs):
     """Folder that holds the data sets."""
     labeled: int = 5
     """Labelled images of a split."""
+    rivals: str = "unet,forest,reconstruction"
+    """What stands beside `train.py`, separated by commas."""
+
+    def check(self) -> None:
+        """Refuse what could not run."""
+        check(self)
+        if unknown := set(self.chosen()) - set(dict(RIVALS)):
+            raise RunError(f"rivals is {','.join(unknown)}; choose from {', '.join(dict(RIVALS))}")
+
+    def chosen(self) -> list[str]:
+        """The rivals' names."""
+        return [name for name in self.rivals.split(",") if name]
 
 
 def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callable[[], Any], Path]]:
     """Data set, seed, method, what runs it, and its directory; all methods of a split one after another."""
-    check(args)
+    args.check()
     out = args.out.resolve()  # Ray's workers stand elsewhere
     found: list[tuple[str, int, str, Callable[[], Any], Path]] = []
     for seed in range(args.seeds):
@@ -83,8 +95,8 @@ def jobs(args: TablesArgs, words: list[str]) -> list[tuple[str, int, str, Callab
             job = train.parse([*line, *WORDS.get(name, []), *words])
             found.append((dataset, seed, "nbs", partial(run_once, *job), folder / "nbs"))
             run, config, _ = job
-            for method, module in RIVALS:
-                options = module.Args(
+            for method in args.chosen():
+                options = dict(RIVALS)[method].Args(
                     dataset=name,
                     data_root=root,
                     category=run.category,

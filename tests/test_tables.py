@@ -93,7 +93,7 @@ def test_the_command(
     assert "unet/metrics.json was made with image_size = 128, not 192" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", ["--seeds 0", "--image-size 100"])
+@pytest.mark.parametrize("words", ["--seeds 0", "--image-size 100", "--rivals unets"])
 def test_bad_input_ends_with_one_line(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
