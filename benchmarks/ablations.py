@@ -20,7 +20,7 @@ import tyro
 
 import train
 from agents.run import run_once
-from benchmarks.engine import EngineArgs, check, execute
+from benchmarks.engine import EngineArgs, check, execute, tidy
 from benchmarks.policies import row
 from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
@@ -110,19 +110,17 @@ def main() -> None:
     todo = jobs(args, words)
     args.out.mkdir(parents=True, exist_ok=True)
     errors: dict[int, str] = {}
-    for index, problem in execute([partial(run_once, *job) for _, job in todo], args):
+    tasks = [(f"{variant}, seed {job[0].seed}", partial(run_once, *job)) for variant, job in todo]
+    for index, problem in execute(tasks, args):
         errors[index] = problem
-        variant, (run, _, _) = todo[index]
-        print(f"{len(errors)} of {len(todo)}: {variant}, seed {run.seed}: {problem or 'done'}", flush=True)
-        if not problem:  # most of what a run takes on disc
-            for name in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
-                (run.directory() / name).unlink(missing_ok=True)
+        if not problem:
+            tidy(todo[index][1][0].directory())
         rows = [
             {"variant": variant} | row(job, errors.get(number, ""))
             for number, (variant, job) in enumerate(todo)
         ]
         checkpoint.save_csv(rows, args.out / "ablations.csv")
-    failed = [f"{todo[i][0]}, seed {todo[i][1][0].seed}: {each}" for i, each in errors.items() if each]
+    failed = [f"{tasks[index][0]}: {each}" for index, each in errors.items() if each]
     parts = [markdown(table(rows, args.part)), INTERVALS]
     finish(args.out, "ablations", str(pick_device(todo[0][1][0].device)), parts, failed)
 

@@ -230,10 +230,10 @@ def main() -> None:
     args.check(config)
     todo = [Cell(args, replace(run, seed=seed), config) for seed in range(args.seeds)]
     rows, failed = [], []
-    for count, (index, problem) in enumerate(execute([partial(measure, job) for job in todo], args), 1):
-        print(f"{count} of {len(todo)}: seed {index}: {problem or 'done'}", flush=True)
+    tasks = [(f"seed {job.run.seed}", partial(measure, job)) for job in todo]
+    for index, problem in execute(tasks, args):
         if problem:
-            failed.append(f"seed {index}: {problem}")
+            failed.append(f"{tasks[index][0]}: {problem}")
         else:
             rows += json.loads(todo[index].file.read_text(encoding="utf-8"))["rows"]
     if not rows:

@@ -55,8 +55,23 @@ def is_made(file: Path, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def execute(tasks: Sequence[Callable[[], Any]], args: EngineArgs) -> Iterator[tuple[int, str]]:
-    """Run all tasks; the index of each that has ended, with what went wrong or an empty string."""
+def execute(tasks: Sequence[tuple[str, Callable[[], Any]]], args: EngineArgs) -> Iterator[tuple[int, str]]:
+    """Run all tasks, each with its name, and print a line for each.
+
+    Yields the index of each that has ended, with what went wrong or an empty string.
+    """
+    for count, (index, problem) in enumerate(_ended([task for _, task in tasks], args), 1):
+        print(f"{count} of {len(tasks)}: {tasks[index][0]}: {problem or 'done'}", flush=True)
+        yield index, problem
+
+
+def tidy(directory: Path) -> None:
+    """Delete what a finished run no longer needs, most of what it takes on disc."""
+    for name in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
+        (directory / name).unlink(missing_ok=True)
+
+
+def _ended(tasks: Sequence[Callable[[], Any]], args: EngineArgs) -> Iterator[tuple[int, str]]:
     if args.engine == "local":
         for index, task in enumerate(tasks):
             yield index, _problem(task)

@@ -300,12 +300,11 @@ def main() -> None:
         )
     args.stages(args.chosen()[0])
     todo = [(dataset, seed) for seed in range(args.seeds) for dataset in args.datasets.split(",")]
-    failed = []
-    tasks = [partial(simulate, dataset, seed, args, config, run.device) for dataset, seed in todo]
-    for done, (index, problem) in enumerate(execute(tasks, args), 1):
-        dataset, seed = todo[index]
-        print(f"{done} of {len(todo)}: {dataset}, seed {seed}: {problem or 'done'}", flush=True)
-        failed += [f"{dataset}, seed {seed}: {problem}"] if problem else []
+    tasks = [
+        (f"{dataset}, seed {seed}", partial(simulate, dataset, seed, args, config, run.device))
+        for dataset, seed in todo
+    ]
+    failed = [f"{tasks[index][0]}: {each}" for index, each in execute(tasks, args) if each]
     rows = collect(args)
     if not rows:
         raise RunError("nothing could be computed: " + "; ".join(failed))

@@ -27,7 +27,7 @@ import tyro
 import train
 from agents.base import file_name
 from agents.run import RunArgs, run_once
-from benchmarks.engine import EngineArgs, check, execute
+from benchmarks.engine import EngineArgs, check, execute, tidy
 from benchmarks.report import write_report
 from nbs_env import checkpoint
 from nbs_env.config import Config
@@ -97,13 +97,12 @@ def main() -> None:
     todo = list(jobs(args, words))
     args.out.mkdir(parents=True, exist_ok=True)
     errors: dict[Path, str] = {}
-    for index, problem in execute([partial(run_once, *job) for job in todo], args):
+    tasks = [(job[0].directory().name, partial(run_once, *job)) for job in todo]
+    for index, problem in execute(tasks, args):
         directory = todo[index][0].directory()
         errors[directory] = problem
-        print(f"{len(errors)} of {len(todo)}: {directory.name} {problem or 'done'}", flush=True)
-        if not problem:  # what a finished run no longer needs is most of what it takes on disc
-            for name in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
-                (directory / name).unlink(missing_ok=True)
+        if not problem:
+            tidy(directory)
         rows = [row(job, errors.get(job[0].directory(), "")) for job in todo]
         checkpoint.save_csv(
             [values for values in rows if len(values) > 4 or values["error"]], args.out / "runs.csv"

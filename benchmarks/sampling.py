@@ -193,11 +193,11 @@ def compute(todo: list[Cell], args: SamplingArgs) -> tuple[dict[tuple[str, int],
     """Play what is missing; figures by sampler and seed, and what failed."""
     found: dict[tuple[str, int], Figures] = {}
     failed = []
-    for count, (index, problem) in enumerate(execute([partial(play, job) for job in todo], args), 1):
+    tasks = [(f"{job.name}, seed {job.run.seed}", partial(play, job)) for job in todo]
+    for index, problem in execute(tasks, args):
         job = todo[index]
-        print(f"{count} of {len(todo)}: {job.name}, seed {job.run.seed}: {problem or 'done'}", flush=True)
         if problem:
-            failed.append(f"{job.name}, seed {job.run.seed}: {problem}")
+            failed.append(f"{tasks[index][0]}: {problem}")
             continue
         found[job.name, job.run.seed] = json.loads(job.file.read_text(encoding="utf-8"))["figures"]
     return found, failed

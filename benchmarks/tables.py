@@ -28,7 +28,7 @@ import train
 from agents.run import run_once
 from baselines import forest, reconstruction, unet
 from baselines.segmentation import SegmentationArgs, read, settings
-from benchmarks.engine import EngineArgs, check, execute
+from benchmarks.engine import EngineArgs, check, execute, tidy
 from benchmarks.report import INTERVALS, estimate, machine, mean
 from nbs_env import checkpoint
 from nbs_env.data import GOOD
@@ -136,14 +136,12 @@ def collect(args: TablesArgs, words: list[str]) -> tuple[Results, list[str]]:
     failed: dict[Path, str] = {}
     reasons: dict[str, list[str]] = {}  # one line for all splits that fail alike
     todo = jobs(args, words)
-    for index, problem in execute([job[3] for job in todo], args):
+    tasks = [(f"{place.parent.name} {place.name}", run) for _, _, _, run, place in todo]
+    for index, problem in execute(tasks, args):
         place = todo[index][-1]
         failed[place] = problem
-        name = f"{place.parent.name} {place.name}"
-        print(f"{len(failed)} of {len(todo)}: {name} {problem or 'done'}", flush=True)
-        if not problem:  # most of what a run takes on disc
-            for file in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):
-                (place / file).unlink(missing_ok=True)
+        if not problem:
+            tidy(place)
     for dataset, seed, method, _, place in todo:
         if problem := failed.get(place, ""):
             reasons.setdefault(f"{dataset} {method}: {problem}", []).append(str(seed))

@@ -143,11 +143,11 @@ def main() -> None:
             file = args.out.resolve() / "cells" / f"{seed}-{file_name(name)}.json"
             jobs.append(Job(name, run, config, file))
     found, failed = {}, []
-    for count, (index, problem) in enumerate(execute([partial(play, job) for job in jobs], args), 1):
+    tasks = [(f"{job.name}, seed {job.run.seed}", partial(play, job)) for job in jobs]
+    for index, problem in execute(tasks, args):
         job = jobs[index]
-        print(f"{count} of {len(jobs)}: {job.name}, seed {job.run.seed}: {problem or 'done'}", flush=True)
         if problem:
-            failed.append(f"{job.name}, seed {job.run.seed}: {problem}")
+            failed.append(f"{tasks[index][0]}: {problem}")
             continue
         content = json.loads(job.file.read_text(encoding="utf-8"))
         found[job.name, job.run.seed] = content["figures"]
