@@ -36,7 +36,7 @@ from nbs_env.env import pick_device
 from nbs_env.runs import RunError, check_data, check_settings, command
 
 METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter")
-FIGURES = ("precision", "recall", "f1", "ap", "auroc", "aupro")
+FIGURES = ("precision", "recall", "f1", "f1_within_2", "f1_within_5", "ap", "auroc", "aupro")
 PUBLISHED: dict[str, tuple[tuple[float, ...], ...]] = {
     "mvtec:grid": ((0.01, 0.82, 0.02), (0.07, 0.51, 0.12), (0.10, 0.62, 0.17)),
     "mvtec:screw": ((0.03, 0.42, 0.06), (0.01, 0.07, 0.01), (0.05, 0.29, 0.08)),
@@ -197,6 +197,36 @@ def main_table(results: Results) -> list[list[str]]:
     return lines
 
 
+def differences_table(results: Results) -> list[list[str]]:
+    """What the segmenter, or else batch sampling, is ahead of each other method, in pairs of the same split.
+
+    The last rows have the mean over all data sets; runs are redrawn within each.
+    """
+    shipped = next(m for m in ("segmenter", "nbs_crf", *METHODS) if any(key[2] == m for key in results))
+    lines = [["data set", f"{shipped} less", "pairs", "F1 [95 %]", "AP [95 %]"]]
+    every = list(dict.fromkeys(key[0] for key in results))
+    for datasets in [[dataset] for dataset in every] + ([every] if len(every) > 1 else []):
+        for method in METHODS:
+            pairs = [
+                [
+                    (results[d, seed, shipped], figures)
+                    for (d, seed, m), figures in results.items()
+                    if (d, m) == (dataset, method) and (d, seed, shipped) in results
+                ]
+                for dataset in datasets
+            ]
+            if method == shipped or not all(pairs):
+                continue
+            cells = []
+            for name in ("pixel_f1", "pixel_ap"):
+                samples = [np.array([ours[name] - theirs[name] for ours, theirs in some]) for some in pairs]
+                middle, low, high = estimate(samples, mean)
+                cells.append(f"{middle:+.3f}" + ("" if np.isnan(low) else f" [{low:+.3f}, {high:+.3f}]"))
+            place = datasets[0] if len(datasets) == 1 else "all data sets"
+            lines.append([place, method, str(sum(map(len, pairs))), *cells])
+    return lines
+
+
 def kinds_table(results: Results) -> list[list[str]]:
     """Pooled F1 on kinds of defects that the labelled images showed and on others, and recall by kind."""
     lines = [["data set", "method", "F1, kinds seen", "F1, kinds not seen", "recall by kind"]]
@@ -238,7 +268,7 @@ def write(results: Results, failed: list[str], command: str, device: str, out: P
         for (dataset, seed, method), figures in results.items()
     ]
     checkpoint.save_csv(rows, out / "results.csv")
-    tables = [main_table(results), kinds_table(results)]
+    tables = [main_table(results), differences_table(results), kinds_table(results)]
     body = "\n".join(markdown(table) for table in tables if len(table) > 1)
     problems = f"\nNot computed: {'; '.join(failed)}\n" if failed else ""
     page = f'<!doctype html><meta charset="utf-8"><title>Tables</title><pre>{html.escape(command)}</pre>'

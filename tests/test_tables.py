@@ -34,10 +34,10 @@ def test_best_in_bold_beside_the_thesis() -> None:
     head, first, second = tables.main_table(results())
     assert head[:4] == ["data set", "method", "splits", "images"]
     assert first[:4] == ["mvtec:grid", "unet", "2", "10"]
-    assert first[4:10] == ["0.300", "0.300", "0.300 [0.200, 0.400]", "0.300", "0.300", "-"]
-    assert first[10:] == ["3.0", "0.07", "0.51", "0.12"]
+    assert first[4:12] == ["0.300", "0.300", "0.300 [0.200, 0.400]", *["0.300"] * 4, "-"]
+    assert first[12:] == ["3.0", "0.07", "0.51", "0.12"]
     assert second[6].startswith("**0.500** [0.500")
-    assert second[11:] == ["0.10", "0.62", "0.17"]
+    assert second[13:] == ["0.10", "0.62", "0.17"]
 
 
 def test_a_method_that_lacks_a_split_is_not_the_best() -> None:
@@ -46,6 +46,21 @@ def test_a_method_that_lacks_a_split_is_not_the_best() -> None:
     _, first, second = tables.main_table(found)
     assert first[6].startswith("**0.300**")
     assert second[6] == "0.500"
+
+
+def test_differences_are_of_pairs_and_data_sets_count_alike() -> None:
+    """The grid's two pairs differ by 0.3 and 0.1, the screw's one by 0.4; a lone run is no pair."""
+    found = results()
+    found |= {
+        ("mvtec:screw", 0, m): found["mvtec:grid", 0, m] | {"pixel_f1": f1}
+        for m, f1 in (("unet", 0.1), ("nbs_crf", 0.5))
+    }
+    found["mvtec:screw", 1, "unet"] = found["mvtec:screw", 0, "unet"]
+    head, grid, screw, both = tables.differences_table(found)
+    assert head[1] == "nbs_crf less"
+    assert grid[:4] == ["mvtec:grid", "unet", "2", "+0.200 [+0.100, +0.300]"]
+    assert screw[:4] == ["mvtec:screw", "unet", "1", "+0.400"]
+    assert both[:4] == ["all data sets", "unet", "3", "+0.300"]
 
 
 def test_kinds_seen_and_not_seen() -> None:
