@@ -301,7 +301,7 @@ PRESETS: dict[str, Config] = {
         beta_horizon=110,
         reinit_period=55,
         snapshot_cycles=2,
-        segmenter_steps=150,
+        segmenter_steps=200,
         segmenter_folds=2,
     ),
     "standard": replace(
@@ -310,7 +310,8 @@ PRESETS: dict[str, Config] = {
         beta_horizon=300,
         buffer_updates=300,
         snapshot_cycles=3,
-        segmenter_steps=300,
+        segmenter_steps=600,
+        segmenter_folds=3,
         segmenter_symmetries=True,
     ),
     "paper": PAPER,
