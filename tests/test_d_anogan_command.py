@@ -72,7 +72,9 @@ def test_presets_are_the_thesis_at_half_and_full_width() -> None:
     assert model("mnist", "paper") == DAnoGANConfig()
     assert model("fashion_mnist", "half") == DAnoGANConfig(width=0.5)
     assert model("wheel", "paper") == DAnoGANConfig(size=256, clusters=12)  # Table 5.4
-    assert (model("wheel", "quick").size, model("mnist", "quick").size) == (64, 28)
+    wheel, digits = model("wheel", "quick"), model("mnist", "quick")
+    assert (wheel.size, digits.size) == (64, 28)
+    assert all(each.batch_size >= 2 * each.clusters for each in (wheel, digits))
     assert model("cifar10", "quick").channels == 3
 
 
