@@ -122,6 +122,7 @@ def test_the_size_is_chosen_where_images_were_left_out(
     """Whatever size sees the truth, in whichever order, is taken; the last segmenter learns at it."""
     data = load("folder", folder, image_size=128)
     assert candidates(data, "auto") == ("square", "own")
+    assert candidates(replace(data, sizes=(data.images.shape[1:3],) * len(data)), "auto") == ("square",)
     assert candidates(replace(data, sizes=((600, 400),) * 4), "auto") == ("square", 512, "own")
     assert candidates(replace(data, sizes=((600, 4000),) * 4), "auto") == ("square", 512)
     for right in ("square", "own"):

@@ -283,8 +283,8 @@ def candidates(data: AnomalyDataset, size: Size | Literal["auto"]) -> tuple[Size
     """The working sizes to choose from: squares, 512 pixels where images have more, and their own pixels."""
     if size != "auto":
         return (size,)
-    if not data.originals:
-        return ("square",)
+    if not data.originals or set(data.sizes) == {data.images.shape[1:3]}:
+        return ("square",)  # there is nothing else, or it is the images' own size
     longest = max(map(max, data.sizes))
     return ("square", *((512,) if longest > 512 else ()), *(("own",) if longest <= MOST_OWN else ()))
 
