@@ -44,16 +44,16 @@ SAMPLING: Variants = {
 }
 """Options of `train.py` that take a part away, by what the table calls that; the first has all."""
 SEGMENTER: Variants = {
-    "labels alone": lambda config: [],
+    "as it is": lambda config: [],
+    "no pasted defects": lambda config: ["--paste-share", "0"],
     "+ good images": lambda config: ["--good-share", "0.25"],
-    "+ pasted defects": lambda config: ["--paste-share", "0.5"],
     "+ made-up defects": lambda config: ["--synthetic-share", "0.25"],
     "+ soft targets": lambda config: ["--soft-targets"],
     "twice the steps": lambda config: ["--segmenter-steps", str(2 * config.segmenter_steps)],
     "own size": lambda config: ["--segmenter-size", "own"],
 }
-"""Options that add something to what the segmenter is taught with; two rounds take twice the steps, so these
-stand there as well."""
+"""Options that change what the segmenter is taught with; two rounds take twice the steps, so these stand
+there as well."""
 PARTS = {
     "sampling": (SAMPLING, ["--segmenter-steps", "0"], "nbs_crf"),
     "segmenter": (SEGMENTER, ["--updates", "0"], "segmenter"),
