@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter, grey_dilation, label
+from scipy.ndimage import find_objects, gaussian_filter, grey_dilation, label
 
 from nbs_env.profiles import dihedral
 
@@ -18,11 +18,10 @@ SEEN = 10
 
 def cut_out(image: np.ndarray, mask: np.ndarray) -> list[Pair]:
     """Each connected defect of a labelled image, with a margin."""
-    regions, count = label(mask, np.ones((3, 3)))
+    regions, _ = label(mask, np.ones((3, 3)))
     found = []
-    for number in range(1, count + 1):
-        rows, columns = np.nonzero(regions == number)
-        here = tuple(slice(max(0, axis.min() - MARGIN), axis.max() + MARGIN + 1) for axis in (rows, columns))
+    for number, (rows, columns) in enumerate(find_objects(regions), 1):
+        here = tuple(slice(max(0, axis.start - MARGIN), axis.stop + MARGIN) for axis in (rows, columns))
         found.append((image[here], regions[here] == number))
     return found
 
