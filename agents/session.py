@@ -98,9 +98,8 @@ class Session:
             with checkpoint.unpacking(file):
                 parts = checkpoint.load(file)
                 Segmenter().load_state_dict(parts.get("all", Segmenter().state_dict()))
-                assert all(
-                    part.keys() == {"labeled", "good"} for name, part in parts.items() if name != "all"
-                )
+                kept = {"labeled", "good", "good_pixels"}
+                assert all(part.keys() == kept for name, part in parts.items() if name != "all")
         data = self.env.dataset
         left_out = len(folds(data.masks[self.env.labeled], config.segmenter_folds))
         rounds = left_out * len(candidates(data, config.segmenter_size)) + 1 - len(parts)

@@ -206,6 +206,28 @@ def test_alarm_keeps_its_promise_on_average() -> None:
     assert 0.07 < np.mean(called) < 0.12
 
 
+def test_good_images_say_which_threshold_is_too_low(
+    dataset: AnomalyDataset, taught: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of each defect is seen with 0.9, half with 0.6: 0.6 is best, unless good images have as much."""
+
+    def seen(_: Segmenter, images: np.ndarray, **options: object) -> np.ndarray:
+        if not images.any():
+            return np.full(images.shape[:3], 0.7, np.float32)
+        (where,) = np.flatnonzero((dataset.images == images).all(axis=(1, 2, 3)))
+        mask = dataset.masks[where].astype(np.float32)
+        mask[1::2] *= 2 / 3
+        return 0.9 * mask[None]
+
+    monkeypatch.setattr(teaching, "segment_images", seen)
+    config, labeled = replace(taught, segmenter_steps=1), np.flatnonzero(dataset.masks.any(axis=(1, 2)))[:2]
+    alone = teach(replace(dataset, good=dataset.good[:0]), labeled, config, 0, CPU, torch.float32)
+    assert alone.threshold <= 0.6
+    assert alone.f1 == 1
+    black = replace(dataset, good=np.zeros((4, *dataset.images.shape[1:]), np.uint8))
+    assert 0.7 < teach(black, labeled, config, 0, CPU, torch.float32).threshold <= 0.9
+
+
 def test_nan_names_its_setting(dataset: AnomalyDataset, taught: Config) -> None:
     teacher = Teacher(
         Views(dataset, "square"), np.array([0, 1]), np.zeros(0, int), taught, 0, CPU, torch.float32

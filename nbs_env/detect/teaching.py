@@ -178,8 +178,8 @@ class Taught:
     Attributes:
         weights: of the segmenter, taught by all labelled images.
         threshold: probability from which a pixel is anomalous: the best on labelled images that were left
-            out, but at least `LOWEST`.
-        f1: pooled F1 there, at that threshold; None where none can be left out.
+            out and as many pixels of known-good ones, where there are such, but at least `LOWEST`.
+        f1: pooled F1 on the labelled ones, at that threshold; None where none can be left out.
         good_scores: (k,) image scores of images known to be good, labelled or not, that were left out.
         size: what the images are resized to.
     """
@@ -250,10 +250,17 @@ def teach(
             segmenter = taught(views, np.delete(labeled, rows), np.setdiff1d(good, aside))
             few = np.sort(aside[: MOST_SCORED // len(left_out)])
             look = partial(segment_images, segmenter, dtype=dtype, symmetries=config.segmenter_symmetries)
-            parts[f"{size}/{number}"] = {
-                "labeled": [torch.from_numpy(look(views.image(i)[None])[0]) for i in labeled[rows]],
-                "good": torch.tensor([image_scores(look(views.good(i)[None]))[0] for i in few]),
-            }
+            seen = [look(views.image(i)[None])[0] for i in labeled[rows]]
+            part: dict[str, Any] = {"labeled": [torch.from_numpy(one) for one in seen]}
+            rng, share = np.random.default_rng(seed), sum(one.size for one in seen) // max(1, len(few))
+            scores, pixels = [], [np.zeros(0, np.float32)]
+            for image in map(views.good, few):
+                found_there = look(image[None])
+                scores.append(image_scores(found_there)[0])
+                pixels.append(rng.choice(found_there.ravel(), share))
+            part["good"] = torch.tensor(scores)
+            part["good_pixels"] = torch.from_numpy(np.concatenate(pixels))
+            parts[f"{size}/{number}"] = part
             on_part()
     found = {size: [parts[f"{size}/{number}"] for number in range(len(left_out))] for size in sizes}
     scored = {size: [one.numpy() for part in found[size] for one in part["labeled"]] for size in sizes}
@@ -273,9 +280,10 @@ def teach(
     ]
     threshold, f1 = LOWEST, None
     if any(truth.any() for truth in truths):
-        scores, truth = _pooled(scored[size]), _pooled(truths)
-        threshold = max(LOWEST, best_threshold(scores, truth))
-        f1 = pixel_prf(scores >= threshold, truth)[2]
+        of_good = [part["good_pixels"].numpy() for part in found[size]]
+        every, true = _pooled([*scored[size], *of_good]), _pooled([*truths, *map(_none, of_good)])
+        threshold = max(LOWEST, best_threshold(every, true))
+        f1 = pixel_prf(_pooled(scored[size]) >= threshold, _pooled(truths))[2]
     return Taught(parts["all"], threshold, f1, np.concatenate(good_scores), size)
 
 
@@ -297,6 +305,11 @@ def _own_size_f1(data: AnomalyDataset, indices: np.ndarray, scores: Sequence[np.
     whole = _pooled([resize_map(one, *truth.shape) for one, truth in zip(scores, truths, strict=True)])
     truth = _pooled(truths)
     return pixel_prf(whole >= best_threshold(whole, truth), truth)[2]
+
+
+def _none(pixels: np.ndarray) -> np.ndarray:
+    """The truth of pixels that are known to be good."""
+    return np.zeros(pixels.shape, np.bool_)
 
 
 def _pooled(maps: Sequence[np.ndarray]) -> np.ndarray:
