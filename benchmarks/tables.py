@@ -211,7 +211,9 @@ def differences_table(results: Results) -> list[list[str]]:
                 [
                     (results[d, seed, shipped], figures)
                     for (d, seed, m), figures in results.items()
-                    if (d, m) == (dataset, method) and (d, seed, shipped) in results
+                    if (d, m) == (dataset, method)
+                    and (d, seed, shipped) in results
+                    and figures["pixel_ap"] is not None  # None: no scored image has a defect
                 ]
                 for dataset in datasets
             ]

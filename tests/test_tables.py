@@ -56,6 +56,8 @@ def test_differences_are_of_pairs_and_data_sets_count_alike() -> None:
         for m, f1 in (("unet", 0.1), ("nbs_crf", 0.5))
     }
     found["mvtec:screw", 1, "unet"] = found["mvtec:screw", 0, "unet"]
+    for method in ("unet", "nbs_crf"):  # nothing to find
+        found["mvtec:screw", 2, method] = found["mvtec:screw", 0, method] | {"pixel_ap": None}
     head, grid, screw, both = tables.differences_table(found)
     assert head[1] == "nbs_crf less"
     assert grid[:4] == ["mvtec:grid", "unet", "2", "+0.200 [+0.100, +0.300]"]

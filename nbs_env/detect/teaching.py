@@ -251,16 +251,17 @@ def teach(
             few = np.sort(aside[: MOST_SCORED // len(left_out)])
             look = partial(segment_images, segmenter, dtype=dtype, symmetries=config.segmenter_symmetries)
             seen = [look(views.image(i)[None])[0] for i in labeled[rows]]
-            part: dict[str, Any] = {"labeled": [torch.from_numpy(one) for one in seen]}
             rng, share = np.random.default_rng(seed), sum(one.size for one in seen) // max(1, len(few))
             scores, pixels = [], [np.zeros(0, np.float32)]
-            for image in map(views.good, few):
-                found_there = look(image[None])
-                scores.append(image_scores(found_there)[0])
-                pixels.append(rng.choice(found_there.ravel(), share))
-            part["good"] = torch.tensor(scores)
-            part["good_pixels"] = torch.from_numpy(np.concatenate(pixels))
-            parts[f"{size}/{number}"] = part
+            for image in map(views.good, few):  # one at a time: two hundred maps are large
+                probabilities = look(image[None])
+                scores.append(image_scores(probabilities)[0])
+                pixels.append(rng.choice(probabilities.ravel(), share))
+            parts[f"{size}/{number}"] = {
+                "labeled": [torch.from_numpy(one) for one in seen],
+                "good": torch.tensor(scores),
+                "good_pixels": torch.from_numpy(np.concatenate(pixels)),
+            }
             on_part()
     found = {size: [parts[f"{size}/{number}"] for number in range(len(left_out))] for size in sizes}
     scored = {size: [one.numpy() for part in found[size] for one in part["labeled"]] for size in sizes}
@@ -281,8 +282,9 @@ def teach(
     threshold, f1 = LOWEST, None
     if any(truth.any() for truth in truths):
         of_good = [part["good_pixels"].numpy() for part in found[size]]
-        every, true = _pooled([*scored[size], *of_good]), _pooled([*truths, *map(_none, of_good)])
-        threshold = max(LOWEST, best_threshold(every, true))
+        none = [np.zeros(len(one), np.bool_) for one in of_good]
+        every, truth = _pooled([*scored[size], *of_good]), _pooled([*truths, *none])
+        threshold = max(LOWEST, best_threshold(every, truth))
         f1 = pixel_prf(_pooled(scored[size]) >= threshold, _pooled(truths))[2]
     return Taught(parts["all"], threshold, f1, np.concatenate(good_scores), size)
 
@@ -305,11 +307,6 @@ def _own_size_f1(data: AnomalyDataset, indices: np.ndarray, scores: Sequence[np.
     whole = _pooled([resize_map(one, *truth.shape) for one, truth in zip(scores, truths, strict=True)])
     truth = _pooled(truths)
     return pixel_prf(whole >= best_threshold(whole, truth), truth)[2]
-
-
-def _none(pixels: np.ndarray) -> np.ndarray:
-    """The truth of pixels that are known to be good."""
-    return np.zeros(pixels.shape, np.bool_)
 
 
 def _pooled(maps: Sequence[np.ndarray]) -> np.ndarray:
