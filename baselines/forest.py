@@ -3,8 +3,8 @@
     python -m baselines.forest --dataset crackforest --data-root DATA
 
 The trainable segmentation of scikit-image: its multi-scale features, scikit-learn's forest. Neither needs
-weights from elsewhere, as the pre-trained detectors of today's libraries do. Its threshold is chosen by
-leaving out one labelled image at a time.
+weights from elsewhere, as the pre-trained detectors of today's libraries do. Its threshold is chosen on
+labelled images that were left out, one at a time where there are five.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
-from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
+from baselines.segmentation import FOLDS, Problem, SegmentationArgs, command, prepare, score
 from nbs_env.config import check_types
+from nbs_env.detect.teaching import folds
 from nbs_env.metrics import best_threshold
 from nbs_env.runs import RunError, at_least
 
@@ -90,11 +91,12 @@ def left_out_threshold(
 ) -> float:
     """The threshold of the best F1 on images that were left out; 0.5 where none can be."""
     scores, truth = [], []
-    for k in tqdm(folds(masks), desc="leave one out", unit="fold"):
+    for part in tqdm(folds(masks, FOLDS), desc="leave some out", unit="fold"):
         forest = Forest(config, seed)
-        forest.train(features[:k] + features[k + 1 :], np.delete(masks, k, axis=0))
-        scores.append(forest.probabilities(features[k]))
-        truth.append(masks[k])
+        kept = np.delete(np.arange(len(masks)), part)
+        forest.train([features[k] for k in kept], masks[kept])
+        scores += [forest.probabilities(features[k]) for k in part]
+        truth += [*masks[part]]
     return best_threshold(np.stack(scores), np.stack(truth)) if np.any(truth) else 0.5
 
 

@@ -21,6 +21,9 @@ from nbs_env.metrics import counts_by_kind, evaluate
 from nbs_env.pictures import overlay_sheet
 from nbs_env.runs import RunError, at_least, claim, digests, plain
 
+FOLDS = 5
+"""Parts that the labelled images are divided into; where there are no more, each is left out by itself."""
+
 
 @dataclass(frozen=True)
 class SegmentationArgs:
@@ -122,11 +125,6 @@ def read(args: SegmentationArgs, directory: Path, device: str) -> Problem:
         )
     images = digests(names=data.names, images=data.images, masks=data.masks)
     return Problem(data, labeled, unlabeled, directory, device, settings(args), images)
-
-
-def folds(masks: np.ndarray) -> list[int]:
-    """Which of the labelled images can be left out: those beside which another one holds an anomaly."""
-    return [k for k in range(len(masks)) if np.delete(masks, k, axis=0).any()]
 
 
 def score(

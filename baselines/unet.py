@@ -1,8 +1,8 @@
 """U-Net on the labelled images, the supervised rival of the thesis's tables: `python -m baselines.unet`.
 
 Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015, with padding and
-batch normalisation. How long to train, and the threshold, are chosen by leaving out one labelled image at a
-time; masks of other images serve for the figures alone.
+batch normalisation. How long to train, and the threshold, are chosen on labelled images that were left
+out, one at a time where there are five; masks of other images serve for the figures alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.segmentation import Problem, SegmentationArgs, command, folds, prepare, score
+from baselines.segmentation import FOLDS, Problem, SegmentationArgs, command, prepare, score
 from nbs_env.config import check_types
+from nbs_env.detect.teaching import folds
 from nbs_env.metrics import best_threshold
 from nbs_env.profiles import dihedral, inverse
 from nbs_env.runs import RunError, at_least, positive
@@ -151,24 +152,24 @@ class Trainer:
         return torch.cat(parts).numpy()
 
 
-def leave_one_out(
+def leave_out(
     images: np.ndarray, masks: np.ndarray, config: UNetConfig, seed: int, device: str
 ) -> tuple[int, float]:
     """How many steps to train, and the threshold: the best average precision and F1 on images left out.
 
     Where no image can be left out, all steps and 0.5.
     """
-    left_out = folds(masks)
+    left_out = folds(masks, FOLDS)
     checks = list(range(config.check_every, config.steps + 1, config.check_every)) or [config.steps]
     kept: list[list[np.ndarray]] = []
-    for k in tqdm(left_out, desc="leave one out", unit="fold"):
-        trainer = Trainer(np.delete(images, k, axis=0), np.delete(masks, k, axis=0), config, seed, device)
-        kept.append(
-            [trainer.probabilities(images[k : k + 1]) for s in trainer.steps(config.steps) if s in checks]
+    for part in tqdm(left_out, desc="leave some out", unit="fold"):
+        trainer = Trainer(
+            np.delete(images, part, axis=0), np.delete(masks, part, axis=0), config, seed, device
         )
-    truth = masks[left_out]
-    if not truth.any():
+        kept.append([trainer.probabilities(images[part]) for s in trainer.steps(config.steps) if s in checks])
+    if not any(masks[part].any() for part in left_out):
         return config.steps, 0.5
+    truth = masks[np.concatenate(left_out)]
     scores = [np.concatenate(each) for each in zip(*kept, strict=True)]
     best = int(np.argmax([best_f1(each, truth) for each in scores]))
     return checks[best], best_threshold(scores[best], truth)
@@ -204,7 +205,7 @@ def run(args: Args) -> dict[str, Any]:
 def fit(problem: Problem, config: UNetConfig, seed: int) -> dict[str, Any]:
     """Train on the labelled images, and score the others."""
     images, masks = problem.data.images[problem.labeled], problem.data.masks[problem.labeled]
-    steps, threshold = leave_one_out(images, masks, config, seed, problem.device)
+    steps, threshold = leave_out(images, masks, config, seed, problem.device)
     trainer = Trainer(images, masks, config, seed, problem.device)
     for _ in tqdm(trainer.steps(steps), total=steps, desc="all labelled images", unit="step"):
         pass

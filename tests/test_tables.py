@@ -85,7 +85,7 @@ def test_the_command(
         "argv",
         ["tables", *map(str, line), *arguments(dataset=None, labeled=None, updates=6, segmenter_steps=2)],
     )
-    monkeypatch.setattr(unet, "leave_one_out", lambda *_: (2, 0.5))
+    monkeypatch.setattr(unet, "leave_out", lambda *_: (2, 0.5))
     fit, few = forest.fit, forest.ForestConfig(trees=2)
     monkeypatch.setattr(forest, "fit", lambda problem, _, seed: fit(problem, few, seed))
     tables.main()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,23 @@ def test_an_image_with_the_only_anomaly_is_never_left_out(blobs: AnomalyDataset)
     masks = np.zeros((2, 64, 64), bool)
     masks[0, :8] = True
     config = replace(TINY, steps=2, check_every=1)
-    assert unet.leave_one_out(blobs.images[:2], masks, config, 0, "cpu") == (2, 0.5)
+    assert unet.leave_out(blobs.images[:2], masks, config, 0, "cpu") == (2, 0.5)
+
+
+def test_twelve_labelled_images_are_left_out_in_five_parts(
+    blobs: AnomalyDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+
+    class Spy(unet.Trainer):
+        def __init__(self, images: np.ndarray, *rest: Any) -> None:
+            shown.append(len(images))
+            super().__init__(images, *rest)
+
+    monkeypatch.setattr(unet, "Trainer", Spy)
+    config = replace(TINY, steps=1, check_every=1)
+    unet.leave_out(blobs.images[:12], blobs.masks[:12], config, 0, "cpu")
+    assert shown == [9, 9, 10, 10, 10]
 
 
 @pytest.mark.parametrize(
