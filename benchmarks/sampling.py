@@ -4,8 +4,9 @@
 
 Candidates are settings of `agents.heuristics.Weighted`: extremes that have names, then random ones. Each
 plays the first `--splits` seeds with some of the labelled images left out, and the best is the one with the
-highest mean AP on these. It plays `--seeds` further seeds with all labelled images, as random patches do on
-the same splits; both are scored on the unlabelled images, but for those that the search had the masks of.
+highest mean AP on these. It, or the best `--judged`, plays `--seeds` further seeds with all labelled images,
+as random patches do on the same splits; all are scored on the unlabelled images, but for those that the
+search had the masks of.
 
 Further options go to `train.py` (default: `--preset micro`). What DIR holds is not computed again. DIR gets
 results.csv and table.md. `--engine ray` spreads the runs over a Ray cluster.
@@ -79,11 +80,14 @@ class SamplingArgs(EngineArgs):
     """Labelled images of a split of the search that only its score is made of."""
     candidates: int = 32
     """Samplers to try, the named extremes first."""
+    judged: int = 1
+    """The best of the search that are judged. With all of them the table says what the family can be worth,
+    but its best row is then chosen by what it is scored on."""
 
     def check(self) -> None:
         """Refuse what could not run."""
         check(self)
-        at_least(1, splits=self.splits, left_out=self.left_out)
+        at_least(1, splits=self.splits, left_out=self.left_out, judged=self.judged)
         at_least(2, candidates=self.candidates)
 
 
@@ -239,8 +243,8 @@ def main() -> None:
         data, labeled, _ = read_images(run, search[0].config)
         known += [digest(data.images[i]) for i in labeled]
     seeds = range(args.splits, args.splits + args.seeds)
-    pair = {name: samplers[name] for name in (RANDOM, others[0])}
-    judged = cells(args, words, seeds, pair)
+    best = {name: samplers[name] for name in (RANDOM, *others[: args.judged])}
+    judged = cells(args, words, seeds, best)
     judged_found, more = compute([replace(job, searched=tuple(known)) for job in judged], args)
     rows = [
         {"sampler": name, "seed": seed, "part": part} | figures
@@ -249,7 +253,7 @@ def main() -> None:
     ]
     checkpoint.save_csv(rows, args.out / "results.csv")
     parts = [
-        markdown(paired(judged_found, list(pair), RANDOM)),
+        markdown(paired(judged_found, list(best), RANDOM)),
         f"{INTERVALS}\n\nThe search, {args.left_out} labelled images left out, {args.splits} splits:\n",
         markdown(ranks(ranked, samplers)),
     ]

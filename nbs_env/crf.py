@@ -53,31 +53,32 @@ class CRFParams:
 
 
 def dense_crf(probability: np.ndarray, image: np.ndarray, params: CRFParams) -> np.ndarray:
-    """Smooth one probability map by the image it belongs to.
+    """Smooth a probability map, or several, by the image they belong to.
 
     Args:
-        probability: `(H, W)` floats in [0, 1], the probability of "anomalous"; background has the rest.
+        probability: `(H, W)` or `(n, H, W)` floats in [0, 1], the probability of "anomalous"; background has
+            the rest. The kernels are set up once for all n, which is most of the work.
         image: `(H, W, 3)` uint8, the RGB image.
         params: The kernels.
 
     Returns:
-        `(H, W)` float32 in [0, 1], the posterior of "anomalous"; `>= 0.5` is the mask.
+        float32 in [0, 1] of the same shape, the posterior of "anomalous"; `>= 0.5` is the mask.
 
     Raises:
         ValueError: A shape, a type or a value is not as above.
     """
     _check_probability(probability)
-    if probability.ndim != 2 or probability.size == 0:
-        raise ValueError(f"The probability has shape {probability.shape}; expected one map (H, W).")
-    if image.dtype != np.uint8 or image.shape != (*probability.shape, 3):
+    if probability.ndim not in (2, 3) or probability.size == 0:
+        raise ValueError(
+            f"The probability has shape {probability.shape}; expected a map (H, W), or some (n, H, W)."
+        )
+    height, width = probability.shape[-2:]
+    if image.dtype != np.uint8 or image.shape != (height, width, 3):
         raise ValueError(
             f"The image is {image.dtype} of shape {image.shape}; expected uint8 of shape "
-            f"{(*probability.shape, 3)} to go with the probability."
+            f"{(height, width, 3)} to go with the probability."
         )
-    height, width = probability.shape
-    anomalous = np.clip(probability.astype(np.float64), _CLIP, 1 - _CLIP).ravel()
     field = densecrf.DenseCRF2D(width, height, 2)
-    field.setUnaryEnergy(-np.log(np.stack([1 - anomalous, anomalous])).astype(np.float32))
     if params.smooth_compat > 0:
         field.addPairwiseGaussian(
             sxy=params.smooth_sxy, compat=params.smooth_compat, normalization=densecrf.NORMALIZE_SYMMETRIC
@@ -90,8 +91,12 @@ def dense_crf(probability: np.ndarray, image: np.ndarray, params: CRFParams) -> 
             compat=params.appearance_compat,
             normalization=densecrf.NORMALIZE_SYMMETRIC,
         )
-    posterior = np.array(field.inference(params.iterations), dtype=np.float32)  # (2, H * W)
-    return posterior[1].reshape(height, width)
+    posterior = np.empty((probability.size // (height * width), height * width), np.float32)
+    clipped = np.clip(probability.astype(np.float64), _CLIP, 1 - _CLIP)
+    for row, anomalous in zip(posterior, clipped.reshape(posterior.shape), strict=True):
+        field.setUnaryEnergy(-np.log(np.stack([1 - anomalous, anomalous])).astype(np.float32))
+        row[:] = np.array(field.inference(params.iterations))[1]  # of (2, H * W)
+    return posterior.reshape(probability.shape)
 
 
 def shift_threshold(probability: np.ndarray, threshold: float) -> np.ndarray:

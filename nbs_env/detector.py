@@ -160,10 +160,13 @@ class Detector:
         self.threshold = best_threshold(probabilities, masks)
         highest = min(self.threshold, 1 - 1e-5)  # a sigmoid can round to 1
         odds = highest / (1 - highest) / np.array([1, 1.5, 2.5, 4])  # a CRF removes pixels
-        choices = list(itertools.product(CRF_CANDIDATES, (odds / (1 + odds)).tolist()))
-        scores = []
-        for self.crf, self.crf_threshold in choices:
-            scores.append(pixel_prf(self.masks(probabilities, images), masks)[2])
+        thresholds = (odds / (1 + odds)).tolist()
+        shifted = np.stack([shift_threshold(probabilities, each) for each in thresholds], axis=1)
+        scores: list[float] = []
+        for crf in CRF_CANDIDATES:
+            smoothed = [dense_crf(*pair, crf) >= 0.5 for pair in zip(shifted, images, strict=True)]
+            scores += [pixel_prf(each, masks)[2] for each in np.stack(smoothed, axis=1)]
+        choices = list(itertools.product(CRF_CANDIDATES, thresholds))
         self.crf, self.crf_threshold = choices[int(np.argmax(scores))]
 
     def masks(self, probabilities: np.ndarray, images: np.ndarray, method: str = "nbs") -> np.ndarray:

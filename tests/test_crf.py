@@ -125,6 +125,13 @@ def test_read_only_and_strided_arrays_are_as_good() -> None:
     np.testing.assert_array_equal(dense_crf(probability, wide[:, ::2], BOTH), expected)
 
 
+def test_several_maps_are_as_one_by_one() -> None:
+    probability, image = two_colours(1)
+    several = np.stack([probability, 1 - probability, probability / 2])
+    expected = [dense_crf(each, image, BOTH) for each in several]
+    np.testing.assert_array_equal(dense_crf(several, image, BOTH), expected)
+
+
 def test_shifted_threshold_is_one_half() -> None:
     rng = np.random.default_rng(2)
     probability = rng.uniform(0.001, 0.999, (5, 6, 7))
@@ -154,7 +161,7 @@ IMAGE = np.zeros((4, 5, 3), np.uint8)
         (np.full((4, 5), np.nan), IMAGE, "NaN"),
         (GOOD + 1, IMAGE, r"outside \[0, 1\]"),
         (np.ones((4, 5), bool), IMAGE, "bool"),
-        (GOOD[None], IMAGE, r"\(1, 4, 5\)"),
+        (GOOD[0], IMAGE, r"\(5,\)"),
         (GOOD, IMAGE.astype(np.float32), "float32"),
         (GOOD, IMAGE[:, :, 0], r"\(4, 5\)"),
         (GOOD, IMAGE.transpose(1, 0, 2), r"\(5, 4, 3\)"),

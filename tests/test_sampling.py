@@ -133,7 +133,7 @@ def test_images_that_the_search_had_are_not_scored(images: Images, tmp_path: Pat
         sampling.play(replace(job, searched=known))
 
 
-@pytest.mark.parametrize("words", ["--seeds 0", "--splits 0", "--candidates 1", "--left-out 0"])
+@pytest.mark.parametrize("words", ["--seeds 0", "--splits 0", "--candidates 1", "--left-out 0", "--judged 0"])
 def test_bad_input_ends_with_one_line(
     words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
