@@ -28,9 +28,9 @@ from benchmarks.tables import markdown
 from nbs_env import checkpoint
 from nbs_env.config import Config
 from nbs_env.detect.segmenter import Segmenter
-from nbs_env.detect.teaching import LOWEST
+from nbs_env.detect.teaching import bounded_threshold
 from nbs_env.env import pick_device
-from nbs_env.metrics import best_threshold, pixel_ap, pixel_prf
+from nbs_env.metrics import pixel_ap, pixel_prf
 from nbs_env.networks import keep_freed_memory, place
 from nbs_env.runs import RunError, command, plain
 from nbs_env.teaching_env import TEACHING, PatchTeachingEnv, TeachingLearner
@@ -106,12 +106,13 @@ def play(job: Job) -> None:
 def score(env: PatchTeachingEnv, found: np.ndarray) -> dict[str, float]:
     """F1 and AP of probabilities (n, H, W) on the unlabelled images whose truth is known.
 
-    The threshold is the best on the labelled images left out, but at least `LOWEST`.
+    The threshold is `bounded_threshold` of the labelled images left out.
     """
     data, left_out = env.dataset, env.learner.left_out
     scored = env.unlabeled[data.has_mask[env.unlabeled]]
     probabilities = found.astype(np.float32)
-    threshold = max(LOWEST, best_threshold(probabilities[left_out], data.masks[left_out]))
+    weight = float(env.learner.student.weight)
+    threshold = bounded_threshold(probabilities[left_out], data.masks[left_out], weight)
     truth = data.masks[scored]
     f1 = pixel_prf(probabilities[scored] >= threshold, truth)[2]
     return {"f1": f1, "ap": pixel_ap(probabilities[scored], truth) or 0.0}

@@ -16,8 +16,9 @@ from nbs_env.detect import teaching
 from nbs_env.detect.alarms import alarm_threshold
 from nbs_env.detect.encoder import CHANNELS, Convolution, Encoder, pretrained
 from nbs_env.detect.segmenter import Segmenter, segment_images
-from nbs_env.detect.teaching import Teacher, folds, teach
+from nbs_env.detect.teaching import Teacher, bounded_threshold, folds, teach
 from nbs_env.detect.views import Views
+from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.runs import TrainingError
 
 CPU = torch.device("cpu")
@@ -226,6 +227,21 @@ def test_good_images_say_which_threshold_is_too_low(
     assert alone.f1 == 1
     black = replace(dataset, good=np.zeros((4, *dataset.images.shape[1:]), np.uint8))
     assert 0.7 < teach(black, labeled, config, 0, CPU, torch.float32).threshold <= 0.9
+
+
+def test_threshold_stays_where_the_best_one_of_true_probabilities_can_lie() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.beta(0.05, 1, (1, 500, 600))
+    truth, weight = rng.random(true.shape) < true, 4.0
+    learnt = weight * true / (weight * true + 1 - true)
+    found = bounded_threshold(learnt, truth, weight)
+    half = pixel_prf(learnt >= found, truth)[2] / 2
+    assert found == best_threshold(learnt, truth)
+    assert abs(found - weight * half / (weight * half + 1 - half)) < 0.02
+    few = np.array([[[0.2, 0.97, 0.99]]])
+    assert bounded_threshold(few, few > 0.98, weight) == 0.8
+    assert bounded_threshold(few, few > 0.1, weight) == 0.5
+    assert bounded_threshold(few, few > 0.98, 0.1) == 0.5
 
 
 def test_nan_names_its_setting(dataset: AnomalyDataset, taught: Config) -> None:

@@ -32,9 +32,7 @@ MOST_SCORED = 200
 MOST_SOFT = 200
 """Unlabelled images at most that have soft targets."""
 LOWEST = 0.5
-"""No threshold lies below. The best one is half the best F1 where probabilities are true (Lipton, Elkan and
-Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, 2014). Ours, learnt with weight w
-on anomalous pixels, are 0.5 where the true one is 1 / (1 + w)."""
+"""The lowest threshold that `bounded_threshold` gives."""
 
 
 class Teacher:
@@ -178,7 +176,7 @@ class Taught:
     Attributes:
         weights: of the segmenter, taught by all labelled images.
         threshold: probability from which a pixel is anomalous: the best on labelled images that were left
-            out and as many pixels of known-good ones, where there are such, but at least `LOWEST`.
+            out and as many pixels of known-good ones, where there are such, within `bounded_threshold`.
         f1: pooled F1 on the labelled ones, at that threshold; None where none can be left out.
         good_scores: (k,) image scores of images known to be good, labelled or not, that were left out.
         size: what the images are resized to.
@@ -284,9 +282,26 @@ def teach(
         of_good = [part["good_pixels"].numpy() for part in found[size]]
         none = [np.zeros(len(one), np.bool_) for one in of_good]
         every, truth = _pooled([*scored[size], *of_good]), _pooled([*truths, *none])
-        threshold = max(LOWEST, best_threshold(every, truth))
+        weight, _ = class_weights(torch.from_numpy(_pooled([views.mask(i) for i in labeled])), "sqrt")
+        threshold = bounded_threshold(every, truth, weight)
         f1 = pixel_prf(_pooled(scored[size]) >= threshold, _pooled(truths))[2]
     return Taught(parts["all"], threshold, f1, np.concatenate(good_scores), size)
+
+
+def bounded_threshold(probabilities: np.ndarray, truth: np.ndarray, weight: float) -> float:
+    """The threshold of the best F1, but from `LOWEST` to w / (1 + w), for a few images say little outside.
+
+    The best threshold of true probabilities is half the best F1, so at most a half (Lipton, Elkan and
+    Naryanaswamy, Optimal Thresholding of Classifiers to Maximize F1 Measure, 2014). Probabilities learnt with
+    the weight w on anomalous pixels are w / (1 + w) there; 0.5 they are where the true one is 1 / (1 + w).
+
+    Args:
+        probabilities: of images that were left out, (n, H, W).
+        truth: bools of the same shape.
+        weight: w.
+    """
+    highest = max(LOWEST, weight / (1 + weight))
+    return float(np.clip(best_threshold(probabilities, truth), LOWEST, highest))
 
 
 def candidates(data: AnomalyDataset, size: Size | Literal["auto"]) -> tuple[Size, ...]:
