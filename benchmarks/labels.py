@@ -296,7 +296,7 @@ def main() -> None:
     at_least(1, segmenter_steps=config.segmenter_steps)
     if config.segmenter_size != "square":
         raise RunError(
-            f"segmenter_size is {config.segmenter_size}; stages are compared in squares: leave it out"
+            f"segmenter_size is {config.segmenter_size}; stages are compared in squares: choose square"
         )
     args.stages(args.chosen()[0])
     todo = [(dataset, seed) for seed in range(args.seeds) for dataset in args.datasets.split(",")]

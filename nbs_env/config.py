@@ -314,6 +314,7 @@ PRESETS: dict[str, Config] = {
         paste_share=0.5,
         segmenter_steps=600,
         segmenter_folds=3,
+        segmenter_size="auto",
         segmenter_symmetries=True,
     ),
     "paper": PAPER,
