@@ -57,7 +57,7 @@ def dense_crf(probability: np.ndarray, image: np.ndarray, params: CRFParams) -> 
 
     Args:
         probability: `(H, W)` or `(n, H, W)` floats in [0, 1], the probability of "anomalous"; background has
-            the rest. The kernels are set up once for all n, which is most of the work.
+            the rest. The kernels are set up once for all n, which takes longer than to use them once.
         image: `(H, W, 3)` uint8, the RGB image.
         params: The kernels.
 
