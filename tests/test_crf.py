@@ -162,6 +162,7 @@ IMAGE = np.zeros((4, 5, 3), np.uint8)
         (GOOD + 1, IMAGE, r"outside \[0, 1\]"),
         (np.ones((4, 5), bool), IMAGE, "bool"),
         (GOOD[0], IMAGE, r"\(5,\)"),
+        (GOOD[None, None], IMAGE, r"\(1, 1, 4, 5\)"),
         (GOOD, IMAGE.astype(np.float32), "float32"),
         (GOOD, IMAGE[:, :, 0], r"\(4, 5\)"),
         (GOOD, IMAGE.transpose(1, 0, 2), r"\(5, 4, 3\)"),

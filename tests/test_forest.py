@@ -12,8 +12,9 @@ import pytest
 
 from baselines import forest
 from baselines.common import RunError
-from baselines.segmentation import Problem
+from baselines.segmentation import FOLDS, Problem
 from nbs_env.data import AnomalyDataset
+from nbs_env.detect.teaching import folds
 
 SMALL = forest.ForestConfig(largest_scale=4.0, trees=10)
 
@@ -35,6 +36,7 @@ def test_learns_a_plain_defect_and_reads_no_test_mask(blobs: AnomalyDataset, tmp
 def test_an_image_with_the_only_anomaly_is_never_left_out(blobs: AnomalyDataset) -> None:
     masks = np.zeros((3, 64, 64), bool)
     masks[1, :8] = True
+    assert [part.tolist() for part in folds(masks, FOLDS)] == [[0], [2]]
     features = [forest.Forest(SMALL, 0).features(image) for image in blobs.images[:3]]
     assert forest.left_out_threshold(features, masks, SMALL, 0) == 0.5  # nothing to find on 0 and 2
 
