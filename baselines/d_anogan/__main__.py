@@ -1,6 +1,6 @@
 """Train and score D-AnoGAN: `python -m baselines.d_anogan`; `--help` lists every setting.
 
-Without arguments: wheels of 64 pixels, made on the fly, in five to six minutes on two CPU cores.
+Without arguments: wheels of 64 pixels, made on the fly, in six to seven minutes on two CPU cores.
 """
 
 from __future__ import annotations
