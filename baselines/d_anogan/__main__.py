@@ -292,7 +292,7 @@ def default(chosen: Args) -> Args:
         shape = {"size": 32, "clusters": 15, "channels": 3}
     elif chosen.preset != "quick":
         shape = {"size": 256, "clusters": 12}
-    if shape and chosen.preset == "quick":  # as for wheels: spare clusters, two fakes of each a step
+    if shape and chosen.preset == "quick":  # more clusters than digits, and fakes of each in every step
         shape |= {"clusters": 30, "batch_size": 64, "generator_steps": 8000, "xzx_steps": 1000}
     width = 0.5 if chosen.preset == "half" else 1.0
     start = QUICK if chosen.preset == "quick" else DAnoGANConfig(width=width, bfloat16=FAST)
