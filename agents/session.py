@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from agents.scoring import overlays
+from agents.scoring import assemble, overlays
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.detect.segmenter import Segmenter
 from nbs_env.detect.teaching import Taught, candidates, folds, teach
+from nbs_env.detector import AT_ONCE
 from nbs_env.env import PatchSamplingEnv
 
 if TYPE_CHECKING:
@@ -113,9 +114,18 @@ class Session:
                 self.learner.device,
                 self.learner.dtype,
                 parts,
+                self._sampled if config.sampling_targets else None,
                 on_step=lambda loss: bar.update(),
                 on_part=lambda: checkpoint.save(parts, file),
             )
+
+    def _sampled(self, indices: np.ndarray) -> np.ndarray:
+        """What batch sampling says of some images, probabilities (n, S, S)."""
+        detector, found = assemble(self.env), []
+        for start in range(0, len(indices), AT_ONCE):
+            profiles = self.learner.best_profiles(indices[start : start + AT_ONCE])
+            found.append(detector.from_profiles(profiles))
+        return np.concatenate(found)
 
     def _on_episode(self, info: dict[str, Any]) -> None:
         """Log one episode, and put a checkpoint where one is due."""

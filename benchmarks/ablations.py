@@ -41,6 +41,8 @@ SAMPLING: Variants = {
     "reward_profiles buffer": lambda config: ["--reward-profiles", "buffer"],
     "seams still": lambda config: ["--seams", "still"],
     "seams by the cycle": lambda config: ["--seams", "cycle"],
+    "pre-trained features": lambda config: ["--reconstruct", "features"],
+    "a quarter of the width": lambda config: ["--autoencoder-width", "16", "--bottleneck-channels", "64"],
 }
 """Options of `train.py` that take a part away, by what the table calls that; the first has all."""
 SEGMENTER: Variants = {
@@ -51,9 +53,15 @@ SEGMENTER: Variants = {
     "+ soft targets": lambda config: ["--soft-targets"],
     "twice the steps": lambda config: ["--segmenter-steps", str(2 * config.segmenter_steps)],
     "own size": lambda config: ["--segmenter-size", "own"],
+    "random weights": lambda config: ["--segmenter-scratch"],
+    "+ batch sampling's targets": lambda config: [
+        "--updates",
+        str(config.beta_horizon),
+        "--sampling-targets",
+    ],
 }
 """Options that change what the segmenter is taught with; two rounds take twice the steps, so these stand
-there as well."""
+there as well. Batch sampling has as many updates as its preset's beta has."""
 PARTS = {
     "sampling": (SAMPLING, ["--segmenter-steps", "0"], "nbs_crf"),
     "segmenter": (SEGMENTER, ["--updates", "0"], "segmenter"),

@@ -205,12 +205,19 @@ class Config:
     """Share of its crops in which a blob of another image counts as a defect."""
     soft_targets: bool = False
     """Teach it in two rounds: what the first says of unlabelled images are soft targets of the second."""
+    sampling_targets: bool = False
+    """What batch sampling says of unlabelled images are soft targets of the first round."""
+    segmenter_scratch: bool = False
+    """Begin with random weights instead of pre-trained ones, the encoder learning as fast as the rest: only
+    to compare."""
 
     def __post_init__(self) -> None:
         """Check types first, then values."""
         check_types(self, ConfigError)
         if self.updates < (0 if self.segmenter_steps else 1):
             raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
+        if self.sampling_targets and not self.updates:
+            raise ConfigError("sampling_targets needs batch sampling; choose updates of 1 or more")
         for name in (
             *("image_size", "shift", "episode_length", "beta_horizon", "autoencoder_width"),
             *("bottleneck_channels", "reinit_period", "profile_length"),

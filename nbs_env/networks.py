@@ -23,12 +23,12 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             weight = torch.empty(layer.weight.shape)
             nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
-            bound = 1 / math.sqrt(weight[0].numel())
-            assert layer.bias is not None
-            bias = torch.empty(layer.bias.shape).uniform_(-bound, bound, generator=generator)
             with torch.no_grad():
                 layer.weight.copy_(weight)
-                layer.bias.copy_(bias)
+                if layer.bias is not None:
+                    bound = 1 / math.sqrt(weight[0].numel())
+                    bias = torch.empty(layer.bias.shape).uniform_(-bound, bound, generator=generator)
+                    layer.bias.copy_(bias)
         elif isinstance(layer, nn.BatchNorm2d):
             layer.reset_parameters()
 

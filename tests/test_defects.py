@@ -124,3 +124,26 @@ def test_the_second_round_has_the_first_ones_targets(
     assert steps == [0] * config.segmenter_steps + [config.segmenter_batch] * config.segmenter_steps
     once = teach(dataset, np.array([0, 1]), replace(config, soft_targets=False), 0, CPU, torch.float32)
     assert any(not torch.equal(value, once.weights[name]) for name, value in found.weights.items())
+
+
+def test_the_first_round_has_batch_samplings_targets(
+    dataset: AnomalyDataset, taught: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said of an image is what its crops are to show; a second round asks the first instead."""
+    config = replace(taught, soft_targets=True, segmenter_folds=1)
+    said = np.linspace(0.1, 0.9, len(dataset), dtype=np.float32)
+    constant: list[bool] = []
+    step = Teacher.step
+
+    def record(self: Teacher, patches: list[np.ndarray], targets: list[np.ndarray]) -> float:
+        constant.extend(np.ptp(target) == 0 and bool(np.isin(target[0, 0], said)) for target in targets)
+        return step(self, patches, targets)
+
+    def sampled(indices: np.ndarray) -> np.ndarray:
+        assert not np.isin([0, 1], indices).any()
+        return np.stack([np.full(dataset.images.shape[1:3], said[i]) for i in indices])
+
+    monkeypatch.setattr(teaching.Teacher, "step", record)
+    teach(dataset, np.array([0, 1]), config, 0, CPU, torch.float32, sampled=sampled)
+    half = config.segmenter_steps * config.segmenter_batch
+    assert constant == [True] * half + [False] * half

@@ -70,6 +70,22 @@ def test_features_do_not_depend_on_what_else_is_in_the_batch(encoder: Encoder) -
         torch.testing.assert_close(whole[:1], alone, atol=1e-4, rtol=1e-4)
 
 
+def test_random_weights_learn_as_fast_as_the_rest(
+    dataset: AnomalyDataset, taught: Config, encoder: Encoder
+) -> None:
+    """BatchNorm then has statistics of its own."""
+    for config in (taught, replace(taught, segmenter_scratch=True)):
+        views, none = Views(dataset, "square"), np.zeros(0, int)
+        teacher = Teacher(views, np.array([0, 1]), none, config, 0, CPU, torch.float32)
+        found, usual = teacher.segmenter.encoder, not config.segmenter_scratch
+        assert torch.equal(found._conv_stem.weight, encoder._conv_stem.weight) == usual
+        rate, slow = (group["lr"] for group in teacher.optimizer.param_groups)
+        assert slow == (rate / 10 if usual else rate)
+        before = found._bn0.running_mean.clone()
+        teacher.step()
+        assert torch.equal(found._bn0.running_mean, before) == usual
+
+
 # Teaching
 
 

@@ -34,11 +34,12 @@ class Segmenter(nn.Module):
 
     Args:
         generator: draws the weights that are not pre-trained; None: all are about to be loaded.
+        scratch: the encoder's are drawn as well.
     """
 
-    def __init__(self, generator: torch.Generator | None = None) -> None:
+    def __init__(self, generator: torch.Generator | None = None, scratch: bool = False) -> None:
         super().__init__()
-        self.encoder = Encoder()
+        self.encoder = Encoder(fixed=not scratch)
         self.stem = nn.Sequential(_convolve(3, STEM), _convolve(STEM, STEM))
         self.deepest = _convolve(CHANNELS[-1], WIDTHS[0])
         skips = (*CHANNELS[-2::-1], STEM)
@@ -50,7 +51,10 @@ class Segmenter(nn.Module):
         if generator is not None:
             for part in (self.stem, self.deepest, self.merge, self.output):
                 initialize(part, generator)
-            self.encoder.load_state_dict(pretrained())
+            if scratch:
+                initialize(self.encoder, generator)
+            else:
+                self.encoder.load_state_dict(pretrained())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits."""

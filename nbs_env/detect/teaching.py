@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -63,13 +63,17 @@ class Teacher:
         self.views, self.good = views, good
         self.device, self.dtype = device, dtype
         self.rng = np.random.default_rng(seed)
-        self.segmenter = place(Segmenter(torch.Generator().manual_seed(seed)), device)
+        generator = torch.Generator().manual_seed(seed)
+        self.segmenter = place(Segmenter(generator, config.segmenter_scratch), device)
         encoder = set(self.segmenter.encoder.parameters())
         rest = [parameter for parameter in self.segmenter.parameters() if parameter not in encoder]
         lr = config.segmenter_lr
         groups = [
             {"params": rest, "lr": lr},
-            {"params": [*self.segmenter.encoder.parameters()], "lr": lr / 10},
+            {
+                "params": [*self.segmenter.encoder.parameters()],
+                "lr": lr / (1 if config.segmenter_scratch else 10),
+            },
         ]
         self.optimizer = torch.optim.Adam(groups, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -117,16 +121,15 @@ class Teacher:
         return self._vary(*crop)
 
     def soft_batch(self, soft: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[list[Any], list[Any]]:
-        """Random crops, as many as a batch has, of padded images with their soft targets."""
+        """Random crops, as many as a batch has, of padded images with soft targets; none of none."""
         crops = []
         side = self.config.segmenter_crop
-        for _ in range(self.config.segmenter_batch):
+        for _ in range(self.config.segmenter_batch if soft else 0):
             image, target = soft[int(self.rng.integers(len(soft)))]
             top, left = self.rng.integers(np.array(target.shape) - side + 1)
             here = (slice(top, top + side), slice(left, left + side))
             crops.append((image[here], target[here]))
-        patches, targets = zip(*crops, strict=True)
-        return list(patches), list(targets)
+        return [patch for patch, _ in crops], [target for _, target in crops]
 
     def _vary(self, image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """A crop (c, c, 3) uint8 and its mask (c, c) under one symmetry, contrast and brightness."""
@@ -197,6 +200,7 @@ def teach(
     device: torch.device,
     dtype: torch.dtype,
     parts: dict[str, Any] | None = None,
+    sampled: Callable[[np.ndarray], np.ndarray] | None = None,
     on_step: Callable[[float], object] = lambda loss: None,
     on_part: Callable[[], object] = lambda: None,
 ) -> Taught:
@@ -213,6 +217,9 @@ def teach(
         device: where it computes.
         dtype: what the convolutions run in.
         parts: what was done before, by part; what is missing is done and put in.
+        sampled: probabilities (n, S, S) of n unlabelled images by their indices, soft targets of the first
+            round. Whoever says them may have learnt from all labelled images, so that what is left out here
+            is a little less unseen.
         on_step: called with the loss of each step.
         on_part: called when a part is complete.
     """
@@ -224,23 +231,25 @@ def teach(
     if not left_out:
         sizes = sizes[:1]  # nothing says which is best
 
-    unlabeled = np.setdiff1d(np.arange(len(data)), labeled) if config.soft_targets else labeled[:0]
+    unlabeled = np.setdiff1d(np.arange(len(data)), labeled)
     unlabeled = np.random.default_rng(seed).permutation(unlabeled)[:MOST_SOFT]
+    said: Iterable[np.ndarray] = sampled(unlabeled) if sampled else ()
 
     def taught(views: Views, labeled: np.ndarray, good: np.ndarray) -> Segmenter:
-        teacher = Teacher(views, labeled, good, config, seed, device, dtype)
-        for _ in range(config.segmenter_steps):
-            on_step(teacher.step())
-        if not len(unlabeled):
+        def lesson(seed: int, targets: Iterable[np.ndarray]) -> Segmenter:
+            teacher = Teacher(views, labeled, good, config, seed, device, dtype)
+            soft = []
+            for target, image in zip(targets, map(views.image, unlabeled), strict=False):
+                soft.append(teacher.padded(image, resize_map(target, *image.shape[:2])))
+            for _ in range(config.segmenter_steps):
+                on_step(teacher.step(*teacher.soft_batch(soft)))
             return teacher.segmenter
-        soft = []
-        for image in map(views.image, unlabeled):
-            target = segment_images(teacher.segmenter, image[None], dtype, symmetries=True)[0]
-            soft.append(teacher.padded(image, target.astype(np.float32)))
-        teacher = Teacher(views, labeled, good, config, seed + 1, device, dtype)
-        for _ in range(config.segmenter_steps):
-            on_step(teacher.step(*teacher.soft_batch(soft)))
-        return teacher.segmenter
+
+        first = lesson(seed, said)
+        if not config.soft_targets:
+            return first
+        look = partial(segment_images, first, dtype=dtype, symmetries=True)
+        return lesson(seed + 1, (look(image[None])[0] for image in map(views.image, unlabeled)))
 
     for size, (number, rows) in itertools.product(sizes, enumerate(left_out)):
         if f"{size}/{number}" not in parts:
