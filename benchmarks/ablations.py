@@ -52,13 +52,8 @@ SEGMENTER: Variants = {
     "+ made-up defects": lambda config: ["--synthetic-share", "0.25"],
     "+ soft targets": lambda config: ["--soft-targets"],
     "twice the steps": lambda config: ["--segmenter-steps", str(2 * config.segmenter_steps)],
-    "own size": lambda config: ["--segmenter-size", "own"],
     "random weights": lambda config: ["--segmenter-scratch"],
-    "+ batch sampling's targets": lambda config: [
-        "--updates",
-        str(config.beta_horizon),
-        "--sampling-targets",
-    ],
+    "+ batch sampling's targets": lambda c: ["--updates", str(c.beta_horizon), "--sampling-targets"],
 }
 """Options that change what the segmenter is taught with; two rounds take twice the steps, so these stand
 there as well. Batch sampling has as many updates as its preset's beta has."""
