@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from baselines.segmentation import FOLDS, Problem, SegmentationArgs, command, prepare, score
 from nbs_env.config import check_types
-from nbs_env.detect.teaching import folds
+from nbs_env.detect.teaching import bounded_threshold, folds
 from nbs_env.metrics import best_threshold
 from nbs_env.profiles import dihedral, inverse
 from nbs_env.runs import RunError, at_least, positive
@@ -96,8 +96,7 @@ class Trainer:
     ) -> None:
         self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
         self.images, self.masks = images, masks
-        ratio = (masks.size - masks.sum()) / max(1, masks.sum())
-        self.weight = torch.tensor(float(ratio) ** 0.5, device=device)  # as `anomaly_weight = "sqrt"`
+        self.weight = torch.tensor(anomaly_weight(masks), device=device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = UNet(config.width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -152,12 +151,17 @@ class Trainer:
         return torch.cat(parts).numpy()
 
 
+def anomaly_weight(masks: np.ndarray) -> float:
+    """The weight on anomalous pixels, as `anomaly_weight = "sqrt"`; `masks` are bools."""
+    return float((masks.size - masks.sum()) / max(1, masks.sum())) ** 0.5
+
+
 def leave_out(
     images: np.ndarray, masks: np.ndarray, config: UNetConfig, seed: int, device: str
 ) -> tuple[int, float]:
-    """How many steps to train, and the threshold: the best average precision and F1 on images left out.
+    """How many steps to train, and the threshold: the best F1 on images left out.
 
-    Where no image can be left out, all steps and 0.5.
+    The threshold keeps to the segmenter's bounds. Where no image can be left out, all steps and 0.5.
     """
     left_out = folds(masks, FOLDS)
     checks = list(range(config.check_every, config.steps + 1, config.check_every)) or [config.steps]
@@ -172,7 +176,7 @@ def leave_out(
     truth = masks[np.concatenate(left_out)]
     scores = [np.concatenate(each) for each in zip(*kept, strict=True)]
     best = int(np.argmax([best_f1(each, truth) for each in scores]))
-    return checks[best], best_threshold(scores[best], truth)
+    return checks[best], bounded_threshold(scores[best], truth, anomaly_weight(masks))
 
 
 def best_f1(scores: np.ndarray, truth: np.ndarray) -> float:

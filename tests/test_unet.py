@@ -33,6 +33,8 @@ def test_shapes_and_size() -> None:
 def test_learns_a_plain_defect_and_reads_no_test_mask(blobs: AnomalyDataset, tmp_path: Path) -> None:
     honest = fit(blobs, tmp_path / "a")
     assert honest["methods"]["unet"]["pixel_f1"] > 0.9  # type: ignore[index]
+    weight = unet.anomaly_weight(blobs.masks[:3])
+    assert 0.5 <= honest["threshold"] <= weight / (1 + weight)  # type: ignore[operator]
     masks = blobs.masks.copy()
     masks[3:] = np.random.default_rng(1).random((9, 64, 64)) < 0.5
     garbage = fit(replace(blobs, masks=masks), tmp_path / "b")
