@@ -147,11 +147,7 @@ def _detector(env: PatchSamplingEnv, taught: Taught | None, alarm: float | None)
     data, labeled, detector = env.dataset, env.labeled, assemble(env, taught, alarm)
     if not env.learner.snapshots:
         return detector, 0.0
-    parts = [
-        _profiled(env, detector, labeled[start : start + AT_ONCE])
-        for start in range(0, len(labeled), AT_ONCE)
-    ]
-    probabilities, last_losses = map(np.concatenate, zip(*parts, strict=True))
+    probabilities, last_losses = profiled(env, detector, labeled)
     detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
     return detector, best_threshold(last_losses, data.masks[labeled])
 
@@ -163,12 +159,14 @@ def _alarms(env: PatchSamplingEnv, taught: Taught | None) -> tuple[float | None,
     return alarm_threshold(taught.good_scores, env.config.false_alarm_rate)
 
 
-def _profiled(
-    env: PatchSamplingEnv, detector: Detector, indices: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def profiled(env: PatchSamplingEnv, detector: Detector, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities from loss profiles, and last losses of RGB, (n, H, W), which are the best snapshot's."""
-    parts = env.learner.best_profiles(indices)
-    return detector.from_profiles(parts), parts[0][:, env.config.profile_length - 1].cpu().numpy()
+    found, last = [], env.config.profile_length - 1
+    for start in range(0, len(indices), AT_ONCE):
+        parts = env.learner.best_profiles(indices[start : start + AT_ONCE])
+        found.append((detector.from_profiles(parts), parts[0][:, last].cpu().numpy()))
+    probabilities, last_losses = map(np.concatenate, zip(*found, strict=True))
+    return probabilities, last_losses
 
 
 def _outcomes(
@@ -189,7 +187,7 @@ def _outcomes(
         by_image = np.concatenate([image_scores(part) for part in parts])
         found["segmenter"] = scores, np.stack(squares), by_image
     if "nbs" in detector.methods:
-        scores, losses = _profiled(env, detector, indices)
+        scores, losses = profiled(env, detector, indices)
         by_image = image_scores(scores)
         found["nbs"] = scores, scores >= detector.threshold, by_image
         found["nbs_crf"] = scores, detector.masks(scores, images), by_image

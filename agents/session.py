@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from agents.scoring import assemble, overlays
+from agents.scoring import assemble, overlays, profiled
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.detect.segmenter import Segmenter
 from nbs_env.detect.teaching import Taught, candidates, folds, teach
-from nbs_env.detector import AT_ONCE
 from nbs_env.env import PatchSamplingEnv
 
 if TYPE_CHECKING:
@@ -105,6 +104,10 @@ class Session:
         left_out = len(folds(data.masks[self.env.labeled], config.segmenter_folds))
         rounds = left_out * len(candidates(data, config.segmenter_size)) + 1 - len(parts)
         steps = config.segmenter_steps * (2 if config.soft_targets else 1)
+
+        def sampled(indices: np.ndarray) -> np.ndarray:
+            return profiled(self.env, assemble(self.env), indices)[0]
+
         with tqdm(total=rounds * steps, desc="segmenter", unit="step") as bar:
             return teach(
                 self.env.dataset,
@@ -114,18 +117,10 @@ class Session:
                 self.learner.device,
                 self.learner.dtype,
                 parts,
-                self._sampled if config.sampling_targets else None,
+                sampled if config.sampling_targets else None,
                 on_step=lambda loss: bar.update(),
                 on_part=lambda: checkpoint.save(parts, file),
             )
-
-    def _sampled(self, indices: np.ndarray) -> np.ndarray:
-        """What batch sampling says of some images, probabilities (n, S, S)."""
-        detector, found = assemble(self.env), []
-        for start in range(0, len(indices), AT_ONCE):
-            profiles = self.learner.best_profiles(indices[start : start + AT_ONCE])
-            found.append(detector.from_profiles(profiles))
-        return np.concatenate(found)
 
     def _on_episode(self, info: dict[str, Any]) -> None:
         """Log one episode, and put a checkpoint where one is due."""

@@ -22,6 +22,7 @@ from baselines.segmentation import FOLDS, Problem, SegmentationArgs, command, pr
 from nbs_env.config import check_types
 from nbs_env.detect.teaching import bounded_threshold, folds
 from nbs_env.metrics import best_threshold
+from nbs_env.predictor import class_weights
 from nbs_env.profiles import dihedral, inverse
 from nbs_env.runs import RunError, at_least, positive
 
@@ -96,7 +97,8 @@ class Trainer:
     ) -> None:
         self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
         self.images, self.masks = images, masks
-        self.weight = torch.tensor(anomaly_weight(masks), device=device)
+        weight, _ = class_weights(torch.from_numpy(masks), "sqrt")
+        self.weight = torch.tensor(weight, device=device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = UNet(config.width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -151,11 +153,6 @@ class Trainer:
         return torch.cat(parts).numpy()
 
 
-def anomaly_weight(masks: np.ndarray) -> float:
-    """The weight on anomalous pixels, as `anomaly_weight = "sqrt"`; `masks` are bools."""
-    return float((masks.size - masks.sum()) / max(1, masks.sum())) ** 0.5
-
-
 def leave_out(
     images: np.ndarray, masks: np.ndarray, config: UNetConfig, seed: int, device: str
 ) -> tuple[int, float]:
@@ -176,7 +173,8 @@ def leave_out(
     truth = masks[np.concatenate(left_out)]
     scores = [np.concatenate(each) for each in zip(*kept, strict=True)]
     best = int(np.argmax([best_f1(each, truth) for each in scores]))
-    return checks[best], bounded_threshold(scores[best], truth, anomaly_weight(masks))
+    weight, _ = class_weights(torch.from_numpy(masks), "sqrt")
+    return checks[best], bounded_threshold(scores[best], truth, weight)
 
 
 def best_f1(scores: np.ndarray, truth: np.ndarray) -> float:

@@ -217,7 +217,7 @@ class Config:
         if self.updates < (0 if self.segmenter_steps else 1):
             raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
         if self.sampling_targets and not self.updates:
-            raise ConfigError("sampling_targets needs batch sampling; choose updates of 1 or more")
+            raise ConfigError("sampling_targets is True; it needs batch sampling, so choose updates above 0")
         for name in (
             *("image_size", "shift", "episode_length", "beta_horizon", "autoencoder_width"),
             *("bottleneck_channels", "reinit_period", "profile_length"),

@@ -40,6 +40,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("predictor_crop", {"predictor_crop": 16}),
     ("predictor_crop", {"predictor_crop": 300}),
     ("buffer_updates", {"buffer_updates": 9}),
+    ("sampling_targets", {"sampling_targets": True, "updates": 0, "segmenter_steps": 1}),
 ]
 
 

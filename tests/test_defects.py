@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +145,17 @@ def test_the_first_round_has_batch_samplings_targets(
         return np.stack([np.full(dataset.images.shape[1:3], said[i]) for i in indices])
 
     monkeypatch.setattr(teaching.Teacher, "step", record)
-    teach(dataset, np.array([0, 1]), config, 0, CPU, torch.float32, sampled=sampled)
+    parts: dict[str, Any] = {}
+    teach(dataset, np.array([0, 1]), config, 0, CPU, torch.float32, parts, sampled)
     half = config.segmenter_steps * config.segmenter_batch
     assert constant == [True] * half + [False] * half
+    teach(
+        dataset,
+        np.array([0, 1]),
+        config,
+        0,
+        CPU,
+        torch.float32,
+        parts,
+        lambda _: pytest.fail("asked in vain"),
+    )

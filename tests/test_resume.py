@@ -59,6 +59,7 @@ def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
         ("early", {"agent": "ppo", "batch_size": 8}),
         ("writing", {}),
         ("teaching", {"segmenter_steps": 2}),
+        ("teaching", {"segmenter_steps": 2, "sampling_targets": True}),
         ("scoring", {}),
     ],
 )

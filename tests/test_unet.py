@@ -15,6 +15,7 @@ from baselines import unet
 from baselines.common import RunError
 from baselines.segmentation import Problem, command, prepare
 from nbs_env.data import AnomalyDataset
+from nbs_env.predictor import class_weights
 
 TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=60, check_every=30, learning_rate=1e-2)
 
@@ -33,13 +34,31 @@ def test_shapes_and_size() -> None:
 def test_learns_a_plain_defect_and_reads_no_test_mask(blobs: AnomalyDataset, tmp_path: Path) -> None:
     honest = fit(blobs, tmp_path / "a")
     assert honest["methods"]["unet"]["pixel_f1"] > 0.9  # type: ignore[index]
-    weight = unet.anomaly_weight(blobs.masks[:3])
+    weight, _ = class_weights(torch.from_numpy(blobs.masks[:3]), "sqrt")
     assert 0.5 <= honest["threshold"] <= weight / (1 + weight)  # type: ignore[operator]
     masks = blobs.masks.copy()
     masks[3:] = np.random.default_rng(1).random((9, 64, 64)) < 0.5
     garbage = fit(replace(blobs, masks=masks), tmp_path / "b")
     assert (honest["steps"], honest["threshold"]) == (garbage["steps"], garbage["threshold"])
     assert honest["methods"] != garbage["methods"]
+
+
+def test_the_threshold_keeps_to_the_segmenters_bounds(
+    blobs: AnomalyDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where 0.2 and 0.999 would part all pixels left out."""
+    masks = {image.tobytes(): mask for image, mask in zip(blobs.images, blobs.masks, strict=True)}
+    weight, _ = class_weights(torch.from_numpy(blobs.masks[:3]), "sqrt")
+    config = replace(TINY, steps=1, check_every=1)
+    for low, high, wanted in ((0.1, 0.2, 0.5), (0.99, 0.999, weight / (1 + weight))):
+
+        def seen(self: unet.Trainer, images: np.ndarray, low: float = low, high: float = high) -> np.ndarray:
+            truth = np.stack([masks[image.tobytes()] for image in images])
+            return np.where(truth, high, low).astype(np.float32)
+
+        monkeypatch.setattr(unet.Trainer, "probabilities", seen)
+        found = unet.leave_out(blobs.images[:3], blobs.masks[:3], config, 0, "cpu")
+        assert found == (1, pytest.approx(wanted))
 
 
 def test_an_image_with_the_only_anomaly_is_never_left_out(blobs: AnomalyDataset) -> None:

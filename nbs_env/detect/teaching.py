@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -68,12 +68,10 @@ class Teacher:
         encoder = set(self.segmenter.encoder.parameters())
         rest = [parameter for parameter in self.segmenter.parameters() if parameter not in encoder]
         lr = config.segmenter_lr
+        slow = lr if config.segmenter_scratch else lr / 10
         groups = [
             {"params": rest, "lr": lr},
-            {
-                "params": [*self.segmenter.encoder.parameters()],
-                "lr": lr / (1 if config.segmenter_scratch else 10),
-            },
+            {"params": [*self.segmenter.encoder.parameters()], "lr": slow},
         ]
         self.optimizer = torch.optim.Adam(groups, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -121,7 +119,7 @@ class Teacher:
         return self._vary(*crop)
 
     def soft_batch(self, soft: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[list[Any], list[Any]]:
-        """Random crops, as many as a batch has, of padded images with soft targets; none of none."""
+        """Random crops, as many as a batch has, of padded images with soft targets; of no images none."""
         crops = []
         side = self.config.segmenter_crop
         for _ in range(self.config.segmenter_batch if soft else 0):
@@ -233,23 +231,24 @@ def teach(
 
     unlabeled = np.setdiff1d(np.arange(len(data)), labeled)
     unlabeled = np.random.default_rng(seed).permutation(unlabeled)[:MOST_SOFT]
-    said: Iterable[np.ndarray] = sampled(unlabeled) if sampled else ()
+
+    @cache
+    def said() -> list[np.ndarray]:  # costly, and of no use where all parts are there
+        return list(sampled(unlabeled)) if sampled else []
 
     def taught(views: Views, labeled: np.ndarray, good: np.ndarray) -> Segmenter:
-        def lesson(seed: int, targets: Iterable[np.ndarray]) -> Segmenter:
+        def lesson(seed: int, shown: Iterable[tuple[np.ndarray, np.ndarray]]) -> Segmenter:
             teacher = Teacher(views, labeled, good, config, seed, device, dtype)
-            soft = []
-            for target, image in zip(targets, map(views.image, unlabeled), strict=False):
-                soft.append(teacher.padded(image, resize_map(target, *image.shape[:2])))
+            soft = [teacher.padded(image, resize_map(target, *image.shape[:2])) for image, target in shown]
             for _ in range(config.segmenter_steps):
                 on_step(teacher.step(*teacher.soft_batch(soft)))
             return teacher.segmenter
 
-        first = lesson(seed, said)
+        first = lesson(seed, ((views.image(i), target) for target, i in zip(said(), unlabeled, strict=False)))
         if not config.soft_targets:
             return first
         look = partial(segment_images, first, dtype=dtype, symmetries=True)
-        return lesson(seed + 1, (look(image[None])[0] for image in map(views.image, unlabeled)))
+        return lesson(seed + 1, ((image, look(image[None])[0]) for image in map(views.image, unlabeled)))
 
     for size, (number, rows) in itertools.product(sizes, enumerate(left_out)):
         if f"{size}/{number}" not in parts:
