@@ -17,7 +17,7 @@ from nbs_env.config import Config, ConfigError
 from nbs_env.crf import CRFParams, dense_crf, shift_threshold
 from nbs_env.data import DataError, resize_image, resize_map
 from nbs_env.detect.alarms import image_scores
-from nbs_env.detect.segmenter import Segmenter, segment_images
+from nbs_env.detect.segmenter import Segmenter, fused, segment_images
 from nbs_env.detect.views import Size, working_size
 from nbs_env.features import fine_encoder, fine_features
 from nbs_env.metrics import best_threshold, pixel_prf
@@ -117,6 +117,7 @@ class Detector:
         if segmenter is not None:
             self.segmenter = place(Segmenter(), device)
             self.segmenter.load_state_dict(segmenter)
+            self._fused = fused(self.segmenter)
         self.encoder = None
         if rings:
             self.meter = ProfileMeter(rings[0][0], device, self.dtype)
@@ -136,7 +137,7 @@ class Detector:
         That is image_size squared, or for the segmenter as `segmenter_size` has it.
         """
         if method == "segmenter":
-            return segment_images(self.segmenter, images, self.dtype, self.segmenter_symmetries)
+            return segment_images(self._fused, images, self.dtype, self.segmenter_symmetries)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
         features = None if self.encoder is None else fine_features(self.encoder, tensor)
         return self.from_profiles([self.meter.measure(ring, tensor, features) for ring in self.rings])

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from nbs_env.config import Config, ConfigError
 from nbs_env.data import AnomalyDataset, DataError, load, read_image, resize_image
 from nbs_env.detect import segmenter as segmenting
 from nbs_env.detect import teaching
-from nbs_env.detect.segmenter import Segmenter, blended, probable, segment_images, tiles
+from nbs_env.detect.segmenter import Segmenter, blended, fused, probable, segment_images, tiles
 from nbs_env.detect.teaching import Teacher, candidates, teach
 from nbs_env.detect.views import Views, working_size
 
@@ -42,6 +43,19 @@ def test_image_alone_or_among_others(dataset: AnomalyDataset) -> None:
     alone = segment_images(segmenter, dataset.images[1:2], torch.float32)
     np.testing.assert_allclose(whole[1:2], alone, atol=1e-6)
     assert ((whole > 0) & (whole < 1)).all()
+
+
+def test_folded_norms_change_nothing(dataset: AnomalyDataset) -> None:
+    generator = torch.Generator().manual_seed(0)
+    segmenter = Segmenter(generator).eval()
+    for norm in (x for x in segmenter.modules() if isinstance(x, nn.BatchNorm2d)):
+        norm.running_mean.normal_(0, 0.2, generator=generator)
+        norm.running_var.uniform_(0.5, 2, generator=generator)
+    folded = fused(segmenter)
+    assert not any(isinstance(x, nn.BatchNorm2d) for x in folded.modules())
+    whole, fast = (segment_images(x, dataset.images[:2], torch.float32) for x in (segmenter, folded))
+    assert whole.std() > 1e-3
+    np.testing.assert_allclose(fast, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 64, 99, 160, 161, 320, 321, 1000])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nbs_env.detect.encoder import CHANNELS, Encoder, pretrained
 from nbs_env.networks import initialize
@@ -65,6 +67,17 @@ class Segmenter(nn.Module):
         for merge, skip in zip(self.merge, (*fine[::-1], self.stem(images)), strict=True):
             x = merge(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], dim=1))
         return self.output(x)[:, 0, :height, :width]
+
+
+def fused(segmenter: Segmenter) -> Segmenter:
+    """A copy for masks alone, each BatchNorm folded into the convolution before it: the same, and faster."""
+    segmenter = copy.deepcopy(segmenter).eval()
+    for part in list(segmenter.modules()):
+        for (before, first), (name, second) in pairwise(list(part.named_children())):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(part, before, fuse_conv_bn_eval(first, second))
+                setattr(part, name, nn.Identity())
+    return segmenter
 
 
 def padded(images: torch.Tensor) -> torch.Tensor:
