@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -145,12 +146,13 @@ def masks_of(
         raise DataError(f"{directory}: no such directory; expected one with mask files")
     found: dict[str, Path] = {}
     others = []
-    names = {file.name.lower(): stem for stem, file in images.items()}
+    names = {_composed(file.name).lower(): stem for stem, file in images.items()}
+    names |= {_composed(stem): stem for stem in images}
     for path in entries(directory):
-        stem = _image_of(path.stem if path.suffix.lower() in suffixes else path.name, names, images, endings)
+        stem = _image_of(path.stem if path.suffix.lower() in suffixes else path.name, names, endings)
         # A link to nothing is taken for a mask here, and answered where it is read.
         if path.suffix.lower() not in suffixes or path.is_dir():
-            others.append((path, _image_of(path.stem, names, images, endings) or stem))
+            others.append((path, _image_of(path.stem, names, endings) or stem))
         elif stem is None:
             raise orphan(path, endings)
         elif stem in found:
@@ -169,18 +171,19 @@ def masks_of(
     return found
 
 
-def _image_of(
-    stem: str, names: dict[str, str], images: dict[str, Path], endings: tuple[str, ...]
-) -> str | None:
+def _image_of(stem: str, names: dict[str, str], endings: tuple[str, ...]) -> str | None:
     """The stem of the image that a mask of this stem belongs to."""
     for ending in endings:
         if stem.endswith(ending):
-            name = stem.removesuffix(ending)
-            if name in images:
-                return name
-            if name.lower() in names:
-                return names[name.lower()]
+            name = _composed(stem.removesuffix(ending))
+            if found := names.get(name) or names.get(name.lower()):
+                return found
     return None
+
+
+def _composed(name: str) -> str:
+    """A name as most systems write it; others take accents from their letters, and it looks the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def orphan(path: Path, endings: tuple[str, ...] = ("",)) -> DataError:

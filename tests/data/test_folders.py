@@ -7,6 +7,8 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -59,6 +61,18 @@ def test_names_of_masks(name: str, tmp_path: Path) -> None:
     Image.open(home / "masks" / "a.png").save(tmp_path / "x.tif")
     shutil.move(tmp_path / "x.tif", home / "masks" / name)
     (home / "masks" / "a.png").unlink()
+    assert (load("folder", home, image_size=64).masks == truth).all()
+
+
+@pytest.mark.parametrize(("drawn", "photographed"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_accents_apart_from_their_letters(
+    drawn: Literal["NFC", "NFD"], photographed: Literal["NFC", "NFD"], tmp_path: Path
+) -> None:
+    """Systems write the same name in two ways, and a mask may have been drawn on another one."""
+    home = make_folder(tmp_path)
+    truth = load("folder", home, image_size=64).masks
+    (home / "images" / "a.png").rename(home / "images" / f"{normalize(photographed, 'aé')}.png")
+    (home / "masks" / "a.png").rename(home / "masks" / f"{normalize(drawn, 'aé')}_mask.png")
     assert (load("folder", home, image_size=64).masks == truth).all()
 
 
