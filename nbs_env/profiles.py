@@ -145,6 +145,11 @@ class ProfileMeter(threading.local):
             with torch.device("meta"):  # no weights to draw
                 network = Autoencoder(bottleneck, width, len(weights.get("head.weight", ())))
             self.autoencoder = place(network.to_empty(device=device), device)
+            self.device = device
+
+    def __reduce__(self) -> tuple[type[ProfileMeter], tuple[Weights, torch.device, torch.dtype]]:
+        """A copy, and the process that an environment or a detector is sent to, has one of its own."""
+        return type(self), (self.autoencoder.state_dict(), self.device, self.dtype)
 
     def measure(
         self, ring: Sequence[Weights], images: torch.Tensor, features: torch.Tensor | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +32,7 @@ def make(dataset: AnomalyDataset, config: Config, **changes: Any) -> PatchSampli
 
 def play(env: PatchSamplingEnv, episodes: int, seed: int | None = 0, **first: Any) -> list[Step]:
     """Random actions over some episodes; `seed` and `first` go to the first reset."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed or 0)
     steps = []
     for episode in range(episodes):
         observation, info = env.reset(seed=seed, **first) if episode == 0 else env.reset()
@@ -118,6 +120,20 @@ def test_same_seed_gives_the_same_trajectory(
     assert last_infos(first)[-1]["R_pred"] < 0
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_plays_on_as_the_original(
+    copied: Callable[[PatchSamplingEnv], PatchSamplingEnv],
+    dataset: AnomalyDataset,
+    config: Config,
+    same_bits: SameBits,
+) -> None:
+    """Which is what planning needs, and sending an environment to another process."""
+    env = make(dataset, config)
+    play(env, 2)
+    other = copied(env)
+    same_bits(play(other, 2, seed=None), play(env, 2, seed=None))
+
+
 def test_callers_without_gradients_train_all_the_same(
     dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
@@ -176,8 +192,8 @@ def test_observations_are_copies(dataset: AnomalyDataset, config: Config) -> Non
         other = scribbled.step(action)[0]
         np.testing.assert_array_equal(observation, other)
         other[:] = 7
-    for before, copy in frozen:
-        np.testing.assert_array_equal(before, copy)
+    for before, now in frozen:
+        np.testing.assert_array_equal(before, now)
     np.testing.assert_array_equal(dataset.images, images)
 
 

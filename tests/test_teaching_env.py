@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -67,6 +68,12 @@ def test_both_checkers_are_content(dataset: AnomalyDataset) -> None:
     assert isinstance(env.unwrapped, nbs_env.PatchTeachingEnv)
     check_env(env.unwrapped, skip_render_check=True)
     env_checker.check_env(env)
+
+
+def test_a_pickled_copy_learns_on_as_the_original(begun: TeachingLearner, same_bits: SameBits) -> None:
+    updates(begun, 1)
+    other = pickle.loads(pickle.dumps(begun))
+    same_bits(updates(other, 2), updates(begun, 2))
 
 
 def test_an_episode_walks_over_unlabelled_images_and_is_paid_at_its_end(dataset: AnomalyDataset) -> None:

@@ -75,7 +75,7 @@ class Teacher:
         ]
         self.optimizer = torch.optim.Adam(groups, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: (1 + math.cos(math.pi * step / config.segmenter_steps)) / 2
+            self.optimizer, partial(_half_cosine, steps=config.segmenter_steps)
         )
         self.places = [np.argwhere(mask) for _, mask in self.pairs]
         self.defects = (
@@ -335,6 +335,11 @@ def _own_size_f1(data: AnomalyDataset, indices: np.ndarray, scores: Sequence[np.
 def _pooled(maps: Sequence[np.ndarray]) -> np.ndarray:
     """The pixels of all maps, (1, 1, n)."""
     return np.concatenate([one.ravel() for one in maps])[None, None]
+
+
+def _half_cosine(step: int, steps: int) -> float:
+    """From 1 down to 0, by name, so that a teacher can be pickled."""
+    return (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def folds(masks: np.ndarray, count: int) -> list[np.ndarray]:
