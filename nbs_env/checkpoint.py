@@ -89,9 +89,11 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
     replace_file(path, lambda part: Image.fromarray(picture).save(part, "PNG"))
 
 
-def save(state: dict[str, Any], path: Path) -> None:
+def save(state: dict[str, Any], path: Path | str) -> None:
     """Write tensors, numbers, strings, lists and dictionaries; storages that are shared are written once."""
     import torch
+
+    path = Path(path)
 
     def write(part: Path) -> None:
         try:
@@ -102,12 +104,13 @@ def save(state: dict[str, Any], path: Path) -> None:
     replace_file(path, write)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read what `save` wrote, with `weights_only=True`.
 
     Raises:
         CheckpointError: the file is absent, truncated, or holds something else.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; expected a file written by a training run")
     import torch

@@ -260,7 +260,7 @@ class Detector:
         except DataError as error:  # levels above white
             raise DataError(f"image {number}: {str(error).removeprefix('image: ')}") from error
 
-    def save(self, path: Path, methods: Sequence[str] | None = None) -> None:
+    def save(self, path: Path | str, methods: Sequence[str] | None = None) -> None:
         """Write one file, which `load` reads back to the same predictions.
 
         Args:
@@ -301,7 +301,7 @@ class Detector:
         return beside if method == "nbs" and beside.is_file() else directory / "detector.pt"
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> Detector:
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Detector:
         """Read a detector.
 
         Raises:

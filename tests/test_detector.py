@@ -64,9 +64,13 @@ def equal(a: Prediction, b: Prediction) -> bool:
     return same and a.score == b.score
 
 
-def test_saved_and_loaded_it_predicts_the_same(detector: Detector, tmp_path: Path) -> None:
-    detector.save(tmp_path / "detector.pt")
-    loaded = Detector.load(tmp_path / "detector.pt")
+@pytest.mark.parametrize("named", [Path, str])
+def test_saved_and_loaded_it_predicts_the_same(
+    named: type[Path | str], detector: Detector, tmp_path: Path
+) -> None:
+    file = named(tmp_path / "detector.pt")
+    detector.save(file)
+    loaded = Detector.load(file)
     for name in ("threshold", "crf", "crf_threshold"):
         assert getattr(loaded, name) == getattr(detector, name)
     images = images_of_sizes((128, 128), (90, 150))

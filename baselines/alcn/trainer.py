@@ -295,7 +295,7 @@ class ALCN:
         self.epoch, self.stale, self.best = (state["progress"][name] for name in ("epoch", "stale", "best"))
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> ALCN:
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> ALCN:
         """Read a model.
 
         Raises:

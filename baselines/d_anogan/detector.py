@@ -50,7 +50,7 @@ class DAnoGANDetector:
         error, divergence = self.parts(images)
         return (1 - self.alpha) * error + self.alpha * divergence
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write networks and settings into one file."""
         networks = {name: network.state_dict() for name, network in self.model.networks.items()}
         config = json.dumps(asdict(self.model.config))
@@ -59,7 +59,7 @@ class DAnoGANDetector:
         )
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | str = "cpu") -> DAnoGANDetector:
+    def load(cls, path: Path | str, device: torch.device | str = "cpu") -> DAnoGANDetector:
         """Read a detector.
 
         Raises:
