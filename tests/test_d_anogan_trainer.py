@@ -209,10 +209,24 @@ def test_images_are_reconstructed_by_their_own_cluster(data: torch.Tensor) -> No
         torch.testing.assert_close(again[where], expected, rtol=0, atol=1e-5)
 
 
+def test_settled_the_classifier_has_the_statistics_of_all_images(data: torch.Tensor) -> None:
+    """As if they were one batch, whatever its running averages were."""
+    model = DAnoGAN(SMALL, 0)
+    images = data.float() / 127.5 - 1
+    model.step(data)
+    with torch.no_grad():
+        model.classifier.train()
+        expected = model.classifier(model.critic(images)[1]).log_softmax(dim=1)
+    behind = model.assign(images)
+    model.settle(data)
+    torch.testing.assert_close(model.assign(images), expected, rtol=0, atol=0.01)  # n and n - 1
+    assert (behind - expected).abs().max() > 0.1
+
+
 def test_batches_of_the_second_phase_hold_images_of_their_clusters(data: torch.Tensor) -> None:
     model = DAnoGAN(SMALL, 0)
-    assigned = model.assign(data.float() / 127.5 - 1).argmax(dim=1)
     images, clusters, shares, kernels = next(model.xzx_batches(data))
+    assigned = model.assign(data.float() / 127.5 - 1).argmax(dim=1)
     assert shares.sum() == pytest.approx(1)
     latents = torch.zeros(len(clusters), 1, 4)
     again = (model.generators(latents, clusters, each) for each in (kernels, None))

@@ -232,6 +232,21 @@ class DAnoGAN:
         logits = torch.cat([self.classifier(self.critic(part)[1]) for part in images.split(512)])
         return logits.masked_fill(~self.prior.alive, -torch.inf).log_softmax(dim=1)
 
+    @torch.no_grad()
+    def settle(self, images: torch.Tensor) -> None:
+        """Give the classifier's BatchNorm the statistics of `images` (n, C, S, S) uint8.
+
+        The critic's features move on with every step, and running averages stay a fifth of a standard
+        deviation behind.
+        """
+        norm = self.classifier.norm
+        momentum, norm.momentum = norm.momentum, None  # equal weights
+        norm.reset_running_stats()
+        self.classifier.train()
+        for part in images.split(512):
+            self.classifier(self.critic(part.float() / 127.5 - 1)[1])
+        norm.momentum = momentum
+
     def xzx_batches(
         self, data: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]]:
@@ -240,6 +255,7 @@ class DAnoGAN:
         Classifier and generators are frozen in this phase: an image's cluster and the generators' kernels are
         looked up once.
         """
+        self.settle(data)
         parts = data.split(2048)
         cluster = torch.cat([self.assign(part.float() / 127.5 - 1).argmax(dim=1) for part in parts])
         counts = torch.bincount(cluster, minlength=self.config.clusters)

@@ -43,6 +43,7 @@ def look(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray) -> dict[str, 
         Purity, normalized mutual information, the mean variety, how many generators are dead, and the prior.
     """
     model.refresh_active()
+    model.settle(images)
     clusters = model.assign(images.float() / 127.5 - 1).argmax(dim=1).cpu().numpy()
     variety = varieties(model)
     dead = variety < DEAD
