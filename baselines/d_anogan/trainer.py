@@ -236,8 +236,8 @@ class DAnoGAN:
     def settle(self, images: torch.Tensor) -> None:
         """Give the classifier's BatchNorm the statistics of `images` (n, C, S, S) uint8.
 
-        The critic's features move on with every step, and running averages stay a fifth of a standard
-        deviation behind.
+        The critic's features move on with every step, and running averages stay 0.1 to 0.2 standard
+        deviations behind.
         """
         norm = self.classifier.norm
         momentum, norm.momentum = norm.momentum, None  # equal weights

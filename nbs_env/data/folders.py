@@ -109,16 +109,15 @@ def by_stem(files: Iterable[Path]) -> dict[str, Path]:
     """Map each file's stem to the file.
 
     Raises:
-        DataError: If two files share a stem.
+        DataError: If two files share a stem, or their stems look the same.
     """
     found: dict[str, Path] = {}
     for file in files:
-        if file.stem in found:
-            raise DataError(
-                f"{file}: {found[file.stem].name} has the same stem; rename or remove one of them"
-            )
-        found[file.stem] = file
-    return found
+        stem = _composed(file.stem)
+        if stem in found:
+            raise DataError(f"{file}: {found[stem].name} has the same stem; rename or remove one of them")
+        found[stem] = file
+    return {file.stem: file for file in found.values()}
 
 
 def masks_of(
@@ -147,12 +146,12 @@ def masks_of(
     found: dict[str, Path] = {}
     others = []
     names = {_composed(file.name).lower(): stem for stem, file in images.items()}
-    names |= {_composed(stem): stem for stem in images}
+    stems = {_composed(stem): stem for stem in images}
     for path in entries(directory):
-        stem = _image_of(path.stem if path.suffix.lower() in suffixes else path.name, names, endings)
+        stem = _image_of(path.stem if path.suffix.lower() in suffixes else path.name, names, stems, endings)
         # A link to nothing is taken for a mask here, and answered where it is read.
         if path.suffix.lower() not in suffixes or path.is_dir():
-            others.append((path, _image_of(path.stem, names, endings) or stem))
+            others.append((path, _image_of(path.stem, names, stems, endings) or stem))
         elif stem is None:
             raise orphan(path, endings)
         elif stem in found:
@@ -171,12 +170,14 @@ def masks_of(
     return found
 
 
-def _image_of(stem: str, names: dict[str, str], endings: tuple[str, ...]) -> str | None:
+def _image_of(
+    stem: str, names: dict[str, str], stems: dict[str, str], endings: tuple[str, ...]
+) -> str | None:
     """The stem of the image that a mask of this stem belongs to."""
     for ending in endings:
         if stem.endswith(ending):
             name = _composed(stem.removesuffix(ending))
-            if found := names.get(name) or names.get(name.lower()):
+            if found := stems.get(name) or names.get(name.lower()):
                 return found
     return None
 

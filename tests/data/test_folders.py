@@ -76,6 +76,15 @@ def test_accents_apart_from_their_letters(
     assert (load("folder", home, image_size=64).masks == truth).all()
 
 
+def test_two_images_whose_names_look_the_same(tmp_path: Path) -> None:
+    home = make_folder(tmp_path)
+    forms: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+    for form in forms:
+        shutil.copy(home / "images" / "b.png", home / "images" / f"{normalize(form, 'é')}.png")
+    with pytest.raises(DataError, match="has the same stem"):
+        load("folder", home)
+
+
 def test_two_masks_of_one_image(tmp_path: Path) -> None:
     home = make_folder(tmp_path)
     save(home / "masks" / "a_mask.png", mask(0))
