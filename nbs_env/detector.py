@@ -295,10 +295,11 @@ class Detector:
             self.save(directory / file, (method,))
 
     @staticmethod
-    def file_of(directory: Path, method: str | None) -> Path:
-        """The file of a run that holds a method; None is the first."""
-        beside = directory / "nbs.pt"
-        return beside if method == "nbs" and beside.is_file() else directory / "detector.pt"
+    def file_of(run: Path, method: str | None = None) -> Path:
+        """The file of a run, a directory or its detector.pt, that holds a method; None is the first."""
+        first = run if run.is_file() else run / "detector.pt"
+        beside = first.with_name("nbs.pt")
+        return beside if method == "nbs" and beside.is_file() else first
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> Detector:

@@ -34,7 +34,7 @@ class ExportArgs:
     """What to export."""
 
     run: Path
-    """Directory of a finished run with a segmenter."""
+    """Directory of a finished run with a segmenter, or its detector.pt."""
     out: Path
     """The file to write."""
 
@@ -228,7 +228,7 @@ def _surround(graph: Any, around: _Surroundings) -> None:
 def main() -> None:
     """Export what the command line says."""
     args = tyro.cli(ExportArgs, description=__doc__)
-    state = args.run / "detector.pt"
+    state = Detector.file_of(args.run)
     with checkpoint.unpacking(state):
         detector = Detector.load(state)
     export(detector, args.out)

@@ -37,7 +37,7 @@ class PredictArgs:
     """What to predict with which detector."""
 
     run: Path
-    """Directory of a finished run."""
+    """Directory of a finished run, or its detector.pt."""
     images: Path
     """Folder of images, of any sizes from 64x64 pixels up."""
     out: Path

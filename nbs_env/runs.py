@@ -75,8 +75,12 @@ def command(interrupted: str = "") -> Iterator[None]:
 
     Bad input is one line on standard error and exit code 2, an interruption one line (`interrupted`, or what
     the run says) and 130. A `DataWarning` becomes a line that begins with `note:`, once. What the locale
-    cannot show is escaped.
+    cannot show is escaped, and where a stream is missing, as in a service, nothing is said.
     """
+    for name in ("stdin", "stdout", "stderr"):  # in this order they get the descriptors that were closed
+        if getattr(sys, name) is None:
+            empty = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(empty, "r" if name == "stdin" else "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

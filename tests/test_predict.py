@@ -184,6 +184,15 @@ def test_the_table_comes_last(args: PredictArgs, monkeypatch: pytest.MonkeyPatch
     assert not (args.out / "predictions.csv").exists()
 
 
+def test_a_detector_alone_is_enough(args: PredictArgs, tmp_path: Path) -> None:
+    file = (args.run / "detector.pt").rename(tmp_path / "of last week.pt")
+    rows = predict_folder(replace(args, run=file))
+    assert [name for name, *_ in rows] == sorted(SIZES)
+    assert write_report(args.out)[0].is_file()
+    with pytest.raises(CheckpointError, match=r"run/detector\.pt does not exist"):
+        predict_folder(replace(args, out=tmp_path / "more"))
+
+
 def test_run_without_a_detector(args: PredictArgs, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"detector\.pt does not exist"):
         predict_folder(PredictArgs(tmp_path, args.images, args.out))

@@ -178,3 +178,20 @@ with command():
     assert (tmp_path / "a.csv").read_bytes() == "größe\n".encode()
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (100, 50)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes file descriptors by the shell")
+def test_streams_that_are_closed(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from tqdm import tqdm
+from nbs_env.runs import RunError, command
+with command():
+    for _ in tqdm(range(2)):
+        print("said")
+    Path({str(tmp_path / "done")!r}).write_text("all of it")
+    raise RunError("nobody hears it")
+"""
+    words = ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    assert subprocess.run(words).returncode == 2
+    assert (tmp_path / "done").read_text() == "all of it"
