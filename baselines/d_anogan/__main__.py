@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from baselines.common import ClassesArgs, Kept, claim_all, markdown, open_run, parse, train_all
 from baselines.d_anogan import wheel
-from baselines.d_anogan.config import FAST, QUICK, DAnoGANConfig
+from baselines.d_anogan.config import FAST, HALF, QUICK, DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.networks import layer_channels
 from baselines.d_anogan.trainer import DAnoGAN
@@ -55,7 +55,7 @@ class Args(ClassesArgs):
     checkpoint_every: int = 200
     """Generator steps, then encoder steps, between checkpoints."""
     preset: Literal["quick", "half", "paper"] = "quick"
-    """Where `--model` starts from: minutes on a CPU, the thesis's budget at half width, or the thesis."""
+    """Where `--model` starts from: minutes on a CPU, two hours at half width, or the thesis."""
     no_xzx: bool = False
     """Leave the encoders' second phase out, as in Table 5.6."""
     no_bandit: bool = False
@@ -285,17 +285,17 @@ def run(args: Args) -> dict[str, float]:
 
 def default(chosen: Args) -> Args:
     """What the command line starts from, by its preset and data set."""
+    clusters = 15 if chosen.preset == "paper" else 30  # more than digits, and than the thesis has
     shape: dict[str, Any] = {}
     if chosen.dataset in ("mnist", "fashion_mnist"):
-        shape = {"size": 28, "clusters": 15}
+        shape = {"size": 28, "clusters": clusters}
     elif chosen.dataset == "cifar10":
-        shape = {"size": 32, "clusters": 15, "channels": 3}
+        shape = {"size": 32, "clusters": clusters, "channels": 3}
     elif chosen.preset != "quick":
         shape = {"size": 256, "clusters": 12}
-    if shape and chosen.preset == "quick":  # more clusters than digits, and fakes of each in every step
-        shape |= {"clusters": 30, "batch_size": 64, "generator_steps": 8000, "xzx_steps": 1000}
-    width = 0.5 if chosen.preset == "half" else 1.0
-    start = QUICK if chosen.preset == "quick" else DAnoGANConfig(width=width, bfloat16=FAST)
+    if shape and chosen.preset == "quick":  # fakes of each cluster in every step
+        shape |= {"batch_size": 64, "generator_steps": 8000, "xzx_steps": 1000}
+    start = {"quick": QUICK, "half": HALF, "paper": DAnoGANConfig(bfloat16=FAST)}[chosen.preset]
     return replace(chosen, model=replace(start, **shape))
 
 
