@@ -21,7 +21,7 @@ from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env import checkpoint
 from nbs_env.data import DataError
-from nbs_env.data.classes import ClassDataset
+from nbs_env.data.classes import ClassDataset, read_folder
 from nbs_env.data.mnist import FILES, read, read_idx
 
 Main = Callable[..., None]
@@ -139,6 +139,10 @@ def test_folder_with_each_class_in_turn(
     assert "|  | bolts | nuts | screws | mean |" in capsys.readouterr().out
     state = checkpoint.load(tmp_path / "run" / "nuts" / "checkpoint.pt")
     assert (state["xzx_steps"], state["networks"]["prior"]["updates"]) == (0, 0)
+    with Image.open(tmp_path / "run" / "nuts" / "queries.png") as sheet:
+        query = np.asarray(sheet)[:28, :28]
+    data = read_folder(tmp_path / "data", 28, 3).images.transpose(0, 2, 3, 1).astype(int)
+    assert abs(data - query).max(axis=(1, 2, 3)).min() <= 1  # the first cell is one of the images, in colour
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def _second_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curv
 
 @torch.no_grad()
 def sample_sheet(model: DAnoGAN, columns: int = 8) -> np.ndarray:
-    """Generated images, a row for each living cluster, uint8 (rows * S, columns * S); RGB is shown grey."""
+    """Generated images, a row for each living cluster, uint8 (rows S, columns S), and of RGB (..., 3)."""
     return _sheet(model.generators(fixed_latents(model, columns), model.active).cpu().numpy())
 
 
@@ -162,10 +162,10 @@ def _queries(model: DAnoGAN, images: torch.Tensor) -> np.ndarray:
 
 
 def _sheet(images: np.ndarray) -> np.ndarray:
-    """(rows, columns, C, S, S) in [-1, 1] as one grey picture."""
-    grey = images.mean(axis=2).transpose(0, 2, 1, 3)
-    side = grey.shape[1]
-    return ((grey.reshape(-1, grey.shape[2] * side) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    """(rows, columns, C, S, S) in [-1, 1] as one picture, (rows S, columns S), and of RGB (..., 3)."""
+    rows, columns, channels, side, _ = images.shape
+    picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * side, columns * side, channels)
+    return ((picture if channels == 3 else picture[..., 0]) * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
 
 
 def _score(
