@@ -225,8 +225,8 @@ def details(rows: list[Row]) -> list[Row]:
 def main() -> None:
     """Measure, and write the tables."""
     args, words = tyro.cli(CreditArgs, description=__doc__, return_unknown_args=True)
-    preset = [] if "--preset" in words else ["--preset", "micro"]
-    run, config, _ = train.parse([*preset, "--segmenter-steps", "0", *words, "--agent", "random-patches"])
+    line = ["--preset", "micro", "--segmenter-steps", "0", *words, "--agent", "random-patches"]
+    run, config, _ = train.parse(line)
     args.check(config)
     todo = [Cell(args, replace(run, seed=seed), config) for seed in range(args.seeds)]
     rows, failed = [], []

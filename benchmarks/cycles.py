@@ -97,8 +97,8 @@ def main() -> None:
     args, words = tyro.cli(CyclesArgs, description=__doc__, return_unknown_args=True)
     check(args)
     at_least(1, images=args.images)
-    line = ["--agent", "random", *([] if "--preset" in words else ["--preset", "micro"])]
-    run, config, options = train.parse([*line, "--segmenter-steps", "0", *words])
+    line = ["--agent", "random", "--preset", "micro", "--segmenter-steps", "0", *words]
+    run, config, options = train.parse(line)
     if config.updates < config.reinit_period:
         raise RunError(f"updates is {config.updates}; choose a cycle's at least ({config.reinit_period})")
     files = [args.out.resolve() / "cells" / f"{seed}.json" for seed in range(args.seeds)]

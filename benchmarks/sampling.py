@@ -117,8 +117,8 @@ def candidates(count: int) -> Iterator[tuple[str, WeightedOptions]]:
 
 def cells(args: SamplingArgs, words: list[str], seeds: range, samplers: Samplers) -> list[Cell]:
     """Samplers on the splits of seeds, of the search or after it; all of a seed one after another."""
-    line = [*([] if "--preset" in words else ["--preset", "micro"]), "--segmenter-steps", "0", *words]
-    run, config, _ = train.parse([*line, "--agent", "weighted"])
+    line = ["--preset", "micro", "--segmenter-steps", "0", *words, "--agent", "weighted"]
+    run, config, _ = train.parse(line)
     return [_cell(args, replace(run, seed=s), config, *each) for s in seeds for each in samplers.items()]
 
 

@@ -51,6 +51,18 @@ def dataset() -> AnomalyDataset:
 
 
 @pytest.fixture
+def many(dataset: AnomalyDataset) -> AnomalyDataset:
+    """Twelve images, each with a spot: four, turned."""
+    keep = [0, 1, 2, 4]
+    images, masks = (
+        np.concatenate([np.rot90(part[keep], turn, (1, 2)) for turn in range(3)])
+        for part in (dataset.images, dataset.masks)
+    )
+    names, known = tuple(map(str, range(12))), np.ones(12, bool)
+    return AnomalyDataset("tiny", images, masks, known, names, ("spot",) * 12)
+
+
+@pytest.fixture
 def config() -> Config:
     """Every mechanism within a dozen updates: profiles of 3, re-initialisation after 5, warm-up of 2."""
     return Config(

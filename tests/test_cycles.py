@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import arguments
-from test_sampling import Images, many  # noqa: F401  a fixture
+from test_sampling import Images
 
 import train
 from agents.heuristics import Random
@@ -20,7 +20,7 @@ from nbs_env.env import PatchSamplingEnv
 
 
 def test_a_row_for_each_cycle(
-    many: AnomalyDataset,  # noqa: F811
+    many: AnomalyDataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -20,18 +20,6 @@ from nbs_env.data import AnomalyDataset, split
 from nbs_env.runs import RunError
 
 
-@pytest.fixture
-def many(dataset: AnomalyDataset) -> AnomalyDataset:
-    """Twelve images, each with a spot: four, turned."""
-    keep = [0, 1, 2, 4]
-    images, masks = (
-        np.concatenate([np.rot90(part[keep], turn, (1, 2)) for turn in range(3)])
-        for part in (dataset.images, dataset.masks)
-    )
-    names, known = tuple(map(str, range(12))), np.ones(12, bool)
-    return AnomalyDataset("tiny", images, masks, known, names, ("spot",) * 12)
-
-
 class Images:
     """In place of `read_images`; counts how often it is called."""
 
