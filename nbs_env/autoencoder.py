@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nbs_env.graphs import Graphed
-from nbs_env.networks import adam, forget_state, initialize, load_state, place
+from nbs_env.networks import adam, forget_state, initialize, load_state, own_draws, place
 
 
 class TileNorm(nn.BatchNorm2d):
@@ -55,6 +55,7 @@ class Autoencoder(nn.Module):
             statistics are among its weights, so whoever keeps those keeps them.
     """
 
+    @own_draws
     def __init__(self, bottleneck_channels: int, width: int = 64, features: int = 0) -> None:
         super().__init__()
         w, w2, w4 = width, 2 * width, 4 * width

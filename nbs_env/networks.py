@@ -11,6 +11,9 @@ from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
 
+own_draws = torch.random.fork_rng(devices=[])
+"""Decorates a constructor: its first weights, which others replace, cost the global generator no draw."""
+
 
 def initialize(module: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights of `module` anew, in PyTorch's default distribution but from `generator`.

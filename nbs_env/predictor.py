@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nbs_env.networks import own_draws
 from nbs_env.profiles import dihedral, inverse
 
 
@@ -20,6 +21,7 @@ class Predictor(nn.Module):
         kinds: kinds of losses, RGB's alone or the features' as well; profiles are (B, kinds T, H, W).
     """
 
+    @own_draws
     def __init__(self, profile_length: int, width: float, kinds: int = 1) -> None:
         super().__init__()
         self.kinds = kinds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -151,6 +152,20 @@ def test_masks_of_labelled_images_are_read(dataset: AnomalyDataset, config: Conf
         for d in (dataset, replace(dataset, masks=garbage))
     ]
     assert rewards[0] != rewards[1]
+
+
+@pytest.mark.parametrize("reconstruct", ["rgb", "features"])
+def test_random_numbers_of_others_are_left_alone(
+    dataset: AnomalyDataset, config: Config, reconstruct: str, same_bits: SameBits
+) -> None:
+    """An agent that draws from the global generators draws the same, however many environments there are."""
+
+    def states() -> tuple[object, ...]:
+        return torch.get_rng_state(), random.getstate()
+
+    before = states()
+    play(make(dataset, config, reconstruct=reconstruct), 2)
+    same_bits(before, states())
 
 
 def test_observations_are_copies(dataset: AnomalyDataset, config: Config) -> None:

@@ -7,13 +7,17 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from nbs_env.autoencoder import Autoencoder
+from nbs_env.detect.encoder import Encoder
+from nbs_env.detect.segmenter import Segmenter
 from nbs_env.networks import adam, compute_dtype, initialize, load_state, place
+from nbs_env.predictor import Predictor
 
 CPU = torch.device("cpu")
 
@@ -40,6 +44,15 @@ def test_each_initialisation_is_a_new_draw_and_the_old_state_is_gone() -> None:
     assert not torch.equal(after["0.weight"], before)
     assert after["1.running_mean"].eq(0).all()
     assert after["1.running_var"].eq(1).all()
+
+
+@pytest.mark.parametrize(
+    "make", [partial(Autoencoder, 8, 4, 3), partial(Predictor, 3, 1), partial(Encoder, False), Segmenter]
+)
+def test_a_new_network_costs_the_global_generator_no_draw(make: Callable[[], nn.Module]) -> None:
+    before = torch.get_rng_state()
+    make()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_placed_networks_are_channels_last() -> None:

