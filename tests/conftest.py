@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import nbs_env.detector
 import train
 from agents.run import run
 from nbs_env.config import Config
@@ -21,6 +22,14 @@ from nbs_env.data import AnomalyDataset
 # Convolutions as small as these gain nothing from threads, here or in the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_kernels() -> Iterator[None]:
+    """Runs choose among two CRF kernels, not nine: trying all takes them longer than training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nbs_env.detector, "CRF_CANDIDATES", nbs_env.detector.CRF_CANDIDATES[::8])
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +94,7 @@ def config() -> Config:
         anomaly_weight="balanced",
         autoencoder_lr=1e-3,
         predictor_lr=1e-3,
+        predictor_width=0.25,
         snapshot_cycles=2,
         precision="float32",
     )
@@ -109,7 +119,7 @@ TINY = {
     "buffer-updates": 7,
     "predictor-crop": 64,
     "predictor-updates": 2,
-    "predictor-width": 1,
+    "predictor-width": 0.25,
     "snapshot-cycles": 2,
     "checkpoint-every": 3,
     "segmenter-steps": 0,

@@ -45,7 +45,7 @@ def rings() -> list[list[Weights]]:
 @pytest.fixture
 def detector(rings: list[list[Weights]], dataset: AnomalyDataset) -> Detector:
     """Its predictor is untrained, its threshold the median of its probabilities."""
-    predictor = Predictor(T, 2)
+    predictor = Predictor(T, 1)
     initialize(predictor, torch.Generator().manual_seed(1))
     crf = CRFParams(smooth_compat=0.7, appearance_compat=0.2)
     made = Detector(rings, [predictor.state_dict()] * 2, 128, "float32", CPU, crf=crf)

@@ -248,7 +248,7 @@ def test_predictor_finds_what_only_the_features_losses_tell(
     dataset: AnomalyDataset, described: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RGB's losses are the same everywhere; the features' fall slower where masks are."""
-    config = replace(described, reinit_period=20, predictor_updates=2, predictor_lr=0.01)
+    config = replace(described, reinit_period=20, predictor_updates=2, predictor_lr=0.01, predictor_width=1)
     learner = make(dataset, config)
     masks = torch.from_numpy(dataset.masks).float()
 

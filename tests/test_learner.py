@@ -197,7 +197,7 @@ def test_predictor_learns_profiles_that_tell_anomalies_apart(
 ) -> None:
     """Losses of anomalous pixels fall slower, which is learnt only where masks are turned with profiles."""
     config = replace(config, reinit_period=20, predictor_updates=2, predictor_crop=crop, predictor_lr=0.01)
-    learner = make(dataset, config)
+    learner = make(dataset, replace(config, predictor_width=1))
     masks = torch.from_numpy(dataset.masks).float()
 
     def measure(indices: np.ndarray) -> torch.Tensor:

@@ -17,7 +17,7 @@ from baselines.segmentation import Problem, command, prepare
 from nbs_env.data import AnomalyDataset
 from nbs_env.predictor import class_weights
 
-TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=60, check_every=30, learning_rate=1e-2)
+TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=40, check_every=20, learning_rate=1e-2)
 
 
 def fit(data: AnomalyDataset, out: Path) -> dict[str, object]:
