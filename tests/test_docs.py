@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 import nbs
-import nbs_env.detector
 from nbs_env.config import PRESETS, Config
 from nbs_env.data import load
 
@@ -56,7 +55,6 @@ def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch
     """
     quick = replace(config, updates=4, segmenter_steps=2, segmenter_folds=2, segmenter_crop=64)
     monkeypatch.setitem(load.__kwdefaults__, "count", 8)  # built-in images
-    monkeypatch.setattr(nbs_env.detector, "CRF_CANDIDATES", nbs_env.detector.CRF_CANDIDATES[:1])
     monkeypatch.setitem(PRESETS, "quick", quick)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
