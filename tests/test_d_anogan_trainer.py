@@ -303,19 +303,26 @@ def test_the_prior_finds_three_manifolds() -> None:
     assert model.history[-1]["purity"] > 0.95
 
 
-@pytest.fixture
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """float64 throughout: in float32 another order of a sum puts a unit on the other side of its kink."""
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
-    torch.set_default_dtype(torch.float64)
-    yield
+@pytest.fixture(params=[torch.float32, torch.float64])
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.dtype]:
+    """Of all that is computed."""
+    if request.param == torch.float64:
+        monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(request.param)
+    yield request.param
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.usefixtures("double")
-def test_all_at_once_is_the_loop_over_clusters(data: torch.Tensor) -> None:
-    """Three generator steps, a cluster shut down after the first: equal figures and gradients."""
-    config = replace(SMALL, clusters=4)
+def test_all_at_once_is_the_loop_over_clusters(data: torch.Tensor, dtype: torch.dtype) -> None:
+    """Three generator steps, a cluster shut down after the first: equal figures and, in float64, gradients.
+
+    In float32 another order of a sum may put a unit on the other side of its kink, where a gradient jumps.
+    """
+    exact = dtype == torch.float64
+    tolerance = 1e-9 if exact else 1e-5
+    # Small ones: Adam makes whole steps of the last bits of a gradient that is nearly zero.
+    names = ("generator_lr", "critic_lr", "classifier_lr", "encoder_lr")
+    config = replace(SMALL, clusters=4, **({} if exact else dict.fromkeys(names, 1e-5)))
     models = [kind(config, 0) for kind in (DAnoGAN, LoopedDAnoGAN)]
     for step in range(3):
         figures, gradients = [], []
@@ -331,11 +338,12 @@ def test_all_at_once_is_the_loop_over_clusters(data: torch.Tensor) -> None:
             if step == 0:
                 model.prior.alive[2] = False
                 model.refresh_active()
-        torch.testing.assert_close(*figures, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(*figures, rtol=tolerance, atol=tolerance)
+        if exact:
+            torch.testing.assert_close(*gradients, rtol=tolerance, atol=tolerance)
     batches = [next(model.xzx_batches(data)) for model in models]
     steps = [model.xzx_step(*batch) for model, batch in zip(models, batches, strict=True)]
-    torch.testing.assert_close(*steps, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(*steps, rtol=tolerance, atol=tolerance)
 
 
 def test_bfloat16_keeps_differences_of_scores_far_from_zero(data: torch.Tensor) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import nbs_env.detector
 from nbs_env import checkpoint
 from nbs_env.autoencoder import Autoencoder
 from nbs_env.config import ConfigError
@@ -40,6 +41,12 @@ def rings() -> list[list[Weights]]:
             ring.append({name: value.clone() for name, value in autoencoder.state_dict().items()})
         found.append(ring)
     return found
+
+
+@pytest.fixture(autouse=True)
+def all_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the choice among them is what is tested."""
+    monkeypatch.setattr(nbs_env.detector, "CRF_CANDIDATES", CRF_CANDIDATES)
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ def assert_same_run(a: Path, b: Path, same_bits: Callable[..., None]) -> None:
         (("early",), {"evaluation": "full", "reward": "difference"}),
         (("late",), {"rollouts": 2, "reconstruct": "features"}),
         (("early",), {"agent": "ppo", "batch_size": 8}),
+        (("teaching",), {"segmenter_steps": 2}),
         (("teaching",), {"segmenter_steps": 2, "sampling_targets": True}),
     ],
 )
