@@ -11,7 +11,6 @@ results.csv and table.md. `--engine ray` spreads the seeds over a Ray cluster.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +24,7 @@ import train
 from agents.base import play_episode
 from agents.heuristics import HighestLoss, NormalOnly, RandomPatches
 from agents.run import RunArgs, read_images, settings
-from benchmarks.engine import EngineArgs, check, execute, is_made
+from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import INTERVALS, estimate, finish, probability_of_improvement
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -229,16 +228,9 @@ def main() -> None:
     run, config, _ = train.parse(line)
     args.check(config)
     todo = [Cell(args, replace(run, seed=seed), config) for seed in range(args.seeds)]
-    rows, failed = [], []
-    tasks = [(f"seed {job.run.seed}", partial(measure, job)) for job in todo]
-    for index, problem in execute(tasks, args):
-        if problem:
-            failed.append(f"{tasks[index][0]}: {problem}")
-        else:
-            rows += json.loads(todo[index].file.read_text(encoding="utf-8"))["rows"]
-    if not rows:
-        raise RunError("nothing could be measured: " + "; ".join(failed))
-    rows.sort(key=lambda row: row["seed"])  # on a cluster they end in any order
+    tasks = [(f"seed {job.run.seed}", partial(measure, job), job.file) for job in todo]
+    found, failed = gather(tasks, args)
+    rows = [row for content in found.values() for row in content["rows"]]
     table = details(rows)
     checkpoint.save_csv(table, args.out / "results.csv")
     figures = [

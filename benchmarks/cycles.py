@@ -14,7 +14,6 @@ results.csv and table.md. `--engine ray` spreads the runs over a Ray cluster.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ import tyro
 import train
 from agents.base import agent_class
 from agents.run import RunArgs, read_images, settings
-from benchmarks.engine import EngineArgs, check, execute, is_made
+from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import finish
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -103,18 +102,11 @@ def main() -> None:
         raise RunError(f"updates is {config.updates}; choose a cycle's at least ({config.reinit_period})")
     files = [args.out.resolve() / "cells" / f"{seed}.json" for seed in range(args.seeds)]
     tasks = [
-        (f"seed {seed}", partial(play, replace(run, seed=seed), config, options, args.images, file))
+        (f"seed {seed}", partial(play, replace(run, seed=seed), config, options, args.images, file), file)
         for seed, file in enumerate(files)
     ]
-    failed = [f"{tasks[index][0]}: {problem}" for index, problem in execute(tasks, args) if problem]
-    rows = [
-        {"seed": seed} | row
-        for seed, file in enumerate(files)
-        if file.is_file()
-        for row in json.loads(file.read_text(encoding="utf-8"))["rows"]
-    ]
-    if not rows:
-        raise RunError("nothing could be computed: " + "; ".join(failed))
+    found, failed = gather(tasks, args)
+    rows = [{"seed": seed} | row for seed, content in found.items() for row in content["rows"]]
     checkpoint.save_csv(rows, args.out / "results.csv")
     names = [name for name in rows[0] if name not in ("seed", "updates")]
     table = [["updates", *names]]

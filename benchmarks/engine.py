@@ -65,6 +65,29 @@ def execute(tasks: Sequence[tuple[str, Callable[[], Any]]], args: EngineArgs) ->
         yield index, problem
 
 
+def gather(
+    tasks: Sequence[tuple[str, Callable[[], Any], Path]], args: EngineArgs
+) -> tuple[dict[int, Any], list[str]]:
+    """Run all tasks, each with its name and the JSON file that it leaves.
+
+    Returns:
+        What the files hold, by the index of their task, and what failed.
+
+    Raises:
+        RunError: all failed.
+    """
+    found, failed = {}, []
+    for index, problem in execute([(name, task) for name, task, _ in tasks], args):
+        name, _, file = tasks[index]
+        if problem:
+            failed.append(f"{name}: {problem}")
+        else:
+            found[index] = json.loads(file.read_text(encoding="utf-8"))
+    if not found:
+        raise RunError("nothing could be computed: " + "; ".join(failed))
+    return dict(sorted(found.items())), failed  # on a cluster they end in any order
+
+
 def tidy(directory: Path) -> None:
     """Delete what a finished run no longer needs, most of what it takes on disc."""
     for name in ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt"):

@@ -14,7 +14,6 @@ results.csv and table.md. `--engine ray` spreads the runs over a Ray cluster.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -27,7 +26,7 @@ import train
 from agents.heuristics import Weighted, WeightedOptions
 from agents.run import RunArgs, read_images, settings
 from agents.scoring import assemble
-from benchmarks.engine import EngineArgs, check, execute, is_made
+from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -195,15 +194,9 @@ def score(env: PatchSamplingEnv, scored: np.ndarray) -> Figures:
 
 def compute(todo: list[Cell], args: SamplingArgs) -> tuple[dict[tuple[str, int], Figures], list[str]]:
     """Play what is missing; figures by sampler and seed, and what failed."""
-    found: dict[tuple[str, int], Figures] = {}
-    failed = []
-    tasks = [(f"{job.name}, seed {job.run.seed}", partial(play, job)) for job in todo]
-    for index, problem in execute(tasks, args):
-        job = todo[index]
-        if problem:
-            failed.append(f"{tasks[index][0]}: {problem}")
-            continue
-        found[job.name, job.run.seed] = json.loads(job.file.read_text(encoding="utf-8"))["figures"]
+    tasks = [(f"{job.name}, seed {job.run.seed}", partial(play, job), job.file) for job in todo]
+    contents, failed = gather(tasks, args)
+    found = {(todo[index].name, todo[index].run.seed): each["figures"] for index, each in contents.items()}
     return found, failed
 
 

@@ -11,7 +11,6 @@ table.md.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -22,7 +21,7 @@ import tyro
 
 from agents.base import agent_class, file_name
 from agents.run import RunArgs, read_images
-from benchmarks.engine import EngineArgs, check, execute, is_made
+from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
 from nbs_env import checkpoint
@@ -143,19 +142,13 @@ def main() -> None:
         for name in names:
             file = args.out.resolve() / "cells" / f"{seed}-{file_name(name)}.json"
             jobs.append(Job(name, run, config, file))
-    found, failed = {}, []
-    tasks = [(f"{job.name}, seed {job.run.seed}", partial(play, job)) for job in jobs]
-    for index, problem in execute(tasks, args):
-        job = jobs[index]
-        if problem:
-            failed.append(f"{tasks[index][0]}: {problem}")
-            continue
-        content = json.loads(job.file.read_text(encoding="utf-8"))
-        found[job.name, job.run.seed] = content["figures"]
-        found[FIRST, job.run.seed] = content["first"]
+    tasks = [(f"{job.name}, seed {job.run.seed}", partial(play, job), job.file) for job in jobs]
+    contents, failed = gather(tasks, args)
+    found = {}
+    for index, content in contents.items():
+        found[jobs[index].name, jobs[index].run.seed] = content["figures"]
+        found[FIRST, jobs[index].run.seed] = content["first"]
     rows = [{"sampler": name, "seed": seed} | figures for (name, seed), figures in found.items()]
-    if not rows:
-        raise RunError("nothing could be computed: " + "; ".join(failed))
     checkpoint.save_csv(rows, args.out / "results.csv")
     table = markdown(paired(found, [FIRST, *names], names[1]))
     finish(args.out, "teaching", str(pick_device(args.device)), [table, INTERVALS], failed)
