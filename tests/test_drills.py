@@ -132,10 +132,10 @@ while step < 20:
     text = json.dumps({"step": step, "filler": "x" * 100_000})
     if kind == "halves":
         with state.open("w") as file:
-            for part in (text[:10], text[10:]):
-                file.write(part)
-                file.flush()
-                time.sleep(0.005)
+            file.write(text[:10])
+            file.flush()
+            time.sleep(0.03)  # most of the time, so that some kill falls into it
+            file.write(text[10:])
     else:
         part = run / "state.json.part"
         part.write_text(text)
