@@ -103,7 +103,7 @@ def _ended(tasks: Sequence[Callable[[], Any]], args: EngineArgs) -> Iterator[tup
 
     ray.init(log_to_driver=False, ignore_reinit_error=True)
     # A worker or a machine that dies costs a retry, which goes on from the last checkpoint.
-    remote = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=3)(lambda task: task())
+    remote: Any = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=3)(lambda task: task())
     waiting = {remote.remote(task): index for index, task in enumerate(tasks)}
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import nbs_env.detector
 from nbs_env import checkpoint
 from nbs_env.autoencoder import Autoencoder
 from nbs_env.config import ConfigError
@@ -23,6 +22,8 @@ from nbs_env.metrics import pixel_prf
 from nbs_env.networks import initialize
 from nbs_env.predictor import Predictor, mean_probabilities
 from nbs_env.profiles import Weights
+
+pytestmark = pytest.mark.usefixtures("all_kernels")
 
 CPU = torch.device("cpu")
 T = 3
@@ -41,12 +42,6 @@ def rings() -> list[list[Weights]]:
             ring.append({name: value.clone() for name, value in autoencoder.state_dict().items()})
         found.append(ring)
     return found
-
-
-@pytest.fixture(autouse=True)
-def all_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the choice among them is what is tested."""
-    monkeypatch.setattr(nbs_env.detector, "CRF_CANDIDATES", CRF_CANDIDATES)
 
 
 @pytest.fixture

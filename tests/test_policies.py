@@ -188,6 +188,7 @@ def test_smoothing_skips_what_is_missing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_kernels")
 def test_a_cluster_that_loses_a_machine_gives_the_same_table(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
