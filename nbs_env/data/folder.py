@@ -36,7 +36,9 @@ def read(request: Request) -> AnomalyDataset:
     if not pictures.is_dir():
         return read_layout(home, name, request)
     known = child(home, GOOD)
-    warn_left_out(home, [path for path in subfolders(home) if path not in (pictures, drawn, known, runs)])
+    others = [path for path in subfolders(home) if path not in (pictures, drawn, known, runs)]
+    missing = "" if drawn.is_dir() else "; masks are looked for in masks/, which is not there"
+    warn_left_out(home, others, missing)
     images = by_stem(image_files(pictures))
     masks = masks_of(drawn, images, ("", "_mask")) if drawn.is_dir() else {}
     collection = Collection(name, request.image_size, request.min_side, request.mask_values)

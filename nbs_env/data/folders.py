@@ -61,13 +61,12 @@ def is_dangling(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
 
 
-def warn_left_out(directory: Path, paths: Iterable[Path]) -> None:
+def warn_left_out(directory: Path, paths: Iterable[Path], hint: str = "") -> None:
     """Name the files and folders in a directory that are not read, if there are any, in one `DataWarning`."""
     names = [_described(path) for path in paths]
     if names:
-        warnings.warn(
-            f"{directory}: left out: {some(names)} ({len(names)} in all)", DataWarning, stacklevel=3
-        )
+        message = f"{directory}: left out: {some(names)} ({len(names)} in all){hint}"
+        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def _described(path: Path) -> str:

@@ -143,6 +143,13 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_of_masks_of_another_name(tmp_path: Path) -> None:
+    home = make_folder(tmp_path)
+    (home / "masks").rename(home / "labels")
+    with pytest.warns(DataWarning, match=r"left out: labels/ \(1 in all\); masks are looked for in masks/"):
+        assert not load("folder", home).has_mask.any()
+
+
 def test_a_folder_of_links_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").symlink_to("/not/mounted.png")
