@@ -34,6 +34,13 @@ def entries(directory: Path) -> list[Path]:
         raise DataError(f"{directory}: cannot be listed ({error.strerror}); make it readable") from error
 
 
+def need_directory(path: Path, expected: str) -> None:
+    """Raise `DataError`, which says what is expected there, if a path is no directory."""
+    if not path.is_dir():
+        found = "a file, no directory" if path.exists() else "no such directory"
+        raise DataError(f"{path}: {found}; expected {expected}")
+
+
 def subfolders(directory: Path) -> list[Path]:
     """The visible subfolders of a directory, sorted; none where the directory is missing."""
     return [path for path in entries(directory) if path.is_dir()]
@@ -89,8 +96,7 @@ def image_files(directory: Path) -> list[Path]:
 def files_of(directory: Path, suffixes: tuple[str, ...], what: str = "image") -> list[Path]:
     """`image_files` for any suffixes, in lower case."""
     directory = Path(directory)
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such directory; expected one with {what} files")
+    need_directory(directory, f"one with {what} files")
     there = entries(directory)
     files = [path for path in there if path.suffix.lower() in suffixes and path.is_file()]
     taken = set(files)
@@ -140,8 +146,7 @@ def masks_of(
         DataError: If the directory is missing or holds no mask, a mask has no image or lacks the ending, two
             masks belong to one image, or a mask is no file of a known type.
     """
-    if not directory.is_dir():
-        raise DataError(f"{directory}: no such directory; expected one with mask files")
+    need_directory(directory, "one with mask files")
     found: dict[str, Path] = {}
     others = []
     names = {_composed(file.name).lower(): stem for stem, file in images.items()}

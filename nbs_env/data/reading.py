@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nbs_env.data import masks
 from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, DataWarning, some
 from nbs_env.data.folders import by_stem as by_stem  # commands take it from here
+from nbs_env.data.folders import need_directory
 from nbs_env.data.images import (
     UNTURNED,
     WHITE_12,
@@ -73,8 +74,7 @@ class Request:
         if self.root is None:
             raise DataError(f"{self.name} is read from files; give its folder as root (it holds {expected})")
         root = Path(self.root)
-        if not root.is_dir():
-            raise DataError(f"{root}: no such directory; expected the folder of {self.name} ({expected})")
+        need_directory(root, f"the folder of {self.name} ({expected})")
         for place in (root, root / self.name):
             if is_home(place):
                 return place

@@ -109,6 +109,9 @@ def test_readers_of_files_need_a_root(name: str, tmp_path: Any) -> None:
         load(name)
     with pytest.raises(DataError, match=r"nowhere: no such directory"):
         load(name, tmp_path / "nowhere")
+    (tmp_path / "all.zip").touch()
+    with pytest.raises(DataError, match=r"all\.zip: a file, no directory; expected"):
+        load(name, tmp_path / "all.zip")
     with pytest.raises(DataError, match=re.escape(str(tmp_path)) + ".*expected"):
         load(name, tmp_path)
 
