@@ -69,7 +69,7 @@ def is_dangling(path: Path) -> bool:
 
 
 def warn_left_out(directory: Path, paths: Iterable[Path], hint: str = "") -> None:
-    """Name the files and folders in a directory that are not read, if there are any, in one `DataWarning`."""
+    """Name what is not read in a directory, if anything is, in one `DataWarning` that ends with `hint`."""
     names = [_described(path) for path in paths]
     if names:
         message = f"{directory}: left out: {some(names)} ({len(names)} in all){hint}"
