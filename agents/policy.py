@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from nbs_env.networks import initialize, place
+from nbs_env.networks import initialize, own_draws, place
 
 
 class PolicyFeatures(nn.Module):
@@ -60,6 +60,7 @@ class PolicyFeatures(nn.Module):
 class Policy(nn.Module):
     """Thesis Table 4.1: windows (B, 5, 128, 128) to action logits (B, 9); 335 177 parameters."""
 
+    @own_draws
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
         self.features = PolicyFeatures(generator)

@@ -13,6 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from agents.policy import Policy
+from baselines.d_anogan.config import DAnoGANConfig
+from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env.autoencoder import Autoencoder
 from nbs_env.detect.encoder import Encoder
 from nbs_env.detect.segmenter import Segmenter
@@ -47,9 +50,17 @@ def test_each_initialisation_is_a_new_draw_and_the_old_state_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [partial(Autoencoder, 8, 4, 3), partial(Predictor, 3, 1), partial(Encoder, False), Segmenter]
+    "make",
+    [
+        partial(Autoencoder, 8, 4, 3),
+        partial(Predictor, 3, 1),
+        partial(Encoder, False),
+        Segmenter,
+        partial(Policy, torch.Generator()),
+        partial(DAnoGAN, DAnoGANConfig(width=0.1, clusters=2), 0),
+    ],
 )
-def test_a_new_network_costs_the_global_generator_no_draw(make: Callable[[], nn.Module]) -> None:
+def test_a_new_network_costs_the_global_generator_no_draw(make: Callable[[], object]) -> None:
     before = torch.get_rng_state()
     make()
     assert torch.equal(torch.get_rng_state(), before)

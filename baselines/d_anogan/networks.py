@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from nbs_env.networks import own_draws
 from nbs_env.runs import RunError
 
 
@@ -246,6 +247,7 @@ class _Back(torch.autograd.Function):
 class Critic(nn.Module):
     """The discriminator, without a sigmoid: images (B, channels, size, size) to scores (B,)."""
 
+    @own_draws
     def __init__(self, size: int, channels: int, generator: torch.Generator, width: float = 1.0) -> None:
         super().__init__()
         widths = layer_channels(size, width)
@@ -288,6 +290,7 @@ class Critic(nn.Module):
 class Classifier(nn.Module):
     """One convolution on the critic's intermediate features, to cluster logits (B, clusters)."""
 
+    @own_draws
     def __init__(self, size: int, clusters: int, generator: torch.Generator, width: float = 1.0) -> None:
         super().__init__()
         widths = layer_channels(size, width)
