@@ -69,8 +69,10 @@ def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch
                     run(line, monkeypatch)
             elif file:
                 Path(file[1]).write_text(code, encoding="utf-8")
-            elif language == "python" and ("import tune" not in code or importlib.util.find_spec("ray")):
-                exec(code, values)
+            elif language == "python":
+                program = compile(code, page, "exec")
+                if "import tune" not in code or importlib.util.find_spec("ray"):
+                    exec(program, values)
             done += language in ("sh", "python")
         assert done
     for module in set(sys.modules) - before:
