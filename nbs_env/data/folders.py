@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 import warnings
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from nbs_env.data.dataset import DataError, DataWarning, some
@@ -157,7 +158,7 @@ def masks_of(
         if path.suffix.lower() not in suffixes or path.is_dir():
             others.append((path, _image_of(path.stem, names, stems, endings) or stem))
         elif stem is None:
-            raise orphan(path, endings)
+            raise orphan(path, images, endings)
         elif stem in found:
             raise DataError(f"{path}: {found[stem].name} has the same stem; rename or remove one of them")
         else:
@@ -191,10 +192,15 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def orphan(path: Path, endings: tuple[str, ...] = ("",)) -> DataError:
-    """The error of a mask whose image is not there, or whose name lacks the ending."""
+def orphan(path: Path, images: dict[str, Path], endings: tuple[str, ...] = ("",)) -> DataError:
+    """The error of a mask that is of none of the `images` by stem, or whose name lacks the ending."""
     if not any(path.stem.endswith(ending) for ending in endings):
         return DataError(f"{path}: its name should end in {endings[0]}{path.suffix}; rename or remove it")
     ending = max((ending for ending in endings if path.stem.endswith(ending)), key=len)
     stem = path.stem.removesuffix(ending)
-    return DataError(f"{path}: a mask without its image; add an image named {stem} or remove the mask")
+    alike = {each.lower(): file.name for each, file in images.items()}
+    near = [alike[each] for each in get_close_matches(stem.lower(), alike, 1, 0.5)]
+    rename = f", name the mask as its image is ({near[0]}?)" if near else ""
+    return DataError(
+        f"{path}: a mask without its image; add an image named {stem}{rename} or remove the mask"
+    )

@@ -49,7 +49,7 @@ def _add_kind(collection: Collection, folder: Path, kind: str) -> None:
     images = by_stem(file for file in files if file.suffix.lower() != ".png")
     for stem, mask in masks.items():
         if stem not in images:
-            raise orphan(mask)
+            raise orphan(mask, images)
     for stem, file in images.items():
         if stem not in masks:
             raise DataError(f"{file}: no mask; expected {stem}.png beside it, so add it or remove the image")

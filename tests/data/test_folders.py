@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import warnings
 import zipfile
@@ -82,6 +83,23 @@ def test_two_images_whose_names_look_the_same(tmp_path: Path) -> None:
     for form in forms:
         shutil.copy(home / "images" / "b.png", home / "images" / f"{normalize(form, 'é')}.png")
     with pytest.raises(DataError, match="has the same stem"):
+        load("folder", home)
+
+
+@pytest.mark.parametrize(
+    ("image", "drawn", "rest"),
+    [
+        ("IMG_7.png", "img_7.png", ", name the mask as its image is (IMG_7.png?) or remove the mask"),
+        ("IMG_7.png", "mask_IMG_7.png", ", name the mask as its image is (IMG_7.png?) or remove the mask"),
+        ("IMG_7.png", "scan.png", " or remove the mask"),
+    ],
+)
+def test_a_mask_of_no_image_names_the_nearest(image: str, drawn: str, rest: str, tmp_path: Path) -> None:
+    home = make_folder(tmp_path)
+    (home / "images" / "a.png").rename(home / "images" / image)
+    (home / "masks" / "a.png").rename(home / "masks" / drawn)
+    message = f"{drawn}: a mask without its image; add an image named {Path(drawn).stem}{rest}"
+    with pytest.raises(DataError, match=re.escape(message)):
         load("folder", home)
 
 
