@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable
@@ -198,7 +199,9 @@ def orphan(path: Path, images: dict[str, Path], endings: tuple[str, ...] = ("",)
         return DataError(f"{path}: its name should end in {endings[0]}{path.suffix}; rename or remove it")
     ending = max((ending for ending in endings if path.stem.endswith(ending)), key=len)
     stem = path.stem.removesuffix(ending)
-    alike = {each.lower(): file.name for each, file in images.items()}
+    # Of numbered files the nearest in letters is another one.
+    numbers = re.findall(r"\d+", stem)
+    alike = {each.lower(): file.name for each, file in images.items() if re.findall(r"\d+", each) == numbers}
     near = [alike[each] for each in get_close_matches(stem.lower(), alike, 1, 0.5)]
     rename = f", name the mask as its image is ({near[0]}?)" if near else ""
     return DataError(

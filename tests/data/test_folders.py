@@ -91,6 +91,7 @@ def test_two_images_whose_names_look_the_same(tmp_path: Path) -> None:
     [
         ("IMG_7.png", "img_7.png", ", name the mask as its image is (IMG_7.png?) or remove the mask"),
         ("IMG_7.png", "mask_IMG_7.png", ", name the mask as its image is (IMG_7.png?) or remove the mask"),
+        ("IMG_7.png", "IMG_8.png", " or remove the mask"),
         ("IMG_7.png", "scan.png", " or remove the mask"),
     ],
 )
