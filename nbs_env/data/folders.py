@@ -201,9 +201,9 @@ def orphan(path: Path, images: dict[str, Path], endings: tuple[str, ...] = ("",)
     stem = path.stem.removesuffix(ending)
     # Of numbered files the nearest in letters is another one.
     numbers = re.findall(r"\d+", stem)
-    alike = {each.lower(): file.name for each, file in images.items() if re.findall(r"\d+", each) == numbers}
-    near = [alike[each] for each in get_close_matches(stem.lower(), alike, 1, 0.5)]
-    rename = f", name the mask as its image is ({near[0]}?)" if near else ""
+    alike = {each.lower(): each for each in images if re.findall(r"\d+", each) == numbers}
+    near = [f"{alike[each]}{ending}{path.suffix}" for each in get_close_matches(stem.lower(), alike, 1, 0.5)]
+    rename = f", rename the mask (to {near[0]}?)" if near else ""
     return DataError(
         f"{path}: a mask without its image; add an image named {stem}{rename} or remove the mask"
     )

@@ -89,8 +89,9 @@ def test_two_images_whose_names_look_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "drawn", "rest"),
     [
-        ("IMG_7.png", "img_7.png", ", name the mask as its image is (IMG_7.png?) or remove the mask"),
-        ("IMG_7.png", "mask_IMG_7.png", ", name the mask as its image is (IMG_7.png?) or remove the mask"),
+        ("IMG_7.jpg", "img_7.png", ", rename the mask (to IMG_7.png?) or remove the mask"),
+        ("IMG_7.jpg", "img_7_mask.png", ", rename the mask (to IMG_7_mask.png?) or remove the mask"),
+        ("IMG_7.png", "mask_IMG_7.png", ", rename the mask (to IMG_7.png?) or remove the mask"),
         ("IMG_7.png", "IMG_8.png", " or remove the mask"),
         ("IMG_7.png", "scan.png", " or remove the mask"),
     ],
@@ -99,7 +100,8 @@ def test_a_mask_of_no_image_names_the_nearest(image: str, drawn: str, rest: str,
     home = make_folder(tmp_path)
     (home / "images" / "a.png").rename(home / "images" / image)
     (home / "masks" / "a.png").rename(home / "masks" / drawn)
-    message = f"{drawn}: a mask without its image; add an image named {Path(drawn).stem}{rest}"
+    stem = Path(drawn).stem.removesuffix("_mask")
+    message = f"{drawn}: a mask without its image; add an image named {stem}{rest}"
     with pytest.raises(DataError, match=re.escape(message)):
         load("folder", home)
 
