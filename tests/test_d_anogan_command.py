@@ -17,7 +17,7 @@ from PIL import Image
 
 from baselines.d_anogan import __main__ as command
 from baselines.d_anogan.config import DAnoGANConfig
-from baselines.d_anogan.detector import DAnoGANDetector
+from baselines.d_anogan.detector import DAnoGANDetector, mean_scores
 from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env import checkpoint
 from nbs_env.data import DataError
@@ -112,17 +112,55 @@ def test_detector_survives_the_disc_and_ranks_by_its_parts(
     main(*wheels)
     detector = DAnoGANDetector.load(tmp_path / "run" / "detector.pt")
     images = np.random.default_rng(0).integers(256, size=(5, 1, 28, 28), dtype=np.uint8)
-    error, divergence = detector.parts(images)
+    (error,), (divergence,) = detector.parts(images)
     assert (divergence > -1e-5).all()
     query = torch.from_numpy(images).float() / 127.5 - 1
-    cluster = detector.model.assign(query).argmax(dim=1)
-    again = detector.model.reconstruct(query, cluster)
+    (model,) = detector.models
+    cluster = model.assign(query).argmax(dim=1)
+    again = model.reconstruct(query, cluster)
     np.testing.assert_allclose(error, (query - again).square().mean(dim=(1, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(detector.predict(images), divergence)
     detector.alpha = 0.25
     np.testing.assert_allclose(detector.predict(images), 0.75 * error + 0.25 * divergence)
     with pytest.raises(checkpoint.CheckpointError, match="holds no D-AnoGAN"):
         DAnoGANDetector.load(tmp_path / "run" / "checkpoint.pt")
+    state = checkpoint.load(tmp_path / "run" / "detector.pt")
+    checkpoint.save(state | {"networks": state["networks"][0]}, tmp_path / "of-one.pt")  # as it was once
+    np.testing.assert_array_equal(
+        DAnoGANDetector.load(tmp_path / "of-one.pt").parts(images), detector.parts(images)
+    )
+
+
+def test_scores_of_several_models_are_averaged(
+    main: Main, wheels: tuple[object, ...], tmp_path: Path, same_bits: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    main(*wheels, "--members", 2)
+    out = capsys.readouterr().out
+    assert "| seed 0 alone |" in out
+    assert "| seed 1 alone |" in out
+    main("--per-class", 6, "--run-dir", tmp_path / "grown")
+    alone = json.loads((tmp_path / "grown" / "metrics.json").read_text())
+    main("--per-class", 6, "--run-dir", tmp_path / "grown", "--resume", "--members", 2)
+    for name in ("checkpoint.pt", "member-1/checkpoint.pt", "detector.pt"):
+        same_bits(*(checkpoint.load(tmp_path / each / name) for each in ("run", "grown")))
+    metrics = json.loads((tmp_path / "grown" / "metrics.json").read_text())
+    assert metrics["members"][0]["auc"] == alone["auc"]
+    assert metrics["auc"]["hub"] == metrics["swept"]["hub"][100]
+    assert (tmp_path / "grown" / "member-1" / "samples.png").stat().st_size > 0
+
+    detector = DAnoGANDetector.load(tmp_path / "run" / "detector.pt")
+    detector.alpha = 0.25
+    images = np.random.default_rng(0).integers(256, size=(5, 1, 28, 28), dtype=np.uint8)
+    first, second = (DAnoGANDetector([model], 0.25).predict(images) for model in detector.models)
+    assert not np.array_equal(first, second)
+    np.testing.assert_allclose(detector.predict(images), np.sqrt(first * second), rtol=1e-5)
+
+
+def test_a_score_of_rounding_is_the_least_in_a_mean() -> None:
+    errors = np.zeros((2, 3))
+    divergences = np.array([[-1e-9, 1e-12, 4.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(mean_scores(errors, divergences, 1.0), [1e-3, 1e-3, 2.0])
 
 
 def test_folder_with_each_class_in_turn(
@@ -150,6 +188,7 @@ def test_folder_with_each_class_in_turn(
     [
         ("--model.size 30", "image size is 30; the networks of D-AnoGAN take multiples of 4 from 28 up"),
         ("--workers 0", "workers is 0; it must be at least 1"),
+        ("--members 0", "members is 0; it must be at least 1"),
         ("--model.batch-size 99", "40 normal images to train on are fewer than model.batch_size (99)"),
         ("--dataset mnist", "mnist is read from files; give its folder with --data-root"),
         ("--dataset mnist --data-root /nowhere", "lacks train-images-idx3-ubyte.gz"),

@@ -135,7 +135,7 @@ def test_baselines_run_and_their_models_serve_the_cpu(tmp_path: Path) -> None:
     model = DAnoGAN(DAnoGANConfig(clusters=3, batch_size=8, critic_steps=1, bfloat16=True), 0, DEVICE)
     model.check(model.step(images.to(DEVICE)))
     model.xzx_step(*next(model.xzx_batches(images.to(DEVICE))))
-    detector = DAnoGANDetector(model, 0.5)
+    detector = DAnoGANDetector([model], 0.5)
     detector.save(tmp_path / "d_anogan.pt")
     loaded = DAnoGANDetector.load(tmp_path / "d_anogan.pt")
     scores = (each.predict(images.numpy()) for each in (loaded, detector))

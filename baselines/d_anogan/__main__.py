@@ -18,7 +18,7 @@ from tqdm import tqdm
 from baselines.common import ClassesArgs, Kept, claim_all, markdown, open_run, parse, train_all
 from baselines.d_anogan import wheel
 from baselines.d_anogan.config import FAST, HALF, QUICK, DAnoGANConfig
-from baselines.d_anogan.detector import DAnoGANDetector
+from baselines.d_anogan.detector import DAnoGANDetector, mean_scores
 from baselines.d_anogan.networks import layer_channels
 from baselines.d_anogan.trainer import DAnoGAN
 from baselines.d_anogan.watch import fixed_latents, look
@@ -56,6 +56,9 @@ class Args(ClassesArgs):
     """Generator steps, then encoder steps, between checkpoints."""
     preset: Literal["quick", "half", "paper"] = "quick"
     """Where `--model` starts from: minutes on a CPU, two hours at half width, or the thesis."""
+    members: int = 1
+    """Models, seeds from `seed` up, whose scores are averaged: what one model finds hangs on chance. With
+    `--resume` more can be added."""
     no_xzx: bool = False
     """Leave the encoders' second phase out, as in Table 5.6."""
     no_bandit: bool = False
@@ -66,7 +69,7 @@ class Args(ClassesArgs):
     def __post_init__(self) -> None:
         """Check types first, then values."""
         super().__post_init__()
-        at_least(1, per_class=self.per_class)
+        at_least(1, per_class=self.per_class, members=self.members)
 
 
 def load(args: Args) -> ClassDataset:
@@ -80,7 +83,10 @@ def load(args: Args) -> ClassDataset:
 
 
 def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], directory: Path) -> dict[str, Any]:
-    """Train without the classes `anomalous`, score, and write everything into `directory`."""
+    """Train without the classes `anomalous`, score, and write everything into `directory`.
+
+    The first model's checkpoint is there, those of further ones in folders of their own.
+    """
     device = str(pick_device(args.device))
     rng = np.random.default_rng(args.seed)
     train, test = data.split(anomalous, 0.8, rng)
@@ -91,18 +97,21 @@ def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], direct
             f"{len(train)} normal images to train on are fewer than model.batch_size "
             f"({args.model.batch_size}); lower it"
         )
-    saved = open_run(args, ("anomalous_class", "preset"), data, directory, device, anomalous=anomalous)
-    model = DAnoGAN(args.model, args.seed, device)
-    saved.restore(model)
     images = torch.from_numpy(data.images[train]).to(device)
-    start = time.perf_counter()
-    with Curves(directory, model.steps + 1 if saved.state else None) as writer:
-        _first_phase(model, images, data.labels[train], args, writer, saved)
-        _second_phase(model, images, args, writer, saved)
-    seconds = time.perf_counter() - start
-    detector = DAnoGANDetector(model, ALPHA[args.dataset])
+    places = [directory, *(directory / f"member-{number}" for number in range(1, args.members))]
+    models = []
+    for number, place in enumerate(places):
+        more = {"anomalous": anomalous} | ({"member": number} if number else {})
+        saved = open_run(args, ("anomalous_class", "preset", "members"), data, place, device, **more)
+        model = DAnoGAN(args.model, args.seed + number, device)
+        saved.restore(model)
+        with Curves(place, model.steps + 1 if saved.state else None) as writer:
+            _first_phase(model, images, data.labels[train], args, writer, saved)
+            _second_phase(model, images, args, writer, saved)
+        models.append(model)
+    detector = DAnoGANDetector(models, ALPHA[args.dataset])
     detector.save(directory / "detector.pt")
-    return _score(args, detector, data, test, anomalous, directory) | {"seconds": seconds}
+    return _score(detector, data, test, anomalous, places)
 
 
 def _first_phase(
@@ -169,43 +178,46 @@ def _sheet(images: np.ndarray) -> np.ndarray:
 
 
 def _score(
-    args: Args,
     detector: DAnoGANDetector,
     data: ClassDataset,
     test: np.ndarray,
     anomalous: tuple[str, ...],
-    directory: Path,
+    places: list[Path],
 ) -> dict[str, Any]:
     """AUC at the fixed alpha, for each anomalous class against all normal test images, and the pictures."""
     images, labels = data.images[test], data.labels[test]
     error, divergence = detector.parts(images)
-    wanted = [data.names.index(name) for name in anomalous]
-    normal = ~np.isin(labels, wanted)
-    alphas = np.linspace(0, 1, 101)
-    model = detector.model
-    figures: dict[str, Any] = {"alpha": detector.alpha, "clusters": len(model.clusters), "auc": {}}
-    figures |= {name: model.history[-1][name] for name in ("purity", "nmi") if model.history}
-    swept = {}
-    for name, label in zip(anomalous, wanted, strict=True):
+    wanted = {name: data.names.index(name) for name in anomalous}
+    normal = ~np.isin(labels, list(wanted.values()))
+
+    def auc(label: int, alpha: float, some: slice = slice(None)) -> float:
         rows = normal | (labels == label)
+        scores = mean_scores(error[some, rows], divergence[some, rows], alpha)
+        value = image_auroc(scores, labels[rows] == label)
+        assert value is not None, "both kinds are in the test set"
+        return value
 
-        def auc(alpha: float, rows: np.ndarray = rows, label: int = label) -> float:
-            scores = (1 - alpha) * error[rows] + alpha * divergence[rows]
-            value = image_auroc(scores, labels[rows] == label)
-            assert value is not None, "both kinds are in the test set"
-            return value
+    def aucs(some: slice = slice(None)) -> dict[str, float]:
+        return {name: auc(label, detector.alpha, some) for name, label in wanted.items()}
 
-        figures["auc"][name] = auc(detector.alpha)
-        swept[name] = [auc(alpha) for alpha in alphas]
-    figures["swept"] = {"alpha": alphas.tolist(), **swept}
-    rows = np.concatenate([np.flatnonzero(normal)[:6], *(np.flatnonzero(labels == k)[:3] for k in wanted)])
-    shown = torch.from_numpy(images[rows]).to(model.device)
-    checkpoint.save_picture(_queries(model, shown), directory / "queries.png")
-    checkpoint.save_picture(sample_sheet(model), directory / "samples.png")
-    checkpoint.save_json(figures, directory / "metrics.json")
-    scores = (1 - detector.alpha) * error + detector.alpha * divergence
-    kinds = {name: (scores[normal], scores[labels == k]) for name, k in zip(anomalous, wanted, strict=True)}
-    plot(kinds, figures["swept"], detector.alpha, model.history, directory / "curves.png")
+    first = [np.flatnonzero(normal)[:6], *(np.flatnonzero(labels == k)[:3] for k in wanted.values())]
+    shown = torch.from_numpy(images[np.concatenate(first)])
+    members: list[dict[str, Any]] = []
+    for number, (model, place) in enumerate(zip(detector.models, places, strict=True)):
+        known = {name: model.history[-1][name] for name in ("purity", "nmi") if model.history}
+        alone = aucs(slice(number, number + 1))
+        members.append({"auc": alone, "clusters": len(model.clusters)} | known)
+        checkpoint.save_picture(_queries(model, shown.to(model.device)), place / "queries.png")
+        checkpoint.save_picture(sample_sheet(model), place / "samples.png")
+    figures = members[0] if len(members) == 1 else {"auc": aucs(), "members": members}
+    alphas = np.linspace(0, 1, 101)
+    swept: dict[str, Any] = {"alpha": alphas.tolist()}
+    swept |= {name: [auc(label, alpha) for alpha in alphas] for name, label in wanted.items()}
+    figures |= {"alpha": detector.alpha, "swept": swept}
+    checkpoint.save_json(figures, places[0] / "metrics.json")
+    scores = mean_scores(error, divergence, detector.alpha)
+    kinds = {name: (scores[normal], scores[labels == label]) for name, label in wanted.items()}
+    plot(kinds, swept, detector.alpha, detector.models[0].history, places[0] / "curves.png")
     return figures
 
 
@@ -241,16 +253,18 @@ def plot(
     checkpoint.save_figure(figure, file, dpi=100)
 
 
-def table(args: Args, results: dict[str, float]) -> str:
-    """AUC by anomalous class beside the thesis's, as Markdown."""
+def table(args: Args, results: dict[str, float], members: list[dict[str, float]]) -> str:
+    """AUC by anomalous class, those of single members, and the thesis's, as Markdown."""
     names = list(results)
     published = dict(zip(wheel.ANOMALIES if args.dataset == "wheel" else map(str, range(10)),
                          PUBLISHED.get(args.dataset, ()), strict=False))  # fmt: skip
     known = [published[name] for name in names if name in published]
+    reached = {"AUC": results} | {f"seed {args.seed + k} alone": auc for k, auc in enumerate(members)}
     rows = [
         ["", *names, "mean"],
         ["---"] * (len(names) + 2),
-        ["AUC", *(f"{results[name]:.3f}" for name in names), f"{np.mean(list(results.values())):.3f}"],
+        *([title, *(f"{auc[name]:.3f}" for name in names), f"{np.mean(list(auc.values())):.3f}"]
+          for title, auc in reached.items()),
         ["thesis", *(f"{published[n]:.2f}" if n in published else "-" for n in names),
          f"{np.mean(known):.2f}" if known else "-"],
     ]  # fmt: skip
@@ -274,10 +288,13 @@ def run(args: Args) -> dict[str, float]:
     places = [directory if len(groups) == 1 else directory / group[0] for group in groups]
     jobs = [(args, data, group, place) for group, place in zip(groups, places, strict=True)]
     results: dict[str, float] = {}
+    members: list[dict[str, float]] = [{} for _ in range(args.members if args.members > 1 else 0)]
     with claim_all(directory, places, args.resume, data.names):
         for figures in train_all(train_one, jobs, args.workers):
             results |= figures["auc"]
-        text = table(args, results)
+            for auc, each in zip(members, figures.get("members", ()), strict=True):
+                auc |= each["auc"]
+        text = table(args, results, members)
         checkpoint.save_text(text + "\n", directory / "table.md")
     print(text)
     return results

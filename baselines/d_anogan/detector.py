@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,47 +14,53 @@ from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env import checkpoint
 
+LEAST = 1e-6
+"""Score below which, at a share of 1, there is only rounding."""
+
+
+def mean_scores(errors: np.ndarray, divergences: np.ndarray, alpha: float) -> np.ndarray:
+    """Eq. 5.1 of each model's parts, (models, n) each, and the geometric mean of it over models (n,).
+
+    Scores span orders of magnitude; in their arithmetic mean the model of the largest would decide alone.
+    """
+    scores: np.ndarray = (1 - alpha) * errors + alpha * divergences
+    if len(scores) == 1:
+        return scores[0]
+    mean: np.ndarray = np.exp(np.log(scores.clip(min=LEAST)).mean(axis=0))
+    return mean
+
 
 class DAnoGANDetector:
     """Scores images by how well their own cluster reconstructs them.
 
     Args:
-        model: trained.
+        models: trained, with the same settings; one, or several whose scores are averaged.
         alpha: share of the divergence in a score, in [0, 1]; the rest is the reconstruction error's.
     """
 
-    def __init__(self, model: DAnoGAN, alpha: float) -> None:
-        self.model, self.alpha = model, alpha
+    def __init__(self, models: Sequence[DAnoGAN], alpha: float) -> None:
+        self.models, self.alpha = list(models), alpha
 
-    @torch.no_grad()
     def parts(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a score is made of, for `images` (n, C, S, S) uint8.
 
         Returns:
-            Mean squared error of the reconstruction (n,), with pixels in [-1, 1], and the divergence
-            KL[C(x) || C(x^)] in nats (n,).
+            Mean squared error of the reconstruction (models, n), with pixels in [-1, 1], and the divergence
+            KL[C(x) || C(x^)] in nats (models, n).
         """
-        errors, divergences = [], []
-        for part in torch.from_numpy(images).split(512):
-            query = part.to(self.model.device).float() / 127.5 - 1
-            log_query = self.model.assign(query)
-            again = self.model.reconstruct(query, log_query.argmax(dim=1))
-            log_again = self.model.assign(again)
-            alive = self.model.prior.alive
-            ratio = (log_query - log_again)[:, alive]
-            divergences.append((log_query.exp()[:, alive] * ratio).sum(dim=1).cpu())
-            errors.append((again - query).square().mean(dim=(1, 2, 3)).cpu())
-        return torch.cat(errors).numpy(), torch.cat(divergences).numpy()
+        errors, divergences = zip(*(_parts(model, images) for model in self.models), strict=True)
+        return np.stack(errors), np.stack(divergences)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Scores (n,) of `images` (n, C, S, S) uint8; higher is more anomalous."""
-        error, divergence = self.parts(images)
-        return (1 - self.alpha) * error + self.alpha * divergence
+        return mean_scores(*self.parts(images), self.alpha)
 
     def save(self, path: Path | str) -> None:
         """Write networks and settings into one file."""
-        networks = {name: network.state_dict() for name, network in self.model.networks.items()}
-        config = json.dumps(asdict(self.model.config))
+        networks = [
+            {name: network.state_dict() for name, network in model.networks.items()} for model in self.models
+        ]
+        config = json.dumps(asdict(self.models[0].config))
         checkpoint.save(
             {"kind": "baselines.DAnoGAN", "alpha": self.alpha, "config": config, "networks": networks}, path
         )
@@ -68,8 +75,26 @@ class DAnoGANDetector:
         state = checkpoint.load(path, device)
         if state.get("kind") != "baselines.DAnoGAN":
             raise checkpoint.CheckpointError(f"{path} holds no D-AnoGAN; expected the detector.pt of a run")
-        model = DAnoGAN(DAnoGANConfig(**json.loads(state["config"])), 0, device)
-        for name, network in model.networks.items():
-            network.load_state_dict(state["networks"][name])
-        model.refresh_active()
-        return cls(model, state["alpha"])
+        models, stored = [], state["networks"]
+        for networks in [stored] if isinstance(stored, dict) else stored:  # a dict: from when there was one
+            model = DAnoGAN(DAnoGANConfig(**json.loads(state["config"])), 0, device)
+            for name, network in model.networks.items():
+                network.load_state_dict(networks[name])
+            model.refresh_active()
+            models.append(model)
+        return cls(models, state["alpha"])
+
+
+@torch.no_grad()
+def _parts(model: DAnoGAN, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    errors, divergences = [], []
+    for part in torch.from_numpy(images).split(512):
+        query = part.to(model.device).float() / 127.5 - 1
+        log_query = model.assign(query)
+        again = model.reconstruct(query, log_query.argmax(dim=1))
+        log_again = model.assign(again)
+        alive = model.prior.alive
+        ratio = (log_query - log_again)[:, alive]
+        divergences.append((log_query.exp()[:, alive] * ratio).sum(dim=1).cpu())
+        errors.append((again - query).square().mean(dim=(1, 2, 3)).cpu())
+    return torch.cat(errors).numpy(), torch.cat(divergences).numpy()
