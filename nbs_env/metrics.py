@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from sklearn.metrics import auc, roc_auc_score
 
 PRF = tuple[float, float, float]
 """Precision, recall and F1, each in [0, 1]."""
@@ -160,9 +159,10 @@ def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | N
         ValueError: A shape, a type or a value is not as above.
     """
     _check_scores(image_scores, image_labels)
-    if image_labels.all() or not image_labels.any():
-        return None
-    return float(roc_auc_score(image_labels, image_scores))
+    from sklearn.metrics import roc_auc_score  # here: importing it takes seconds, and predicting does without
+
+    both = image_labels.any() and not image_labels.all()
+    return float(roc_auc_score(image_labels, image_scores)) if both else None
 
 
 def best_threshold(scores: np.ndarray, masks_true: np.ndarray) -> float:
@@ -272,7 +272,7 @@ class _Curve:
     def auroc(self) -> float | None:
         if not (self._has(self.true) and self._has(self.false)):
             return None
-        return float(auc(_from_zero(self.false / self.false[-1]), _from_zero(self.true / self.true[-1])))
+        return _area(_from_zero(self.false / self.false[-1]), _from_zero(self.true / self.true[-1]))
 
     def aupro(self, max_fpr: float) -> float | None:
         if not (self._has(self.true) and self._has(self.false)):
@@ -281,7 +281,7 @@ class _Curve:
         inside = np.count_nonzero(fpr <= max_fpr)
         x = np.append(fpr[:inside], max_fpr)
         y = np.append(overlap[:inside], np.interp(max_fpr, fpr, overlap))
-        return float(np.clip(auc(x, y) / max_fpr, 0, 1))  # the sum of the weights may end a hair above 1
+        return float(np.clip(_area(x, y) / max_fpr, 0, 1))  # the sum of the weights may end a hair above 1
 
     def best_threshold(self) -> float:
         if not self._has(self.true):
@@ -309,6 +309,12 @@ def _region_weights(masks_true: np.ndarray) -> np.ndarray:
     weights = np.zeros(count + 1)
     weights[1:] = 1 / (sizes[1:] * max(count, 1))
     return weights[regions.ravel()]
+
+
+def _area(x: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.metrics import auc  # here: as in image_auroc
+
+    return float(auc(x, y))
 
 
 def _from_zero(values: np.ndarray) -> np.ndarray:

@@ -28,6 +28,14 @@ def test_help_names_every_command_and_imports_no_pytorch() -> None:
     assert {"train", "predict", "export", "tables", "policies", "alcn"} <= listed
 
 
+def test_predicting_waits_for_no_statistics() -> None:
+    """Importing them takes longer than a small folder's masks, and only scores need them."""
+    code = (
+        "import sys, nbs_env.predict; sys.exit(bool({'sklearn', 'scipy.stats', 'pandas'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_every_file_that_is_listed_is_a_command() -> None:
     """A module that was moved would silently leave the list: only those to come may be missing."""
     all_names = {name for group in nbs.GROUPS.values() for name in group}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 
 def image_scores(probabilities: np.ndarray) -> np.ndarray:
@@ -28,9 +27,11 @@ def alarm_threshold(good_scores: np.ndarray, rate: float) -> tuple[float, float,
     Returns:
         The threshold, and the 95 % interval (Clopper and Pearson) of the share of good images that reach it.
     """
+    from scipy.stats import binomtest  # here: importing it takes a second, and predicting does without
+
     ordered = np.sort(good_scores)
     place = min(len(ordered), math.ceil((len(ordered) + 1) * (1 - rate)))
     threshold = float(np.nextafter(ordered[place - 1], np.inf))
     called_bad = int((ordered >= threshold).sum())
-    interval = stats.binomtest(called_bad, len(ordered)).proportion_ci()
+    interval = binomtest(called_bad, len(ordered)).proportion_ci()
     return threshold, float(interval.low), float(interval.high)
