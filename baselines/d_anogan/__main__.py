@@ -57,8 +57,8 @@ class Args(ClassesArgs):
     preset: Literal["quick", "half", "paper"] = "quick"
     """Where `--model` starts from: minutes on a CPU, two hours at half width, or the thesis."""
     members: int = 1
-    """Models, seeds from `seed` up, whose scores are averaged: what one model finds hangs on chance. With
-    `--resume` more can be added."""
+    """Models of a class, seeds from `seed` up, trained one after the other, whose scores are averaged: what
+    one alone finds hangs on chance. With `--resume` more can be added."""
     no_xzx: bool = False
     """Leave the encoders' second phase out, as in Table 5.6."""
     no_bandit: bool = False
