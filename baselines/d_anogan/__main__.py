@@ -217,7 +217,8 @@ def _score(
     checkpoint.save_json(figures, places[0] / "metrics.json")
     scores = mean_scores(error, divergence, detector.alpha)
     kinds = {name: (scores[normal], scores[labels == label]) for name, label in wanted.items()}
-    plot(kinds, swept, detector.alpha, detector.models[0].history, places[0] / "curves.png")
+    whose = " of the first model" if len(members) > 1 else ""
+    plot(kinds, swept, detector.alpha, detector.models[0].history, whose, places[0] / "curves.png")
     return figures
 
 
@@ -226,11 +227,12 @@ def plot(
     swept: dict[str, Any],
     alpha: float,
     history: list[dict[str, float]],
+    whose: str,
     file: Path,
 ) -> None:
     """ROC at the fixed alpha, AUC over alpha, and over generator steps the clustering and the prior.
 
-    `scores` are of (normal, anomalous) images by anomalous class, `history` what `look` has kept.
+    `scores` are of (normal, anomalous) images by anomalous class, `history` what `look` has kept of `whose`.
     """
     figure = new_figure(10, 9)
     (left, right), (below, last) = figure.subplots(2, 2)
@@ -246,8 +248,8 @@ def plot(
         axes = last if name.startswith("cluster_probability") else below
         if name not in ("step", "dead"):
             axes.plot([row["step"] for row in history], [row[name] for row in history], label=name)
-    below.set(xlabel="generator steps", title="clusters and true classes, for looking only")
-    last.set(xlabel="generator steps", ylabel="probability", title="prior")
+    below.set(xlabel=f"generator steps{whose}", title="clusters and true classes, for looking only")
+    last.set(xlabel=f"generator steps{whose}", ylabel="probability", title="prior")
     left.legend()
     below.legend()
     checkpoint.save_figure(figure, file, dpi=100)
