@@ -15,7 +15,7 @@ from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env import checkpoint
 
 LEAST = 1e-6
-"""Score below which, at a share of 1, there is only rounding."""
+"""A divergence, and at alpha 1 a score, below which there is only rounding."""
 
 
 def mean_scores(errors: np.ndarray, divergences: np.ndarray, alpha: float) -> np.ndarray:
