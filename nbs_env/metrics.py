@@ -159,7 +159,9 @@ def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | N
         ValueError: A shape, a type or a value is not as above.
     """
     _check_scores(image_scores, image_labels)
-    from sklearn.metrics import roc_auc_score  # here: importing it takes seconds, and predicting does without
+    from sklearn.metrics import (
+        roc_auc_score,
+    )  # here: importing it takes a second, and predicting does without
 
     both = image_labels.any() and not image_labels.all()
     return float(roc_auc_score(image_labels, image_scores)) if both else None

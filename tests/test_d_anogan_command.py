@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from baselines.d_anogan import __main__ as command
+from baselines.d_anogan import wheel
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector, mean_scores
 from baselines.d_anogan.trainer import DAnoGAN
@@ -23,6 +24,7 @@ from nbs_env import checkpoint
 from nbs_env.data import DataError
 from nbs_env.data.classes import ClassDataset, read_folder
 from nbs_env.data.mnist import FILES, read, read_idx
+from nbs_env.metrics import image_auroc
 
 Main = Callable[..., None]
 TINY = ("--model.size 28 --model.clusters 3 --model.latent 4 --model.batch-size 8 "
@@ -150,11 +152,30 @@ def test_scores_of_several_models_are_averaged(
     assert (tmp_path / "grown" / "member-1" / "samples.png").stat().st_size > 0
 
     detector = DAnoGANDetector.load(tmp_path / "run" / "detector.pt")
+    made, labels, _ = wheel.make(6, 28, 0)
+    data = ClassDataset(made[:, None], labels, wheel.CLASSES)
+    _, test = data.split(wheel.ANOMALIES, 0.8, np.random.default_rng(0))
+    scores, kinds = detector.predict(data.images[test]), np.array(wheel.CLASSES)[labels[test]]
+    rows = kinds != "spoke"
+    assert metrics["auc"]["hub"] == image_auroc(scores[rows], kinds[rows] == "hub")
     detector.alpha = 0.25
     images = np.random.default_rng(0).integers(256, size=(5, 1, 28, 28), dtype=np.uint8)
     first, second = (DAnoGANDetector([model], 0.25).predict(images) for model in detector.models)
     assert not np.array_equal(first, second)
     np.testing.assert_allclose(detector.predict(images), np.sqrt(first * second), rtol=1e-5)
+
+
+def test_a_further_model_that_does_not_fit_is_told_before_the_first_is_trained(
+    main: Main, wheels: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "member-1").mkdir(parents=True)
+    main(*wheels[:2], "--run-dir", tmp_path / "other", "--seed", 1)
+    (tmp_path / "other" / "checkpoint.pt").rename(tmp_path / "run" / "member-1" / "checkpoint.pt")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(*wheels, "--resume", "--members", 2)
+    assert "made with seed = 1, not 0" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
 def test_a_score_of_rounding_is_the_least_in_a_mean() -> None:

@@ -29,7 +29,7 @@ def test_help_names_every_command_and_imports_no_pytorch() -> None:
 
 
 def test_predicting_waits_for_no_statistics() -> None:
-    """Importing them takes longer than a small folder's masks, and only scores need them."""
+    """A third of the wait for the command was their import; only scores need them."""
     code = (
         "import sys, nbs_env.predict; sys.exit(bool({'sklearn', 'scipy.stats', 'pandas'} & set(sys.modules)))"
     )

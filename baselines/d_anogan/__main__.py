@@ -99,10 +99,13 @@ def train_one(args: Args, data: ClassDataset, anomalous: tuple[str, ...], direct
         )
     images = torch.from_numpy(data.images[train]).to(device)
     places = [directory, *(directory / f"member-{number}" for number in range(1, args.members))]
-    models = []
+    left_out = ("anomalous_class", "preset", "members")
+    kept = []  # all before the first is trained: one that does not fit ends the command now
     for number, place in enumerate(places):
         more = {"anomalous": anomalous} | ({"member": number} if number else {})
-        saved = open_run(args, ("anomalous_class", "preset", "members"), data, place, device, **more)
+        kept.append(open_run(args, left_out, data, place, device, **more))
+    models = []
+    for number, (place, saved) in enumerate(zip(places, kept, strict=True)):
         model = DAnoGAN(args.model, args.seed + number, device)
         saved.restore(model)
         with Curves(place, model.steps + 1 if saved.state else None) as writer:
@@ -232,7 +235,8 @@ def plot(
 ) -> None:
     """ROC at the fixed alpha, AUC over alpha, and over generator steps the clustering and the prior.
 
-    `scores` are of (normal, anomalous) images by anomalous class, `history` what `look` has kept of `whose`.
+    `scores` are of (normal, anomalous) images by anomalous class; `history` is what `look` has kept, and
+    `whose` says in the labels of which model.
     """
     figure = new_figure(10, 9)
     (left, right), (below, last) = figure.subplots(2, 2)

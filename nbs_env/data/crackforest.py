@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 from numpy.typing import NDArray
 
 from nbs_env.data.dataset import AnomalyDataset, DataError
@@ -62,12 +63,10 @@ def read_labels(path: Path) -> NDArray[np.int64]:
     Raises:
         DataError: If the file is damaged or has another structure.
     """
-    from scipy.io import loadmat
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            labels = np.asarray(loadmat(path)["groundTruth"][0, 0]["Segmentation"])
+            labels = np.asarray(scipy.io.loadmat(path)["groundTruth"][0, 0]["Segmentation"])
     except Exception as error:  # SciPy raises nearly anything on a damaged file
         raise _unreadable(path) from error
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or not labels.size:
