@@ -42,7 +42,7 @@ class ClassesArgs:
     """What to train on, and where to put it."""
 
     data_root: Path | None = None
-    """Its folder, or the one that holds it; data that are made on the fly need none."""
+    """Its folder, or the one that holds it (torchvision's will do); data made on the fly need none."""
     limit: int = 0
     """Normal images to train on, drawn at random; 0: all."""
     seed: int = 0

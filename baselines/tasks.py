@@ -17,6 +17,7 @@ from nbs_env.data.classes import (
     read_mvtec,
     read_plant_village,
 )
+from nbs_env.data.folders import need_directory
 from nbs_env.runs import RunError
 
 
@@ -43,15 +44,22 @@ def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> C
     return read_mnist(root)
 
 
+TORCHVISION = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py"}
+"""Where in its root torchvision puts a data set."""
+
+
 def home(dataset: str, root: Path | None) -> Path:
-    """The folder of `dataset`: `root`, or the one in it that has the data set's name.
+    """The folder of `dataset`: `root`, or the one in it that has the data set's name or is torchvision's.
 
     Raises:
         RunError: no root.
+        DataError: it is no directory.
     """
     if root is None:
         raise RunError(f"{dataset} is read from files; give its folder with --data-root")
-    return root / dataset if (root / dataset).is_dir() else root
+    need_directory(root, f"the folder of {dataset}, or the one that holds it")
+    inside = (root / dataset, root / TORCHVISION.get(dataset, dataset))
+    return next((place for place in inside if place.is_dir()), root)
 
 
 class Task(NamedTuple):

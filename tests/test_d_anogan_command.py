@@ -212,15 +212,18 @@ def test_folder_with_each_class_in_turn(
         ("--members 0", "members is 0; it must be at least 1"),
         ("--model.batch-size 99", "40 normal images to train on are fewer than model.batch_size (99)"),
         ("--dataset mnist", "mnist is read from files; give its folder with --data-root"),
-        ("--dataset mnist --data-root /nowhere", "lacks train-images-idx3-ubyte.gz"),
-        ("--dataset folder --data-root /nowhere", "/nowhere has no folders of classes"),
+        ("--dataset mnist --data-root /nowhere", "/nowhere: no such directory; expected the folder of mnist"),
+        ("--dataset mnist --data-root EMPTY", "empty lacks train-images-idx3-ubyte.gz"),
+        ("--dataset folder --data-root EMPTY", "empty has no folders of classes"),
     ],
 )
 def test_bad_input_ends_with_one_line(
     words: str, message: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(SystemExit) as end:
-        main("--per-class", 6, "--run-dir", tmp_path / "run", *words.split())
+        main("--per-class", 6, "--run-dir", tmp_path / "run", *words.replace("EMPTY", str(empty)).split())
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert message in error

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from baselines.tasks import read_classes
 from nbs_env.data import GOOD, DataError, cifar10
 from nbs_env.data.classes import read_cifar10, read_mvtec, read_plant_village
 
@@ -41,6 +42,15 @@ def test_original_cifar10(write: object, planes: tuple[np.ndarray, np.ndarray], 
     images, labels = cifar10.read(tmp_path)
     np.testing.assert_array_equal(images, planes[0].reshape(12, 3, 32, 32).transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(labels, planes[1].ravel())
+
+
+@pytest.mark.parametrize("inside", ["", "cifar10", "cifar-10-batches-py"])
+def test_data_are_found_where_torchvision_puts_them(
+    inside: str, planes: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    (tmp_path / inside).mkdir(exist_ok=True)
+    write_python(tmp_path / inside, planes)
+    np.testing.assert_array_equal(read_classes("cifar10", tmp_path, 32, 3).labels, planes[1].ravel())
 
 
 def test_a_pickle_with_code_is_refused(planes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
