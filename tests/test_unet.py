@@ -21,7 +21,9 @@ TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=40, check_every=20,
 
 
 def fit(data: AnomalyDataset, out: Path) -> dict[str, object]:
-    return unet.fit(Problem(data, np.arange(3), np.arange(3, 12), out, "cpu"), TINY, 0)
+    """Slower and for longer than TINY: with six seeds and either arithmetic F1 is 0.98 or more."""
+    config = replace(TINY, learning_rate=5e-3, steps=160, check_every=80)
+    return unet.fit(Problem(data, np.arange(3), np.arange(3, 12), out, "cpu"), config, 0)
 
 
 def test_shapes_and_size() -> None:
