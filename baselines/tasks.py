@@ -58,7 +58,8 @@ def home(dataset: str, root: Path | None) -> Path:
     if root is None:
         raise RunError(f"{dataset} is read from files; give its folder with --data-root")
     need_directory(root, f"the folder of {dataset}, or the one that holds it")
-    inside = (root / dataset, root / TORCHVISION.get(dataset, dataset))
+    # torchvision's first: where case does not matter, its MNIST/ would pass for mnist/
+    inside = (root / TORCHVISION.get(dataset, dataset), root / dataset)
     return next((place for place in inside if place.is_dir()), root)
 
 
