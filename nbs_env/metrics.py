@@ -6,10 +6,11 @@ is more anomalous, and equal scores are taken together, never ordered by chance.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+
+from nbs_env.ranking import Ranking, check_scores, check_stack
 
 PRF = tuple[float, float, float]
 """Precision, recall and F1, each in [0, 1]."""
@@ -50,7 +51,7 @@ def pixel_prf_per_image(masks_pred: np.ndarray, masks_true: np.ndarray) -> PRF:
     Raises:
         ValueError: The shapes differ, are not `(n, H, W)`, or the arrays are not boolean.
     """
-    _check_stack(masks_true)
+    check_stack(masks_true)
     _check_masks(masks_pred, masks_true)
     rows = [pixel_prf(p, t) for p, t in zip(masks_pred, masks_true, strict=True) if t.any()]
     if not rows:
@@ -77,7 +78,7 @@ def tolerant_prf(masks_pred: np.ndarray, masks_true: np.ndarray, tolerance: int 
         ValueError: The shapes differ or are not `(n, H, W)`, the arrays are not boolean, or the tolerance is
             negative.
     """
-    _check_stack(masks_true)
+    check_stack(masks_true)
     _check_masks(masks_pred, masks_true)
     if tolerance < 0:
         raise ValueError(f"The tolerance is {tolerance}; expected at least 0 pixels.")
@@ -103,7 +104,7 @@ def pixel_ap(scores: np.ndarray, masks_true: np.ndarray) -> float | None:
     Raises:
         ValueError: A shape, a type or a value is not as above.
     """
-    return _Curve.of(scores, masks_true).average_precision()
+    return Ranking.of(scores, masks_true).average_precision()
 
 
 def pixel_auroc(scores: np.ndarray, masks_true: np.ndarray) -> float | None:
@@ -119,7 +120,7 @@ def pixel_auroc(scores: np.ndarray, masks_true: np.ndarray) -> float | None:
     Raises:
         ValueError: A shape, a type or a value is not as above.
     """
-    return _Curve.of(scores, masks_true).auroc()
+    return Ranking.of(scores, masks_true).auroc()
 
 
 def aupro(scores: np.ndarray, masks_true: np.ndarray, max_fpr: float = 0.3) -> float | None:
@@ -142,7 +143,7 @@ def aupro(scores: np.ndarray, masks_true: np.ndarray, max_fpr: float = 0.3) -> f
     """
     if not 0 < max_fpr <= 1:
         raise ValueError(f"max_fpr is {max_fpr}; expected a number in (0, 1].")
-    return _Curve.of(scores, masks_true).aupro(max_fpr)
+    return Ranking.of(scores, masks_true).aupro(max_fpr)
 
 
 def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | None:
@@ -158,10 +159,8 @@ def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | N
     Raises:
         ValueError: A shape, a type or a value is not as above.
     """
-    _check_scores(image_scores, image_labels)
-    from sklearn.metrics import (
-        roc_auc_score,
-    )  # here: importing it takes a second, and predicting does without
+    check_scores(image_scores, image_labels)
+    from sklearn.metrics import roc_auc_score  # here: a second to import, and predicting does without
 
     both = image_labels.any() and not image_labels.all()
     return float(roc_auc_score(image_labels, image_scores)) if both else None
@@ -183,7 +182,7 @@ def best_threshold(scores: np.ndarray, masks_true: np.ndarray) -> float:
     Raises:
         ValueError: No pixel is anomalous, or a shape, a type or a value is not as above.
     """
-    return _Curve.of(scores, masks_true).best_threshold()
+    return Ranking.of(scores, masks_true).best_threshold()
 
 
 def counts_by_kind(
@@ -228,99 +227,18 @@ def evaluate(
         ValueError: A shape, a type or a value is not as above.
     """
     _check_masks(masks_pred, masks_true)
-    curve = _Curve.of(probability, masks_true)
+    ranking = Ranking.of(probability, masks_true)
     figures: dict[str, float | None] = {}
     for suffix, prf in (("", pixel_prf), ("_per_image", pixel_prf_per_image)):
         for name, value in zip(("precision", "recall", "f1"), prf(masks_pred, masks_true), strict=True):
             figures[f"pixel_{name}{suffix}"] = value
     for pixels in (2, 5):
         figures[f"pixel_f1_within_{pixels}"] = tolerant_prf(masks_pred, masks_true, pixels)[2]
-    figures["pixel_ap"] = curve.average_precision()
-    figures["pixel_auroc"] = curve.auroc()
-    figures["pixel_aupro"] = curve.aupro(0.3)
+    figures["pixel_ap"] = ranking.average_precision()
+    figures["pixel_auroc"] = ranking.auroc()
+    figures["pixel_aupro"] = ranking.aupro(0.3)
     figures["image_auroc"] = image_auroc(image_scores, np.asarray(masks_true.any(axis=(1, 2))))
     return figures if masks_true.any() else dict.fromkeys(figures)
-
-
-@dataclass(frozen=True)
-class _Curve:
-    """What lies above each distinct score, from the highest down: one sort serves every ranking metric."""
-
-    scores: np.ndarray  # (k,) the distinct scores
-    true: np.ndarray  # (k,) anomalous pixels with at least this score
-    false: np.ndarray  # (k,) normal pixels with at least this score
-    overlap: np.ndarray  # (k,) mean share of a region with at least this score; zeros without regions
-
-    @classmethod
-    def of(cls, scores: np.ndarray, masks_true: np.ndarray) -> "_Curve":
-        _check_stack(masks_true)
-        _check_scores(scores, masks_true)
-        order = np.argsort(scores, axis=None)[::-1]
-        descending, labels = scores.ravel()[order], masks_true.ravel()[order]
-        last = np.ones(descending.size, dtype=bool)  # the last of each run of equal scores
-        last[:-1] = descending[:-1] != descending[1:]
-        ends = np.flatnonzero(last)
-        true = np.cumsum(labels)[ends]
-        weights = _region_weights(masks_true)[order]
-        return cls(descending[ends], true, ends + 1 - true, np.cumsum(weights)[ends])
-
-    def average_precision(self) -> float | None:
-        if not self._has(self.true):
-            return None
-        return float(
-            np.sum(np.diff(self.true, prepend=0) * self.true / (self.true + self.false)) / self.true[-1]
-        )
-
-    def auroc(self) -> float | None:
-        if not (self._has(self.true) and self._has(self.false)):
-            return None
-        return _area(_from_zero(self.false / self.false[-1]), _from_zero(self.true / self.true[-1]))
-
-    def aupro(self, max_fpr: float) -> float | None:
-        if not (self._has(self.true) and self._has(self.false)):
-            return None
-        fpr, overlap = _from_zero(self.false / self.false[-1]), _from_zero(self.overlap)
-        inside = np.count_nonzero(fpr <= max_fpr)
-        x = np.append(fpr[:inside], max_fpr)
-        y = np.append(overlap[:inside], np.interp(max_fpr, fpr, overlap))
-        return float(np.clip(_area(x, y) / max_fpr, 0, 1))  # the sum of the weights may end a hair above 1
-
-    def best_threshold(self) -> float:
-        if not self._has(self.true):
-            raise ValueError("No pixel of the masks is anomalous, so no threshold can be chosen on them.")
-        f1 = 2 * self.true / (self.true + self.false + self.true[-1])
-        best = int(np.argmax(f1))
-        lowest_in = self.scores[best]
-        if best + 1 == self.scores.size:
-            return float(lowest_in)
-        highest_out = self.scores[best + 1]
-        middle = highest_out + (lowest_in - highest_out) / 2
-        return float(middle if middle > highest_out else lowest_in)
-
-    @staticmethod
-    def _has(count: np.ndarray) -> bool:
-        return count.size > 0 and bool(count[-1] > 0)
-
-
-def _region_weights(masks_true: np.ndarray) -> np.ndarray:
-    """Flat weights that make a sum over pixels the mean over regions of the share of a region."""
-    eight = np.zeros((3, 3, 3), dtype=bool)
-    eight[1] = True  # edges and corners, but never from one image to the next
-    regions, count = ndimage.label(masks_true, eight)
-    sizes = np.bincount(regions.ravel(), minlength=count + 1)
-    weights = np.zeros(count + 1)
-    weights[1:] = 1 / (sizes[1:] * max(count, 1))
-    return weights[regions.ravel()]
-
-
-def _area(x: np.ndarray, y: np.ndarray) -> float:
-    from sklearn.metrics import auc  # here: as in image_auroc
-
-    return float(auc(x, y))
-
-
-def _from_zero(values: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0.0], values])
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -332,21 +250,3 @@ def _check_masks(masks_pred: np.ndarray, masks_true: np.ndarray) -> None:
         raise ValueError(f"The masks are {masks_pred.dtype} and {masks_true.dtype}; expected bool.")
     if masks_pred.shape != masks_true.shape:
         raise ValueError(f"The predicted masks are {masks_pred.shape}, the true ones {masks_true.shape}.")
-
-
-def _check_stack(masks: np.ndarray) -> None:
-    if masks.ndim != 3:
-        raise ValueError(f"The masks have shape {masks.shape}; expected (n, H, W).")
-
-
-def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
-    if labels.dtype != bool or not np.issubdtype(scores.dtype, np.floating):
-        raise ValueError(
-            f"The labels are {labels.dtype} and the scores {scores.dtype}; expected bool and floats."
-        )
-    if scores.shape != labels.shape:
-        raise ValueError(
-            f"The scores have shape {scores.shape}, the labels {labels.shape}; they must be equal."
-        )
-    if not np.isfinite(scores).all():
-        raise ValueError("The scores hold NaN or infinite values.")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from baselines.tasks import read_classes
+from baselines.tasks import home, read_classes
 from nbs_env.data import GOOD, DataError, cifar10
 from nbs_env.data.classes import read_cifar10, read_mvtec, read_plant_village
 
@@ -45,12 +45,21 @@ def test_original_cifar10(write: object, planes: tuple[np.ndarray, np.ndarray], 
 
 
 @pytest.mark.parametrize("inside", ["", "cifar10", "cifar-10-batches-py"])
-def test_data_are_found_where_torchvision_puts_them(
+def test_a_data_set_is_found_in_the_folder_that_holds_it(
     inside: str, planes: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / inside).mkdir(exist_ok=True)
     write_python(tmp_path / inside, planes)
     np.testing.assert_array_equal(read_classes("cifar10", tmp_path, 32, 3).labels, planes[1].ravel())
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_torchvisions_folder_is_looked_for_first(name: str, folder: str, tmp_path: Path) -> None:
+    """Where case does not matter, its MNIST is a folder of the name mnist."""
+    (tmp_path / name).mkdir()
+    assert home(name, tmp_path) == tmp_path / name
+    (tmp_path / folder / "raw").mkdir(parents=True, exist_ok=True)
+    assert home(name, tmp_path) == tmp_path / folder / "raw"
 
 
 def test_a_pickle_with_code_is_refused(planes: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
