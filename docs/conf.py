@@ -110,13 +110,6 @@ def headings(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
     lines[:] = spaced
 
 
-def present(app: Any, name: str, source: list[str]) -> None:
-    """Leave pages out of the contents that come with modules which are not there yet."""
-    if name == "index":
-        absent = {page for page in ("label", "report") if not (Path(app.srcdir) / f"{page}.md").is_file()}
-        source[0] = "\n".join(line for line in source[0].splitlines() if line not in absent)
-
-
 def moved(app: Any, path: Path, name: str, content: list[str]) -> None:
     """Links of pages that lie above docs/ to each other."""
     for page in ("CONTRIBUTING.md", "CHANGELOG.md"):
@@ -126,6 +119,5 @@ def moved(app: Any, path: Path, name: str, content: list[str]) -> None:
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_options)
-    app.connect("source-read", present)
     app.connect("include-read", moved)
     app.connect("autodoc-process-docstring", headings)
