@@ -12,7 +12,6 @@ import torch
 from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
 from agents.policy import Policy
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.graphs import Graphed
 from nbs_env.profiles import dihedral
 from nbs_env.task import Game, play
 from nbs_env.vector import PatchSamplingVectorEnv
@@ -114,7 +113,6 @@ class Reinforce:
         learner = getattr(env.unwrapped, "learner", None)
         self.device: torch.device = learner.device if learner else torch.device("cpu")
         self.policy = Policy(self.generator).to(self.device)
-        self._policy = Graphed(self._probabilities)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.options.learning_rate)
         self.baseline: dict[str, torch.Tensor] = {}  # segment -> (T,), float64
         self.pending: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -123,12 +121,9 @@ class Reinforce:
         """Draw an action from the policy for `observation` (5, 128, 128)."""
         return self._draw(torch.from_numpy(observation[None]).to(self.device))[0]
 
-    def _probabilities(self, windows: torch.Tensor) -> torch.Tensor:
-        return self.policy(windows).softmax(dim=1)
-
     @torch.no_grad()
     def _draw(self, windows: torch.Tensor) -> list[int]:
-        probabilities = self._policy(windows).cpu()
+        probabilities = self.policy(windows).softmax(dim=1).cpu()
         return torch.multinomial(probabilities, 1, generator=self.generator)[:, 0].tolist()
 
     def learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:

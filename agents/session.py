@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from agents.scoring import assemble, overlays, profiled
+from agents.scoring import overlays
 from nbs_env import checkpoint
 from nbs_env.curves import Curves
 from nbs_env.detect.segmenter import Segmenter
@@ -59,8 +59,7 @@ class Session:
             self.env.np_random.bit_generator.state = json.loads(state["env_rng"])
             self.history = list(json.loads(state["history"]))
             self.seconds = float(state["seconds"])
-            if "visits" in state:  # not in checkpoints of earlier versions
-                self.env.task.visits[:] = state["visits"].numpy()
+            self.env.task.visits[:] = state["visits"].numpy()
             if state["arithmetic"] != self.arithmetic:
                 print(f"note: begun on {state['arithmetic']}, so the run will not end with the same bits")
 
@@ -103,12 +102,8 @@ class Session:
         data = self.env.dataset
         left_out = len(folds(data.masks[self.env.labeled], config.segmenter_folds))
         rounds = left_out * len(candidates(data, config.segmenter_size)) + 1 - len(parts)
-        steps = config.segmenter_steps * (2 if config.soft_targets else 1)
 
-        def sampled(indices: np.ndarray) -> np.ndarray:
-            return profiled(self.env, assemble(self.env), indices)[0]
-
-        with tqdm(total=rounds * steps, desc="segmenter", unit="step") as bar:
+        with tqdm(total=rounds * config.segmenter_steps, desc="segmenter", unit="step") as bar:
             return teach(
                 self.env.dataset,
                 self.env.labeled,
@@ -117,7 +112,6 @@ class Session:
                 self.learner.device,
                 self.learner.dtype,
                 parts,
-                sampled if config.sampling_targets else None,
                 on_step=lambda loss: bar.update(),
                 on_part=lambda: checkpoint.save(parts, file),
             )

@@ -10,7 +10,6 @@ from gymnasium.envs.registration import register
 if TYPE_CHECKING:
     from nbs_env.config import PRESETS, Config
     from nbs_env.env import PatchSamplingEnv
-    from nbs_env.teaching_env import PatchTeachingEnv
     from nbs_env.vector import PatchSamplingVectorEnv
     from nbs_env.wrappers import SkipWarmup
 
@@ -19,7 +18,6 @@ _HOMES = {
     "Config": "config",
     "PatchSamplingEnv": "env",
     "PatchSamplingVectorEnv": "vector",
-    "PatchTeachingEnv": "teaching_env",
     "SkipWarmup": "wrappers",
 }
 
@@ -51,17 +49,10 @@ register(
     vector_entry_point="nbs_env.vector:PatchSamplingVectorEnv",
     kwargs={"config": "micro", "labeled": 3},
 )
-register(
-    id="nbs_env/PatchTeaching-v0",
-    entry_point="nbs_env.teaching_env:PatchTeachingEnv",
-    vector_entry_point="nbs_env.teaching_env:PatchTeachingVectorEnv",
-)
-
 __all__ = [
     "PRESETS",
     "Config",
     "PatchSamplingEnv",
     "PatchSamplingVectorEnv",
-    "PatchTeachingEnv",
     "SkipWarmup",
 ]

@@ -12,6 +12,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+PATCH = 64
+"""Side in pixels of a patch: the autoencoder of Table 4.2 takes 64."""
+WINDOW = 128
+"""Side in pixels of what the agent sees around the patch: the policy of Table 4.1 takes 128."""
+
 
 class ConfigError(Exception):  # no ValueError: tyro would answer with a box
     """A setting that cannot work; the message names it, its value and the remedy."""
@@ -101,11 +106,7 @@ class Config:
     updates: int = 40_000
     """Autoencoder updates (episodes) of the whole run."""
     image_size: int = 256
-    """Side in pixels that every image is resized to (W and H of the papers); a multiple of `patch_size`."""
-    patch_size: int = 64
-    """Side in pixels of a patch. The autoencoder of Table 4.2 takes 64."""
-    window_size: int = 128
-    """Side in pixels of what the agent sees around the patch. The policy of Table 4.1 takes 128."""
+    """Side in pixels that every image is resized to (W and H of the papers); a multiple of `PATCH`."""
     shift: int = 24
     """Pixels that a move shifts the patch by."""
     episode_length: int = 64
@@ -123,10 +124,6 @@ class Config:
     """Updates over which beta falls from 1 to 0 (thesis Eq. 3.3)."""
     reward_profiles: Literal["buffer", "current"] = "buffer"
     """Profiles whose loss is R_pred: the draw from the buffer, as printed, or the labelled images' newest."""
-    reward: Literal["prediction", "difference", "separation", "shaped_separation"] = "prediction"
-    """What an update pays as R_pred: minus the predictor's loss (the papers); what that loss, of the newest
-    profiles, is below a twin's that got random patches; what the update adds to the separation of the
-    labelled images' losses; or that, shaped step by step."""
     warmup_updates: int = 15
     """Updates after a re-initialisation in which R_pred is not paid (M of the papers)."""
 
@@ -134,9 +131,6 @@ class Config:
     """Channels of the autoencoder's first layer; the others keep their proportion to it (Table 4.2)."""
     bottleneck_channels: int = 200
     """Channels of the autoencoder's bottleneck (K of Table 4.2); the papers take 500 for NanoTWICE."""
-    reconstruct: Literal["rgb", "features"] = "rgb"
-    """What the autoencoder reconstructs: the patch (the papers), or pre-trained features of it as well, whose
-    losses stand in a profile beside RGB's."""
     minibatch_size: int = 8
     """Patches of an autoencoder step, and profiles of a predictor step (N of the papers)."""
     autoencoder_lr: float = 3e-4
@@ -145,9 +139,9 @@ class Config:
     """Updates between re-initialisations of the autoencoder (K of the papers)."""
     profile_length: int = 10
     """Losses in a loss profile (T of the papers)."""
-    seams: Literal["still", "moving", "cycle"] = "still"
-    """Where the seams between the tiles of a loss map lie: always in the same places, half a tile further at
-    every update, or at every re-initialisation."""
+    seams: Literal["still", "moving"] = "still"
+    """Where the seams between the tiles of a loss map lie: always in the same places, or half a tile further
+    at every update."""
 
     predictor_width: float = 1
     """Factor on the predictor's hidden channels, in quarters; the papers take 1, and 2 on NanoTWICE and
@@ -163,9 +157,6 @@ class Config:
     or the same number on the normal term as the equation is printed."""
     buffer_updates: int = 200
     """Updates whose labelled loss maps the FIFO buffer keeps; each gives one profile a labelled image."""
-    evaluation: Literal["lazy", "full"] = "lazy"
-    """Measure an unlabelled image when it is looked at, or all of them after every update as Algorithm 1
-    does. Both give the same masks."""
     snapshot_cycles: int = 1
     """Best re-initialisation cycles that the detector keeps and averages over."""
     snapshot_profiles: Literal["buffer", "current"] = "buffer"
@@ -197,27 +188,14 @@ class Config:
     false_alarm_rate: float = 0.01
     """Share of good images that may be called bad; the segmenter's scores of those that it had not seen say
     from which image score that is."""
-    good_share: float = 0.0
-    """Share of the segmenter's crops that show images known to be good, where a data set has such."""
     paste_share: float = 0.0
-    """Share of its crops into which a labelled defect is pasted."""
-    synthetic_share: float = 0.0
-    """Share of its crops in which a blob of another image counts as a defect."""
-    soft_targets: bool = False
-    """Teach it in two rounds: what the first says of unlabelled images are soft targets of the second."""
-    sampling_targets: bool = False
-    """What batch sampling says of unlabelled images are soft targets of the first round."""
-    segmenter_scratch: bool = False
-    """Begin with random weights instead of pre-trained ones, the encoder learning as fast as the rest: only
-    to compare."""
+    """Share of the segmenter's crops into which a labelled defect is pasted."""
 
     def __post_init__(self) -> None:
         """Check types first, then values."""
         check_types(self, ConfigError)
         if self.updates < (0 if self.segmenter_steps else 1):
             raise ConfigError(f"updates is {self.updates}; it must be at least 1, or 0 with segmenter_steps")
-        if self.sampling_targets and not self.updates:
-            raise ConfigError("sampling_targets is True; it needs batch sampling, so choose updates above 0")
         for name in (
             *("image_size", "shift", "episode_length", "beta_horizon", "autoencoder_width"),
             *("bottleneck_channels", "reinit_period", "profile_length"),
@@ -230,20 +208,14 @@ class Config:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
         if not 0 < self.false_alarm_rate < 1:
             raise ConfigError(f"false_alarm_rate is {self.false_alarm_rate}; choose a share between 0 and 1")
-        for name in ("good_share", "paste_share", "synthetic_share"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; choose a value from 0 to less than 1")
+        if not 0 <= self.paste_share < 1:
+            raise ConfigError(f"paste_share is {self.paste_share}; choose a value from 0 to less than 1")
         for name in ("autoencoder_lr", "predictor_lr", "segmenter_lr"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; choose a value between 0 and 1")
-        if self.patch_size != 64:
-            raise ConfigError(f"patch_size is {self.patch_size}; the autoencoder of Table 4.2 takes 64")
-        if self.window_size != 128:
-            raise ConfigError(f"window_size is {self.window_size}; the policy of Table 4.1 takes 128")
-        if self.image_size % self.patch_size or self.image_size < 2 * self.patch_size:
+        if self.image_size % PATCH or self.image_size < WINDOW:
             raise ConfigError(
-                f"image_size is {self.image_size}; choose a multiple of {self.patch_size} from "
-                f"{2 * self.patch_size} up"
+                f"image_size is {self.image_size}; choose a multiple of {PATCH} from {WINDOW} up"
             )
         if self.minibatch_size < 2 or self.episode_length < self.minibatch_size:
             raise ConfigError(

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 
 from nbs_env import checkpoint
-from nbs_env.config import Config, ConfigError
+from nbs_env.config import PATCH, ConfigError
 from nbs_env.crf import CRFParams, dense_crf, shift_threshold
 from nbs_env.data import DataError, resize_image, resize_map
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.segmenter import Segmenter, fused, segment_images
 from nbs_env.detect.views import Size, working_size
-from nbs_env.features import fine_encoder, fine_features
 from nbs_env.metrics import best_threshold, pixel_prf
 from nbs_env.networks import compute_dtype, place
 from nbs_env.predictor import Predictor, mean_probabilities
@@ -118,19 +117,15 @@ class Detector:
             self.segmenter = place(Segmenter(), device)
             self.segmenter.load_state_dict(segmenter)
             self._fused = fused(self.segmenter)
-        self.encoder = None
         if rings:
             self.meter = ProfileMeter(rings[0][0], device, self.dtype)
-            if "head.weight" in rings[0][0]:
-                self.encoder = fine_encoder(device)
-        self.predictors, kinds = [], 1 if self.encoder is None else 2
+        self.predictors = []
         for weights in predictors:
             first = weights["features.0.weight"]
-            predictor = Predictor(first.shape[1] // kinds, first.shape[0] / 32, kinds)
+            predictor = Predictor(first.shape[1], first.shape[0] / 32)
             self.predictors.append(place(predictor, device))
             self.predictors[-1].load_state_dict(weights)
 
-    @torch.inference_mode(False)  # what a GPU records in there would be of no use outside
     def probabilities(self, images: np.ndarray, method: str = "nbs") -> np.ndarray:
         """Anomaly probabilities (N, H, W) float32 of `images` (N, H, W, 3) uint8 of the working size.
 
@@ -139,8 +134,7 @@ class Detector:
         if method == "segmenter":
             return segment_images(self._fused, images, self.dtype, self.segmenter_symmetries)
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
-        features = None if self.encoder is None else fine_features(self.encoder, tensor)
-        return self.from_profiles([self.meter.measure(ring, tensor, features) for ring in self.rings])
+        return self.from_profiles([self.meter.measure(ring, tensor) for ring in self.rings])
 
     def from_profiles(self, profiles: Sequence[torch.Tensor]) -> np.ndarray:
         """Probabilities (N, S, S) from each snapshot's raw profiles (N, T, S, S): the snapshots' mean."""
@@ -239,7 +233,7 @@ class Detector:
         Raises:
             DataError: it is no image, as `predict` says; `number` is the image's in the message.
         """
-        least, array = Config.patch_size, isinstance(image, np.ndarray)
+        least, array = PATCH, isinstance(image, np.ndarray)
         if (
             not array
             or image.dtype not in (np.uint8, np.uint16)
@@ -312,8 +306,6 @@ class Detector:
         if state.pop("kind", None) != "nbs_env.Detector":
             raise checkpoint.CheckpointError(f"{path} holds no detector; expected the detector.pt of a run")
         state["crf"] = CRFParams(**json.loads(state["crf"]))
-        if "predictor" in state:  # of a version with one for all rings
-            state["predictors"] = state.pop("predictor")
         return cls(device=torch.device(device), **state)
 
 

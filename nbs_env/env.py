@@ -11,11 +11,10 @@ import torch
 from gymnasium.error import ResetNeeded
 
 from nbs_env import pictures
-from nbs_env.config import PRESETS, Config, ConfigError, whole_number
+from nbs_env.config import PATCH, PRESETS, WINDOW, Config, ConfigError, whole_number
 from nbs_env.data import AnomalyDataset, load, split
-from nbs_env.full_learner import FullLearner
 from nbs_env.learner import Learner
-from nbs_env.rewards import Step
+from nbs_env.rewards import Reward, Step, pred_reward
 from nbs_env.task import PatchSamplingTask
 from nbs_env.walk import Walk
 from nbs_env.walker import Walker
@@ -48,8 +47,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     Cloning segment: `beta * (R_clone + R_cover)`, with R_clone = +1 for a patch without an anomalous pixel
     and -1 for another, and R_cover = `cover_weight` times the share of its pixels that are new. Last step:
     `(1 - beta) * R_pred`, R_pred = -l_pred, 0 during warm-up. beta falls from 1 to 0 over `beta_horizon`
-    updates. `Config.reward` names other rewards to take the place of R_pred; `shaped_separation` pays
-    `(1 - beta) * R_shape` on every step of the training segment as well.
+    updates. A `reward` of one's own takes the place of -l_pred.
 
     ## Registered as
     `nbs_env/PatchSampling-v0`, and `nbs_env/PatchSamplingMicro-v0` with the preset `micro` and three labelled
@@ -57,9 +55,9 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
 
     ## Info
     Every step: `segment` ("cloning" or "training"; of the next patch at `reset`), `image`, `R_clone`,
-    `R_cover`, `R_pred` (unweighted), `beta`, `warmup`, and `R_shape` where there is one. Last step: also
-    `update`, `autoencoder_loss`, `prediction_loss`, `buffer_loss` (None where there is none yet),
-    `reinitialized`, and the means of the cloning segment, `R_clone_mean` and `R_cover_mean`.
+    `R_cover`, `R_pred` (unweighted), `beta`, `warmup`. Last step: also `update`, `autoencoder_loss`,
+    `prediction_loss`, `buffer_loss` (None where there is none yet), `reinitialized`, and the means of the
+    cloning segment, `R_clone_mean` and `R_cover_mean`.
 
     ## Between episodes
     The learner outlives the episode. The first `reset`, and `reset(options={"restart": True})`, begin from
@@ -71,6 +69,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         config: all settings, or the name of a preset; default: `quick`.
         device: "cpu", "cuda", or "auto".
         render_mode: "rgb_array" or None.
+        reward: what an update pays as R_pred, of an `Outcome`.
 
     Raises:
         DataError: the labelled images cannot be drawn.
@@ -90,7 +89,6 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
-    default_config: Config | str = "quick"
 
     @own_gradients
     def __init__(
@@ -100,8 +98,9 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         config: Config | str | None = None,
         device: str = "auto",
         render_mode: str | None = None,
+        reward: Reward = pred_reward,
     ) -> None:
-        config = self.default_config if config is None else config
+        config = "quick" if config is None else config
         if isinstance(config, str):
             if config not in PRESETS:
                 raise ConfigError(f"config is {config!r}; choose {', '.join(PRESETS)}, or give a Config")
@@ -110,6 +109,8 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
             raise ConfigError(f"config is {config!r}; give an nbs_env Config, or None")
         if dataset is not None and not isinstance(dataset, AnomalyDataset):
             raise ConfigError(f"dataset is {dataset!r}; give an nbs_env AnomalyDataset, or None")
+        if not callable(reward):
+            raise ConfigError(f"reward is {reward!r}; give a function of an nbs_env.rewards.Outcome")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ConfigError(f"render_mode is {render_mode!r}; choose rgb_array, or None for no pictures")
         self.config = config
@@ -122,19 +123,19 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
                 "load(..., image_size=...), or set image_size to theirs"
             )
         self.labeled, self.unlabeled = split(self.dataset, number_or_names(labeled), np.random.default_rng(0))
-        side = self.config.window_size
-        low, high = np.zeros((5, side, side), np.float32), np.ones((5, side, side), np.float32)
+        shape = (5, WINDOW, WINDOW)
+        low, high = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         high[3] = np.inf
         self.observation_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self.action_space = gymnasium.spaces.Discrete(9)
+        self.reward = reward
         self.learner = self.make_learner(pick_device(device))
         self.task = PatchSamplingTask(self.dataset, self.labeled, self.learner, self.config)
 
     def make_learner(self, device: torch.device) -> Any:
         """What trains on the patches, any `InternalLearner`: the papers' autoencoder and predictor."""
-        kind = FullLearner if self.config.evaluation == "full" else Learner
         masks = self.dataset.masks[self.labeled]
-        return kind(self.dataset.images, self.labeled, masks, self.config, device, seed=0)
+        return Learner(self.dataset.images, self.labeled, masks, self.config, device, 0, self.reward)
 
     @property
     def walker(self) -> Walker:
@@ -182,7 +183,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         probability = np.zeros_like(loss) if present is None else present.cpu().numpy()
         return np.concatenate(
             [
-                pictures.draw_path(image, here, (walk.top, walk.left), walk.patch_size),
+                pictures.draw_path(image, here, (walk.top, walk.left), PATCH),
                 pictures.heat(loss, 0.0, float(np.quantile(loss, 0.99)) or 1.0),
                 pictures.heat(walk.history(), 0.0, 1.0),
                 pictures.heat(probability, 0.0, 1.0),

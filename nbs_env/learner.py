@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from nbs_env import rewards
 from nbs_env.autoencoder import GRIDS, AutoencoderTrainer, loss_maps
 from nbs_env.config import Config
-from nbs_env.features import FINE, ImageFeatures
-from nbs_env.graphs import Graphed
-from nbs_env.networks import adam, compute_dtype, initialize, load_state, place
+from nbs_env.networks import adam, compute_dtype, initialize, place
 from nbs_env.predictor import Predictor, class_weights, logits, predict, prediction_loss
 from nbs_env.profiles import (
     ProfileBuffer,
@@ -25,11 +22,9 @@ from nbs_env.profiles import (
     Weights,
     copy_weights,
     dihedral,
-    side_by_side,
 )
-from nbs_env.rewards import Outcome, Update
+from nbs_env.rewards import Outcome, Reward, Update, pred_reward
 from nbs_env.runs import TrainingError
-from nbs_env.twin import random_patches, untouched
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,7 @@ class Learner:
         config: all settings.
         device: where the networks live.
         seed: of weights, augmentation and buffer draws.
+        reward: what an update pays as R_pred.
     """
 
     def __init__(
@@ -69,7 +65,9 @@ class Learner:
         config: Config,
         device: torch.device,
         seed: int,
+        reward: Reward = pred_reward,
     ) -> None:
+        self.reward = reward
         self.config, self.device, self.labeled = config, device, labeled
         self.dtype = compute_dtype(config.precision, device)
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -77,18 +75,11 @@ class Learner:
             self.images = self.images.to(device)
         self.masks = torch.from_numpy(labeled_masks).to(device)
         self.weights = class_weights(self.masks, config.anomaly_weight)
-        self.features = ImageFeatures(self.images, device) if config.reconstruct == "features" else None
-        self.kinds = 1 if self.features is None else 2
-        """Kinds of losses in a profile. Maps of n images are (kinds n, H, W): RGB's, then the features'."""
-        sizes = config.autoencoder_width, (self.kinds - 1) * FINE
         self.trainer = AutoencoderTrainer(
-            config.bottleneck_channels, config.autoencoder_lr, device, self.dtype, *sizes
+            config.bottleneck_channels, config.autoencoder_lr, device, self.dtype, config.autoencoder_width
         )
-        if self.features is not None:
-            self.trainer.network.learn_statistics(self.features.of(labeled))
         self.meter = ProfileMeter(self.trainer.network.state_dict(), device, self.dtype)
-        predictor = Predictor(config.profile_length, config.predictor_width, self.kinds)
-        self.predictor = place(predictor, device)
+        self.predictor = place(Predictor(config.profile_length, config.predictor_width), device)
         self.restart(seed)
 
     def restart(self, seed: int) -> None:
@@ -98,8 +89,7 @@ class Learner:
         self.trainer.reinitialize(self.weight_generator)
         initialize(self.predictor, self.weight_generator)
         self.optimizer = adam(self.predictor, self.config.predictor_lr)
-        self._step = Graphed(self._predictor_step)
-        shape = (self.kinds * len(self.labeled), *self.images.shape[-2:])
+        shape = (len(self.labeled), *self.images.shape[-2:])
         self.buffer = ProfileBuffer(
             self.config.buffer_updates, self.config.profile_length, shape, self.device
         )
@@ -119,7 +109,7 @@ class Learner:
         return self.age < self.config.warmup_updates
 
     def loss_map(self, image: int) -> torch.Tensor:
-        """Current reconstruction loss of RGB (H, W) float32 of one image, measured when first asked for."""
+        """Current reconstruction loss (H, W) float32 of one image, measured when first asked for."""
         if image not in self._maps:
             self._maps[image] = self._measure(np.array([image]))[0]
         return self._maps[image]
@@ -134,18 +124,30 @@ class Learner:
 
         Args:
             patches: (N, P, P, 3) uint8.
-            places: where they were cut, (N, 3): image, top, left. Only features need it: patches are then cut
-                anew, up to 4 pixels aside, where the features' grid lies.
+            places: where they were cut; not read here.
 
         Raises:
             TrainingError: a loss is no longer finite.
         """
-        warmup, twin_loss, before = self.warmup, self._twin_loss(len(patches)), self._separation()
-        loss, buffer_loss, current = self._learn(patches, places)
+        warmup = self.warmup
+        loss = self.trainer.train(self._augment(patches), self.config.minibatch_size)
+        self.trainer.network.grid.copy_(torch.tensor(GRIDS[self._grid()]))
+        self._check(loss, "autoencoder", self.config.autoencoder_lr)
+        self._remember()
+        drawn = [self._train_predictor() for _ in range(self.config.predictor_updates)]
+        buffer_loss = None if drawn[0] is None else float(drawn[0])
+        newest = self.newest_logits()
+        current = None if newest is None else float(prediction_loss(newest, self.masks, self.weights))
+        for value in (buffer_loss, current):
+            self._check(value, "predictor", self.config.predictor_lr)
         losses = {"buffer": buffer_loss, "current": current}
-        asked = losses[self.config.reward_profiles if self.config.reward == "prediction" else "current"]
-        assert warmup or asked is not None, "Config ties warmup_updates to profile_length"
-        outcome = Outcome(math.nan if asked is None else asked, twin_loss, before, self._separation())
+        paid = 0.0
+        if not warmup:
+            asked = losses[self.config.reward_profiles]
+            assert asked is not None, "Config ties warmup_updates to profile_length"
+            assert newest is not None
+            maps = torch.stack([self.loss_map(image) for image in self.labeled.tolist()])
+            paid = self.reward(Outcome(asked, newest, maps, self.masks))
         self.updates += 1
         ranked = losses[self.config.snapshot_profiles]
         if current is not None and ranked is not None:
@@ -154,55 +156,14 @@ class Learner:
         if reinitialized:
             self.trainer.reinitialize(self.weight_generator)
             self.ring, self._maps = [], {}
-        return AutoencoderUpdate(
-            update=self.updates,
-            R_pred=0.0 if warmup else rewards.REWARDS[self.config.reward](outcome),
-            reinitialized=reinitialized,
-            autoencoder_loss=loss,
-            prediction_loss=current,
-            buffer_loss=buffer_loss,
-        )
+        return AutoencoderUpdate(self.updates, paid, reinitialized, loss, current, buffer_loss)
 
-    def _learn(
-        self, patches: np.ndarray, places: np.ndarray | None
-    ) -> tuple[float, float | None, float | None]:
-        """Train, measure and predict: `autoencoder_loss`, `buffer_loss`, `prediction_loss`."""
-        augmented, *features = self._augment(patches, places)
-        loss = self.trainer.train(augmented, self.config.minibatch_size, *features)
-        self.trainer.network.grid.copy_(torch.tensor(GRIDS[self._grid()]))
-        if not math.isfinite(loss):
+    def _check(self, loss: float | None, network: str, lr: float) -> None:
+        if loss is not None and not math.isfinite(loss):
             raise TrainingError(
-                f"the autoencoder's loss became {loss} at update {self.updates + 1}; "
-                f"lower autoencoder_lr ({self.config.autoencoder_lr}) and begin a new run"
+                f"the {network}'s loss became {loss} at update {self.updates + 1}; "
+                f"lower {network}_lr ({lr}) and begin a new run"
             )
-        self._remember()
-        drawn = [self._train_predictor() for _ in range(self.config.predictor_updates)]
-        buffer_loss = None if drawn[0] is None else float(drawn[0])
-        newest = self.newest_logits()
-        current = None if newest is None else float(prediction_loss(newest, self.masks, self.weights))
-        for value in (buffer_loss, current):
-            if value is not None and not math.isfinite(value):
-                raise TrainingError(
-                    f"the predictor's loss became {value} at update {self.updates + 1}; "
-                    f"lower predictor_lr ({self.config.predictor_lr}) and begin a new run"
-                )
-        return loss, buffer_loss, current
-
-    def _twin_loss(self, count: int) -> float:
-        """l_pred of a twin that learns from `count` random patches now; NaN unless it is paid for."""
-        if self.warmup or self.config.reward != "difference":
-            return math.nan
-        with untouched(self):
-            _, _, loss = self._learn(*random_patches(self, count))
-        assert loss is not None
-        return loss
-
-    def _separation(self) -> float:
-        """Present separation of the labelled images' losses; NaN unless it is paid for."""
-        if self.warmup or "separation" not in self.config.reward:
-            return math.nan
-        maps = torch.stack([self.loss_map(image) for image in self.labeled.tolist()])
-        return rewards.separation(maps.cpu().numpy(), self.masks.cpu().numpy())
 
     def probability(self, image: int) -> torch.Tensor | None:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
@@ -216,10 +177,10 @@ class Learner:
         profiles = self.buffer.newest()
         if profiles is None:
             return None
-        return predict(self.predictor, side_by_side(profiles, len(self.labeled)), self.dtype)
+        return predict(self.predictor, profiles, self.dtype)
 
     def best_profiles(self, indices: np.ndarray) -> list[torch.Tensor]:
-        """Raw profiles (n, kinds T, H, W) of some images under each snapshot, the best first."""
+        """Raw profiles (n, T, H, W) of some images under each snapshot, the best first."""
         return [self._profiles(snapshot.ring, indices) for snapshot in self.snapshots]
 
     def state_dict(self) -> dict[str, Any]:
@@ -242,8 +203,7 @@ class Learner:
         self.updates = state["updates"]
         self.trainer.load_state_dict(state["autoencoder"], state["autoencoder_optimizer"])
         self.predictor.load_state_dict(state["predictor"])
-        load_state(self.optimizer, state["predictor_optimizer"])
-        self._step.forget()
+        self.optimizer.load_state_dict(state["predictor_optimizer"])
         self.buffer.load_state_dict(state["buffer"])
         self.ring = list(state["ring"])
         self.snapshots = [Snapshot(**snapshot) for snapshot in state["snapshots"]]
@@ -251,34 +211,26 @@ class Learner:
         self.rng.bit_generator.state = json.loads(state["rng"])
         self._maps = {}
 
-    def _augment(self, patches: np.ndarray, places: np.ndarray | None) -> list[torch.Tensor]:
-        """Each patch under a random symmetry of the square, (N, 3, P, P) uint8, and its features under it."""
-        parts: list[Any] = [torch.from_numpy(patches).permute(0, 3, 1, 2)]
-        if self.features is not None:
-            if places is None:
-                raise ValueError("places is None; features are reconstructed, so say where patches were cut")
-            parts = self.features.patches(places, self.config.patch_size)
+    def _augment(self, patches: np.ndarray) -> torch.Tensor:
+        """Each patch under a random symmetry of the square, (N, 3, P, P) uint8."""
         symmetries = self.rng.integers(8, size=len(patches)).tolist()
-        return [torch.stack([dihedral(x, k) for x, k in zip(p, symmetries, strict=True)]) for p in parts]
+        upright = torch.from_numpy(patches).permute(0, 3, 1, 2)
+        return torch.stack([dihedral(x, k) for x, k in zip(upright, symmetries, strict=True)])
 
     def _measure(self, indices: np.ndarray) -> torch.Tensor:
-        return loss_maps(self.trainer.network, self.pick(indices), self.dtype, self._features(indices))
+        return loss_maps(self.trainer.network, self.pick(indices), self.dtype)
 
     def _profiles(self, ring: Sequence[Weights], indices: np.ndarray) -> torch.Tensor:
-        return self.meter.measure(ring, self.pick(indices), self._features(indices))
-
-    def _features(self, indices: np.ndarray) -> torch.Tensor | None:
-        return None if self.features is None else self.features.of(indices)
+        return self.meter.measure(ring, self.pick(indices))
 
     def _grid(self) -> int:
         """Where the seams lie after the next update."""
-        cycle = self.updates // self.config.reinit_period
-        return {"still": 0, "moving": self.updates, "cycle": cycle}[self.config.seams] % len(GRIDS)
+        return self.updates % len(GRIDS) if self.config.seams == "moving" else 0
 
     def _measure_all(self) -> torch.Tensor:
         """Measure what has to be after an autoencoder update; the labelled images' maps."""
         labeled = self._measure(self.labeled)
-        self._maps = dict(zip(self.labeled.tolist(), labeled[: len(self.labeled)], strict=True))
+        self._maps = dict(zip(self.labeled.tolist(), labeled, strict=True))
         return labeled
 
     def _remember(self) -> None:
@@ -298,14 +250,11 @@ class Learner:
             image = int(self.rng.integers(len(self.labeled)))
             top, left = self.rng.integers(self.config.image_size - crop + 1, size=2)
             crop_of = (slice(top, top + crop), slice(left, left + crop))
-            rows = range(image, self.kinds * len(self.labeled), len(self.labeled))
-            profile = [self.buffer.normalized(int(end), row, crop_of) for row in rows]
-            pair = torch.cat([*profile, self.masks[image][crop_of][None].float()])
+            profile = self.buffer.normalized(int(end), image, crop_of)
+            pair = torch.cat([profile, self.masks[image][crop_of][None].float()])
             pairs.append(dihedral(pair, int(self.rng.integers(8))))
         self.predictor.train()
-        return self._step(torch.stack(pairs))
-
-    def _predictor_step(self, batch: torch.Tensor) -> torch.Tensor:
+        batch = torch.stack(pairs)
         loss = prediction_loss(logits(self.predictor, batch[:, :-1], self.dtype), batch[:, -1], self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -37,23 +37,8 @@ def initialize(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def adam(module: nn.Module, lr: float) -> torch.optim.Adam:
-    """Adam on the weights of `module`, one kernel a step; on a GPU a CUDA graph can hold it."""
-    device = next(module.parameters()).device
-    return torch.optim.Adam(module.parameters(), lr, fused=True, capturable=device.type == "cuda")
-
-
-def forget_state(optimizer: torch.optim.Optimizer) -> None:
-    """Put `optimizer` back to before its first step, in place: a CUDA graph may hold its state."""
-    for state in optimizer.state.values():
-        for value in state.values():
-            value.zero_()
-
-
-def load_state(optimizer: torch.optim.Adam, state: dict[str, Any]) -> None:
-    """Take over the state of an optimiser of `adam`, perhaps of another device."""
-    capturable = optimizer.param_groups[0]["capturable"]
-    optimizer.load_state_dict(state)
-    optimizer.param_groups[0]["capturable"] = capturable
+    """Adam on the weights of `module`, one kernel a step."""
+    return torch.optim.Adam(module.parameters(), lr, fused=True)
 
 
 def place(module: M, device: torch.device) -> M:

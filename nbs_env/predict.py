@@ -14,7 +14,7 @@ import tyro
 from tqdm import tqdm
 
 from nbs_env import checkpoint
-from nbs_env.config import PAPER
+from nbs_env.config import PATCH
 from nbs_env.data import DataError, image_files
 from nbs_env.data.reading import by_stem, read_large
 from nbs_env.detector import Detector
@@ -82,7 +82,7 @@ def predict_folder(args: PredictArgs) -> list[Row]:
             if (args.out / output).exists():
                 raise RunError(f"{args.out / output} is there already; choose another --out or remove it")
         for file in tqdm(files.values(), desc="check", unit="image", leave=False):
-            read_large(file, PAPER.patch_size, detector.white)
+            read_large(file, PATCH, detector.white)
         checkpoint.save_json(_settings(args, detector, method), args.out / "settings.json")
         rows = _predict(detector, files, args.out, args.method)
         _save_table(rows, args.out)
@@ -128,7 +128,7 @@ def _arrivals(folder: Path, known: set[str], white: int) -> Iterator[dict[str, P
             if file.stem in known:
                 continue
             try:
-                read_large(file, PAPER.patch_size, white)
+                read_large(file, PATCH, white)
             except DataError as error:
                 if time.time() - file.stat().st_mtime > PATIENCE:
                     print(f"note: left out: {error}", flush=True)
@@ -147,7 +147,7 @@ def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str 
 
     def read() -> Iterator[np.ndarray]:
         for file in files.values():
-            waiting.append(read_large(file, PAPER.patch_size, detector.white))
+            waiting.append(read_large(file, PATCH, detector.white))
             yield waiting[-1]
 
     predictions = zip(files.items(), detector.predict(read(), method), strict=True)

@@ -18,14 +18,12 @@ class Predictor(nn.Module):
     Args:
         profile_length: T.
         width: factor on the hidden channels.
-        kinds: kinds of losses, RGB's alone or the features' as well; profiles are (B, kinds T, H, W).
     """
 
     @own_draws
-    def __init__(self, profile_length: int, width: float, kinds: int = 1) -> None:
+    def __init__(self, profile_length: int, width: float) -> None:
         super().__init__()
-        self.kinds = kinds
-        channels = [kinds * profile_length, *(int(share * width) for share in (32, 16, 8, 4))]
+        channels = [profile_length, *(int(share * width) for share in (32, 16, 8, 4))]
         layers: list[nn.Module] = []
         for i, dilation in enumerate((1, 2, 4, 8)):
             layers += [
@@ -43,13 +41,9 @@ class Predictor(nn.Module):
             return self.output(features.float()).squeeze(1)
 
 
-def normalize(profiles: torch.Tensor, kinds: int = 1) -> torch.Tensor:
-    """Divide each image's profiles (B, T, H, W) by their mean over T x H x W, guarded against 0 (3.1.3).
-
-    Each of several kinds of losses, (B, kinds T, H, W), is divided by its own mean.
-    """
-    apart = profiles.unflatten(1, (kinds, -1))
-    return (apart / apart.mean(dim=(2, 3, 4), keepdim=True).clamp_min(1e-12)).flatten(1, 2)
+def normalize(profiles: torch.Tensor) -> torch.Tensor:
+    """Divide each image's profiles (B, T, H, W) by their mean over T x H x W, guarded against 0 (3.1.3)."""
+    return profiles / profiles.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
 
 
 def logits(predictor: Predictor, profiles: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -65,7 +59,7 @@ def predict(predictor: Predictor, profiles: torch.Tensor, dtype: torch.dtype) ->
     predictor.eval()
     at_once = 1 if profiles.device.type == "cpu" else 16  # one image fits a processor's cache
     parts = profiles.split(at_once)
-    return torch.cat([logits(predictor, normalize(part, predictor.kinds), dtype) for part in parts])
+    return torch.cat([logits(predictor, normalize(part), dtype) for part in parts])
 
 
 def mean_probabilities(

@@ -96,11 +96,6 @@ class ProfileBuffer:
         self.cycles, self.count = state["cycles"].numpy().copy(), state["count"]
 
 
-def side_by_side(profiles: torch.Tensor, images: int) -> torch.Tensor:
-    """Profiles (K N, T, H, W), all images' of one kind of loss after the other's, as (N, K T, H, W)."""
-    return torch.cat(profiles.split(images), dim=1)
-
-
 @dataclass(frozen=True, eq=False)  # tensors have no truth value
 class Snapshot:
     """The autoencoders behind one moment's profiles, and the prediction loss there.
@@ -110,15 +105,12 @@ class Snapshot:
         prediction_loss: the predictor's loss at that moment, which moments are ranked by.
         update: the autoencoder update it was taken after.
         predictor: the predictor's weights at that moment; None: the last ones serve.
-        unlabeled: with `evaluation="full"`, the unlabelled images' profiles (n, T, H, W) of that moment, or
-            (n, 2 T, H, W) with features.
     """
 
     ring: tuple[Weights, ...]
     prediction_loss: float
     update: int
     predictor: Weights | None = None
-    unlabeled: torch.Tensor | None = None
 
 
 def copy_weights(autoencoder: Autoencoder, dtype: torch.dtype) -> Weights:
@@ -143,7 +135,7 @@ class ProfileMeter(threading.local):
         width, bottleneck = (len(weights[f"{layer}.weight"]) for layer in ("encoder.0.0", "bottleneck.2"))
         with torch.inference_mode(False):  # whoever measures first may be in that mode, and others not
             with torch.device("meta"):  # no weights to draw
-                network = Autoencoder(bottleneck, width, len(weights.get("head.weight", ())))
+                network = Autoencoder(bottleneck, width)
             self.autoencoder = place(network.to_empty(device=device), device)
             self.device = device
 
@@ -151,15 +143,10 @@ class ProfileMeter(threading.local):
         """A copy, and the process that an environment or a detector is sent to, has one of its own."""
         return type(self), (self.autoencoder.state_dict(), self.device, self.dtype)
 
-    def measure(
-        self, ring: Sequence[Weights], images: torch.Tensor, features: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Profiles (N, T, H, W) float32 of `images` (N, 3, H, W) uint8 under the autoencoders of `ring`.
-
-        With their features (N, C, H / 4, W / 4), which the autoencoders must reconstruct, (N, 2 T, H, W).
-        """
+    def measure(self, ring: Sequence[Weights], images: torch.Tensor) -> torch.Tensor:
+        """Profiles (N, T, H, W) float32 of `images` (N, 3, H, W) uint8 under the autoencoders of `ring`."""
         maps = []
         for weights in ring:
             self.autoencoder.load_state_dict(weights)
-            maps.append(loss_maps(self.autoencoder, images, self.dtype, features))
-        return side_by_side(torch.stack(maps, dim=1), len(images))
+            maps.append(loss_maps(self.autoencoder, images, self.dtype))
+        return torch.stack(maps, dim=1)

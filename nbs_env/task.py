@@ -10,7 +10,7 @@ import torch
 from gymnasium.error import ResetNeeded
 
 from nbs_env import rewards
-from nbs_env.config import Config
+from nbs_env.config import PATCH, Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.rewards import Step, Update
 from nbs_env.walker import Walker
@@ -111,7 +111,7 @@ class PatchSamplingTask:
         numbers = [walker.check(action) for walker, action in zip(self.walkers, actions, strict=True)]
         steps = [walker.step(number, self.rng) for walker, number in zip(self.walkers, numbers, strict=True)]
         if self.done:
-            half = self.config.patch_size // 2
+            half = PATCH // 2
             places = np.concatenate([walker.walk.path for walker in self.walkers])
             for image, top, left in places:
                 self.visits[image, (top + half) // CELL, (left + half) // CELL] += 1

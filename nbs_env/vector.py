@@ -13,6 +13,7 @@ from gymnasium.vector import AutoresetMode
 from nbs_env.config import Config, ConfigError, whole_number
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv, own_gradients
+from nbs_env.rewards import Reward, pred_reward
 from nbs_env.task import Infos
 
 
@@ -33,6 +34,7 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         env: walk on this `PatchSamplingEnv`, wrapped or not, and its learner in place of a new one.
         tensors: observe tensors that stay on the learner's device, for agents that live there.
         render_mode: "rgb_array" or None.
+        reward: what an update pays as R_pred, of an `Outcome`.
 
     Raises:
         ConfigError: `num_envs` is no whole number from 1 up, or `env` is another environment; and whatever
@@ -40,8 +42,6 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
     """
 
     metadata: dict[str, Any] = PatchSamplingEnv.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
-    single: type[PatchSamplingEnv] = PatchSamplingEnv
-    """What one walker plays."""
 
     def __init__(
         self,
@@ -53,12 +53,13 @@ class PatchSamplingVectorEnv(gymnasium.vector.VectorEnv[np.ndarray, np.ndarray, 
         env: gymnasium.Env[np.ndarray, np.int64] | None = None,
         tensors: bool = False,
         render_mode: str | None = None,
+        reward: Reward = pred_reward,
     ) -> None:
         count = whole_number(num_envs)
         if count is None or count < 1:
             raise ConfigError(f"num_envs is {num_envs!r}; it must be at least 1, and a whole number")
         if env is None:
-            env = self.single(dataset, labeled, config, device, render_mode)
+            env = PatchSamplingEnv(dataset, labeled, config, device, render_mode, reward)
         if not isinstance(env.unwrapped, PatchSamplingEnv):
             raise ConfigError(f"env is a {type(env.unwrapped).__name__}; the walkers need a PatchSamplingEnv")
         self.env, self.tensors, self.render_mode = env.unwrapped, tensors, env.unwrapped.render_mode

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from gymnasium.error import InvalidAction
 
-from nbs_env.config import Config, ConfigError, whole_number
+from nbs_env.config import PATCH, WINDOW, Config, ConfigError, whole_number
 
 CHANGE_IMAGE = 8
+MARGIN = (WINDOW - PATCH) // 2
+"""Pixels that the agent sees on each side of the patch."""
 # (rows, columns) of actions 0-7: N, NE, E, SE, S, SW, W, NW.
 DIRECTIONS = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))
 
@@ -58,8 +60,7 @@ class Walk:
 
     def __init__(self, images: np.ndarray, loss_map: Callable[[int], torch.Tensor], config: Config) -> None:
         self.images, self.loss_map = images, loss_map
-        self.patch_size, self.window_size, self.shift = config.patch_size, config.window_size, config.shift
-        self.margin = (config.window_size - config.patch_size) // 2
+        self.shift = config.shift
         self.choices = np.arange(len(images))
         self.image = self.top = self.left = 0
         self.path: list[tuple[int, int, int]] = []
@@ -84,8 +85,8 @@ class Walk:
         else:
             rows, columns = DIRECTIONS[action]
             height, width = self.images.shape[1:3]
-            self.top = min(max(self.top + rows * self.shift, 0), height - self.patch_size)
-            self.left = min(max(self.left + columns * self.shift, 0), width - self.patch_size)
+            self.top = min(max(self.top + rows * self.shift, 0), height - PATCH)
+            self.left = min(max(self.left + columns * self.shift, 0), width - PATCH)
 
     def sample(self) -> float:
         """Mark the patch as sampled; the share of its pixels that are new in this segment, in [0, 1]."""
@@ -93,14 +94,14 @@ class Walk:
         new = 1.0 - float(there.mean())
         there[:] = True
         if self.image in self._layers:
-            top, left, p = self.margin + self.top, self.margin + self.left, self.patch_size
-            self._layers[self.image][4, top : top + p, left : left + p] = 1
+            top, left = MARGIN + self.top, MARGIN + self.left
+            self._layers[self.image][4, top : top + PATCH, left : left + PATCH] = 1
         self.path.append((self.image, self.top, self.left))
         return new
 
     def patch(self, array: np.ndarray) -> np.ndarray:
         """The patch's view (P, P, ...) of `array` (H, W, ...), an image or a mask."""
-        return array[self.top : self.top + self.patch_size, self.left : self.left + self.patch_size]
+        return array[self.top : self.top + PATCH, self.left : self.left + PATCH]
 
     def window(self) -> np.ndarray:
         """Observation (5, window, window) float32: RGB in [0, 1], loss >= 0, history; zeros outside."""
@@ -122,18 +123,17 @@ class Walk:
     def _jump(self, image: int, rng: np.random.Generator) -> None:
         height, width = self.images.shape[1:3]
         self.image = image
-        self.top = int(rng.integers(height - self.patch_size + 1))
-        self.left = int(rng.integers(width - self.patch_size + 1))
+        self.top = int(rng.integers(height - PATCH + 1))
+        self.left = int(rng.integers(width - PATCH + 1))
 
     def _see(self) -> np.ndarray | torch.Tensor:
         layers = self._layers.get(self.image)
         if layers is None:
             layers = self._layers[self.image] = self._make_layers()
-        w = self.window_size
-        return layers[:, self.top : self.top + w, self.left : self.left + w]
+        return layers[:, self.top : self.top + WINDOW, self.left : self.left + WINDOW]
 
     def _make_layers(self) -> np.ndarray | torch.Tensor:
-        m, (height, width) = self.margin, self.images.shape[1:3]
+        m, (height, width) = MARGIN, self.images.shape[1:3]
         loss = self.loss_map(self.image)
         layers = torch.zeros((5, height + 2 * m, width + 2 * m), device=loss.device)
         inside = layers[:, m : m + height, m : m + width]

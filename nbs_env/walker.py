@@ -60,7 +60,6 @@ class Walker:
         self.begun, self.steps, self.patches = True, 0, []
         self.beta, self.warmup = beta, warmup
         self.cloning: list[Step] = []
-        self.gains: dict[int, float] = {}  # labelled image -> what it adds to the potential
         cloning = self.config.cloning_length > 0
         self.walk.start(self.labeled if cloning else self.training_images, rng)
         return self._paid("cloning" if cloning else "training")
@@ -85,7 +84,7 @@ class Walker:
         self.steps += 1
         if self.steps > self.config.cloning_length:
             self.patches.append(self.walk.patch(self.images[self.walk.image]))
-            return self._paid("training", R_shape=self._shaping())
+            return self._paid("training")
         mask = self.walk.patch(self.mask_of[self.walk.image])
         step = self._paid(
             "cloning",
@@ -97,31 +96,11 @@ class Walker:
             self.walk.start(self.training_images, rng)
         return step
 
-    def _shaping(self) -> float | None:
-        """R_shape: what the patch just sampled changes in the potential (Ng et al. 1999, discount 1).
-
-        The potential is the gain in separation that is expected of the patches so far. It is given back on
-        the last step, so an episode earns what it earns without it, only sooner.
-        """
-        if self.config.reward != "shaped_separation":
-            return None
-        image, before = self.walk.image, sum(self.gains.values(), 0.0)
-        mask = self.mask_of.get(image)
-        if self.done:
-            self.gains = {}
-        elif mask is not None and not self.warmup:
-            loss = self.walk.loss_map(image).cpu().numpy()
-            gain = rewards.expected_gain(loss, mask, self.walk.history())
-            self.gains[image] = gain / len(self.mask_of)
-        return sum(self.gains.values(), 0.0) - before
-
     def settle(self, step: Step, update: Update) -> Step:
         """The last step of an episode, with what came of its patches."""
         terms = [(cloned.R_clone, cloned.R_cover) for cloned in self.cloning] or [(0.0, 0.0)]
         clone, cover = np.mean(terms, axis=0).tolist()
         return replace(step, update=update, R_clone_mean=clone, R_cover_mean=cover)
 
-    def _paid(
-        self, segment: str, R_clone: float = 0.0, R_cover: float = 0.0, R_shape: float | None = None
-    ) -> Step:
-        return Step(segment, self.walk.image, self.beta, self.warmup, R_clone, R_cover, R_shape)
+    def _paid(self, segment: str, R_clone: float = 0.0, R_cover: float = 0.0) -> Step:
+        return Step(segment, self.walk.image, self.beta, self.warmup, R_clone, R_cover)

@@ -270,9 +270,7 @@ def error(main: Main, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 @pytest.fixture
 def taught(config: Config) -> Config:
     """The smallest segmenter."""
-    return replace(
-        config, segmenter_steps=3, segmenter_folds=2, segmenter_crop=64, segmenter_batch=2, good_share=0.25
-    )
+    return replace(config, segmenter_steps=3, segmenter_folds=2, segmenter_crop=64, segmenter_batch=2)
 
 
 def spot(height: int = 128, width: int = 128) -> np.ndarray:

@@ -27,8 +27,6 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("predictor_lr", {"predictor_lr": float("nan")}),
     ("clone_reward", {"clone_reward": float("nan")}),
     ("cover_weight", {"cover_weight": float("nan")}),
-    ("patch_size", {"patch_size": 32}),
-    ("window_size", {"window_size": 64}),
     ("image_size", {"image_size": 200}),
     ("image_size", {"image_size": 64}),
     ("minibatch_size", {"minibatch_size": 1}),
@@ -40,7 +38,6 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("predictor_crop", {"predictor_crop": 16}),
     ("predictor_crop", {"predictor_crop": 300}),
     ("buffer_updates", {"buffer_updates": 9}),
-    ("sampling_targets", {"sampling_targets": True, "updates": 0, "segmenter_steps": 1}),
 ]
 
 
@@ -60,8 +57,6 @@ def test_the_limits_themselves_are_allowed() -> None:
 def test_paper_preset_has_the_papers_values() -> None:
     paper = {
         "image_size": 256,
-        "patch_size": 64,
-        "window_size": 128,
         "shift": 24,
         "beta_horizon": 40_000,
         "warmup_updates": 15,

@@ -109,15 +109,6 @@ def test_segmenter_is_the_first_method(
             next(found.predict(image, "nbs"))
 
 
-def test_detector_of_before_each_ring_had_a_predictor(detector: Detector, tmp_path: Path) -> None:
-    detector.save(tmp_path / "detector.pt")
-    state = checkpoint.load(tmp_path / "detector.pt")
-    state["predictor"] = state.pop("predictors")[0]
-    checkpoint.save(state, tmp_path / "detector.pt")
-    image = images_of_sizes((80, 90))
-    assert equal(*Detector.load(tmp_path / "detector.pt").predict(image), *detector.predict(image))
-
-
 def test_images_of_other_sizes_keep_them(detector: Detector) -> None:
     sizes = [(64, 64), (64, 300), (257, 131), (128, 128)]
     for size, prediction in zip(sizes, detector.predict(images_of_sizes(*sizes)), strict=True):
@@ -217,15 +208,6 @@ def test_levels_above_white_are_refused(detector: Detector) -> None:
     image = images_of_sizes((90, 100))[0]
     with pytest.raises(DataError, match=r"^image 1: levels up to 5000, above 4095"):
         list(detector.predict([image, np.full((90, 100), 5000, np.uint16)]))
-
-
-def test_detector_of_before_there_was_white(detector: Detector, tmp_path: Path) -> None:
-    detector.white = 4095
-    detector.save(tmp_path / "detector.pt")
-    state = checkpoint.load(tmp_path / "detector.pt")
-    del state["white"]
-    checkpoint.save(state, tmp_path / "detector.pt")
-    assert Detector.load(tmp_path / "detector.pt").white == 65535
 
 
 WRONG: list[tuple[Any, str]] = [

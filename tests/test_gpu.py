@@ -20,7 +20,7 @@ from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.trainer import DAnoGAN
-from nbs_env import checkpoint, graphs
+from nbs_env import checkpoint
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detector import Detector
@@ -59,27 +59,6 @@ def test_an_episode_shows_the_same_as_on_the_cpu(dataset: AnomalyDataset, config
         ]
 
 
-@pytest.mark.filterwarnings("error:no CUDA graph")
-def test_recorded_updates_agree_with_others(
-    dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Over a re-initialisation, until every graph has been replayed."""
-    losses = []
-    for recorded in (True, False):
-        if not recorded:
-            monkeypatch.setattr(graphs, "can_record", lambda device: False)
-        env = PatchSamplingEnv(dataset, 2, config, DEVICE)
-        env.reset(seed=0)
-        agent, infos = Reinforce(env, 0), []
-        agent.learn(env, 2, infos.append)
-        rng = np.random.default_rng(0)
-        for _ in range(12):
-            update = env.learner.update(rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8))
-            infos.append(vars(update) | {"map": env.learner.loss_map(3).mean()})
-        losses.append([[info["autoencoder_loss"], info.get("map", 0.0)] for info in infos])
-    np.testing.assert_allclose(*losses, rtol=0.05)
-
-
 def test_policy_agrees_with_the_cpu(dataset: AnomalyDataset, config: Config) -> None:
     env = PatchSamplingEnv(dataset, 2, config, DEVICE)
     agent = Reinforce(env, 0)
@@ -91,15 +70,13 @@ def test_policy_agrees_with_the_cpu(dataset: AnomalyDataset, config: Config) -> 
     assert any(not torch.equal(a, b) for a, b in zip(before, agent.policy.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("evaluation", ["lazy", "full"])
 def test_a_killed_run_goes_on_and_its_detector_serves_the_cpu(
-    evaluation: str,
     folder: Path,
     dataset: AnomalyDataset,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = arguments(data_root=folder, run_dir=tmp_path / "run", device=DEVICE, evaluation=evaluation)
+    words = arguments(data_root=folder, run_dir=tmp_path / "run", device=DEVICE)
     original = agents.session.Session._on_episode
 
     def dying(self: agents.session.Session, info: dict[str, object]) -> None:

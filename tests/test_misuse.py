@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -184,7 +183,7 @@ def test_what_was_made_in_inference_mode_serves_outside(
         )
 
     with torch.inference_mode():
-        env = PatchSamplingEnv(dataset, ["0", "1"], replace(config, evaluation="full"), "cpu", "rgb_array")
+        env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu", "rgb_array")
         env.reset(seed=0)
         for episode in range(3):
             while not env.step(episode)[2]:

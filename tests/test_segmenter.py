@@ -70,26 +70,23 @@ def test_features_do_not_depend_on_what_else_is_in_the_batch(encoder: Encoder) -
         torch.testing.assert_close(whole[:1], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_random_weights_learn_as_fast_as_the_rest(
+def test_the_encoder_begins_pre_trained_and_learns_slower(
     dataset: AnomalyDataset, taught: Config, encoder: Encoder
 ) -> None:
-    """BatchNorm then has statistics of its own."""
-    for config in (taught, replace(taught, segmenter_scratch=True)):
-        views, none = Views(dataset, "square"), np.zeros(0, int)
-        teacher = Teacher(views, np.array([0, 1]), none, config, 0, CPU, torch.float32)
-        found, usual = teacher.segmenter.encoder, not config.segmenter_scratch
-        assert torch.equal(found._conv_stem.weight, encoder._conv_stem.weight) == usual
-        rate, slow = (group["lr"] for group in teacher.optimizer.param_groups)
-        assert slow == (rate / 10 if usual else rate)
-        before = found._bn0.running_mean.clone()
-        teacher.step()
-        assert torch.equal(found._bn0.running_mean, before) == usual
+    teacher = Teacher(Views(dataset, "square"), np.array([0, 1]), taught, 0, CPU, torch.float32)
+    found = teacher.segmenter.encoder
+    assert torch.equal(found._conv_stem.weight, encoder._conv_stem.weight)
+    rate, slow = (group["lr"] for group in teacher.optimizer.param_groups)
+    assert slow == rate / 10
+    before = found._bn0.running_mean.clone()
+    teacher.step()
+    assert torch.equal(found._bn0.running_mean, before)  # ImageNet's statistics stay
 
 
 # Teaching
 
 
-def test_crops_are_of_labelled_and_good_images_alone(dataset: AnomalyDataset, taught: Config) -> None:
+def test_crops_are_of_labelled_images_alone(dataset: AnomalyDataset, taught: Config) -> None:
     """Every image has a colour of its own, so a crop tells where it is from, and its mask goes with it."""
     images = np.stack([np.full((128, 128, 3), 20 * number, np.uint8) for number in range(5)])
     masks = np.zeros((5, 128, 128), bool)
@@ -98,21 +95,14 @@ def test_crops_are_of_labelled_and_good_images_alone(dataset: AnomalyDataset, ta
     good = np.full((2, 128, 128, 3), 200, np.uint8)
     data = replace(dataset, images=images, masks=masks, has_mask=np.ones(5, bool), good=good)
     teacher = Teacher(
-        Views(data, "square"),
-        np.array([1, 3]),
-        np.arange(2),
-        replace(taught, segmenter_batch=200),
-        0,
-        CPU,
-        torch.float32,
+        Views(data, "square"), np.array([1, 3]), replace(taught, segmenter_batch=200), 0, CPU, torch.float32
     )
     teacher.rng = Steady(0)
     crops, truth = teacher.batch()
     assert crops.shape == (200, 3, 64, 64)
     levels = (crops[:, 0] * 255).round().int()
-    assert set(levels.unique().tolist()) == {20, 30, 60, 70, 200}
+    assert set(levels.unique().tolist()) == {20, 30, 60, 70}
     torch.testing.assert_close(truth > 0, (levels == 30) | (levels == 70))
-    assert 0.15 < float((levels == 200).all(dim=2).all(dim=1).float().mean()) < 0.35
     assert float((truth > 0).any(dim=2).any(dim=1).float().mean()) > 0.5
 
 
@@ -176,30 +166,22 @@ def test_nothing_can_be_left_out_of_one(dataset: AnomalyDataset, taught: Config)
 def test_good_images_are_scored_where_they_were_left_out(
     dataset: AnomalyDataset, taught: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each once, by the segmenter that did not learn from it; labelled good ones, as 3, as well."""
+    """Each once; labelled good ones, as 3, as well."""
     good = np.stack([np.full((128, 128, 3), 40 + number, np.uint8) for number in range(7)])
-    learnt: list[set[int]] = []
-    scored: list[set[int]] = []
-
-    class Watched(Teacher):
-        def __init__(self, views: Views, labeled: np.ndarray, good: np.ndarray, *rest: Any) -> None:
-            super().__init__(views, labeled, good, *rest)
-            learnt.append(set(good.tolist()))
+    scored: list[list[int]] = []
 
     def watch(segmenter: Segmenter, images: np.ndarray, **rest: Any) -> np.ndarray:
         if int(images[0, 0, 0, 0]) - 40 in range(7) and np.ptp(images) == 0:
-            scored[-1].add(int(images[0, 0, 0, 0]) - 40)
+            scored[-1].append(int(images[0, 0, 0, 0]) - 40)
         elif not scored or scored[-1]:
-            scored.append(set())
+            scored.append([])
         return segment_images(segmenter, images, **rest)
 
-    monkeypatch.setattr(teaching, "Teacher", Watched)
     monkeypatch.setattr(teaching, "segment_images", watch)
     found = teach(replace(dataset, good=good), np.array([0, 1, 3]), taught, 0, CPU, torch.float32)
     assert len(found.good_scores) == 7 + 1
-    assert [a | b for a, b in zip(learnt[:2], scored, strict=True)] == [set(range(7))] * 2
-    assert not any(a & b for a, b in zip(learnt[:2], scored, strict=True))
-    assert set.union(*scored) == learnt[2] == set(range(7))
+    assert len(scored) == 2
+    assert sorted(number for part in scored for number in part) == list(range(7))
 
 
 # Alarms
@@ -261,9 +243,7 @@ def test_threshold_stays_where_the_best_one_of_true_probabilities_can_lie() -> N
 
 
 def test_nan_names_its_setting(dataset: AnomalyDataset, taught: Config) -> None:
-    teacher = Teacher(
-        Views(dataset, "square"), np.array([0, 1]), np.zeros(0, int), taught, 0, CPU, torch.float32
-    )
+    teacher = Teacher(Views(dataset, "square"), np.array([0, 1]), taught, 0, CPU, torch.float32)
     with torch.no_grad():
         teacher.segmenter.output.bias.fill_(torch.nan)
     with pytest.raises(TrainingError, match=r"nan; lower segmenter_lr \(0\.001\)"):

@@ -1,4 +1,4 @@
-"""Defects put where there are none: real ones from the labelled images, and made-up ones."""
+"""Labelled defects put where there are none."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ Pair = tuple[np.ndarray, np.ndarray]
 """An image (h, w, 3) uint8 and its mask (h, w) bool."""
 MARGIN = 4
 """Pixels around a real defect that are taken along, and fade into what is there."""
-SEEN = 10
-"""Grey levels by which a place has to change before a made-up defect counts as one there."""
 
 
 def cut_out(image: np.ndarray, mask: np.ndarray) -> list[Pair]:
@@ -49,33 +47,4 @@ def paste(crop: Pair, defect: Pair, rng: np.random.Generator) -> Pair:
     image, mask = image.copy(), mask.copy()
     image[here] = (weight * shown + (1 - weight) * there).round().clip(0, 255)
     mask[here] |= shape
-    return image, mask
-
-
-def make_up(crop: Pair, source: np.ndarray, rng: np.random.Generator) -> Pair:
-    """A blob of another image in a crop, as natural synthetic anomalies are (Schlueter et al. 2022).
-
-    Its tone is levelled with that of its place. Anomalous is what has visibly changed.
-
-    Args:
-        crop: image and mask.
-        source: (H, W, 3) uint8, at least as large as half the crop.
-        rng: draws place, size and shape.
-    """
-    image, mask = crop
-    side = int(rng.integers(8, max(9, min(image.shape[:2]) // 2)))
-    noise = gaussian_filter(rng.normal(size=(side, side)), side / 6)
-    away = np.hypot(*np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j])
-    shape = noise / noise.std() > 3 * away**2 - 1.5
-    weight = gaussian_filter(shape.astype(np.float32), 1)[..., None]
-    corners = [[int(rng.integers(length - side + 1)) for length in of.shape[:2]] for of in (source, image)]
-    (top, left), (y, x) = corners
-    shown = source[top : top + side, left : left + side].astype(np.float32)
-    here = (slice(y, y + side), slice(x, x + side))
-    there = image[here].astype(np.float32)
-    level = (there - shown).mean(axis=(0, 1)) * rng.random()
-    image, mask = image.copy(), mask.copy()
-    image[here] = (weight * (shown + level) + (1 - weight) * there).round().clip(0, 255)
-    change = np.abs(image[here].astype(np.float32) - there).max(axis=2)
-    mask[here] |= shape & (gaussian_filter(change, 2) > SEEN)
     return image, mask

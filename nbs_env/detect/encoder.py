@@ -59,15 +59,12 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """Images (B, 3, H, W) in [0, 1] to features at strides 2, 4, 8 and 16; H and W are multiples of 16.
 
-    Args:
-        fixed: BatchNorm always uses ImageNet's statistics, so that an image's features depend on nothing
-            else; False: it has its two modes, which weights that begin at random need.
+    BatchNorm always uses ImageNet's statistics, so that an image's features depend on nothing else.
     """
 
     @own_draws
-    def __init__(self, fixed: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.fixed = fixed
         self._conv_stem = Convolution(3, 32, 3, 2, bias=False)
         self._bn0 = nn.BatchNorm2d(32, eps=1e-3)
         blocks, before = [], 32
@@ -79,8 +76,8 @@ class Encoder(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Encoder:
-        """Do nothing where statistics are fixed: there is no second mode."""
-        return super().train(mode and not self.fixed)
+        """Do nothing: there is no second mode."""
+        return super().train(False)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Features of `CHANNELS` channels, the finest first."""

@@ -36,13 +36,12 @@ class Segmenter(nn.Module):
 
     Args:
         generator: draws the weights that are not pre-trained; None: all are about to be loaded.
-        scratch: the encoder's are drawn as well.
     """
 
     @own_draws
-    def __init__(self, generator: torch.Generator | None = None, scratch: bool = False) -> None:
+    def __init__(self, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.encoder = Encoder(fixed=not scratch)
+        self.encoder = Encoder()
         self.stem = nn.Sequential(_convolve(3, STEM), _convolve(STEM, STEM))
         self.deepest = _convolve(CHANNELS[-1], WIDTHS[0])
         skips = (*CHANNELS[-2::-1], STEM)
@@ -54,10 +53,7 @@ class Segmenter(nn.Module):
         if generator is not None:
             for part in (self.stem, self.deepest, self.merge, self.output):
                 initialize(part, generator)
-            if scratch:
-                initialize(self.encoder, generator)
-            else:
-                self.encoder.load_state_dict(pretrained())
+            self.encoder.load_state_dict(pretrained())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits."""

@@ -1,12 +1,12 @@
-"""How a segmenter is taught: by the labelled images, and by those that are known to be good."""
+"""How a segmenter is taught by the labelled images, and what it is worth on those that were left out."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, resize_map
 from nbs_env.detect.alarms import image_scores
-from nbs_env.detect.defects import cut_out, make_up, paste
+from nbs_env.detect.defects import cut_out, paste
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
 from nbs_env.detect.views import Size, Views
 from nbs_env.metrics import best_threshold, pixel_prf
@@ -29,8 +29,6 @@ MOST_OWN = 1024
 """Pixels of the longest side up to which own sizes are tried."""
 MOST_SCORED = 200
 """Good images at most whose scores, left out, say how high a good image's score may be."""
-MOST_SOFT = 200
-"""Unlabelled images at most that have soft targets."""
 LOWEST = 0.5
 """The lowest threshold that `bounded_threshold` gives."""
 
@@ -39,9 +37,8 @@ class Teacher:
     """Teaches one segmenter.
 
     Args:
-        views: all images; read are the labelled and the good ones.
+        views: all images; read are the labelled ones.
         labeled: indices of the images whose masks it may learn from.
-        good: indices of the good images that it may learn from.
         config: all settings.
         seed: of weights, crops and augmentation.
         device: where it computes.
@@ -52,7 +49,6 @@ class Teacher:
         self,
         views: Views,
         labeled: np.ndarray,
-        good: np.ndarray,
         config: Config,
         seed: int,
         device: torch.device,
@@ -60,18 +56,15 @@ class Teacher:
     ) -> None:
         self.config = config
         self.pairs = [self.padded(views.image(i), views.mask(i)) for i in labeled]
-        self.views, self.good = views, good
         self.device, self.dtype = device, dtype
         self.rng = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(seed)
-        self.segmenter = place(Segmenter(generator, config.segmenter_scratch), device)
+        self.segmenter = place(Segmenter(generator), device)
         encoder = set(self.segmenter.encoder.parameters())
         rest = [parameter for parameter in self.segmenter.parameters() if parameter not in encoder]
-        lr = config.segmenter_lr
-        slow = lr if config.segmenter_scratch else lr / 10
         groups = [
-            {"params": rest, "lr": lr},
-            {"params": [*self.segmenter.encoder.parameters()], "lr": slow},
+            {"params": rest, "lr": config.segmenter_lr},
+            {"params": [*self.segmenter.encoder.parameters()], "lr": config.segmenter_lr / 10},
         ]
         self.optimizer = torch.optim.Adam(groups, fused=True)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -98,13 +91,8 @@ class Teacher:
     def _crop(self) -> tuple[torch.Tensor, torch.Tensor]:
         """One of them; half of those from an image with a defect show a place of it."""
         rng, side = self.rng, self.config.segmenter_crop
-        if len(self.good) and rng.random() < self.config.good_share:
-            shown = self.views.good(int(rng.choice(self.good)))
-            image, mask = self.padded(shown, np.zeros(shown.shape[:2], bool))
-            places = np.zeros((0, 2), int)
-        else:
-            index = int(rng.integers(len(self.pairs)))
-            (image, mask), places = self.pairs[index], self.places[index]
+        index = int(rng.integers(len(self.pairs)))
+        (image, mask), places = self.pairs[index], self.places[index]
         last = np.array(image.shape[:2]) - side
         top, left = rng.integers(last + 1)
         if len(places) and rng.random() < 0.5:
@@ -114,20 +102,7 @@ class Teacher:
         crop = image[here], mask[here]
         if self.defects and rng.random() < self.config.paste_share:
             crop = paste(crop, self.defects[int(rng.integers(len(self.defects)))], rng)
-        if self.config.synthetic_share and rng.random() < self.config.synthetic_share:
-            crop = make_up(crop, self.pairs[int(rng.integers(len(self.pairs)))][0], rng)
         return self._vary(*crop)
-
-    def soft_batch(self, soft: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[list[Any], list[Any]]:
-        """Random crops, as many as a batch has, of padded images with soft targets; of no images none."""
-        crops = []
-        side = self.config.segmenter_crop
-        for _ in range(self.config.segmenter_batch if soft else 0):
-            image, target = soft[int(self.rng.integers(len(soft)))]
-            top, left = self.rng.integers(np.array(target.shape) - side + 1)
-            here = (slice(top, top + side), slice(left, left + side))
-            crops.append((image[here], target[here]))
-        return [patch for patch, _ in crops], [target for _, target in crops]
 
     def _vary(self, image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """A crop (c, c, 3) uint8 and its mask (c, c) under one symmetry, contrast and brightness."""
@@ -141,22 +116,14 @@ class Teacher:
         logits = segment(self.segmenter, images, self.dtype)
         return F.binary_cross_entropy_with_logits(logits, masks, pos_weight=self.weight)
 
-    def step(self, patches: Sequence[np.ndarray] = (), targets: Sequence[np.ndarray] = ()) -> float:
-        """Take one step; the loss before it: that of a batch, and that of `patches` if there are any.
-
-        Args:
-            patches: (P, P, 3) uint8 each.
-            targets: how probable an anomaly is said to be there, (P, P) each.
+    def step(self) -> float:
+        """Take one step; the loss of its batch before it.
 
         Raises:
             TrainingError: it is not finite.
         """
         self.segmenter.train()
         loss = self.loss(*self.batch())
-        if len(patches):
-            images, soft = zip(*map(self._vary, patches, targets), strict=True)
-            logits = segment(self.segmenter, torch.stack(images).to(self.device), self.dtype)
-            loss = loss + F.binary_cross_entropy_with_logits(logits, torch.stack(soft).to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -198,7 +165,6 @@ def teach(
     device: torch.device,
     dtype: torch.dtype,
     parts: dict[str, Any] | None = None,
-    sampled: Callable[[np.ndarray], np.ndarray] | None = None,
     on_step: Callable[[float], object] = lambda loss: None,
     on_part: Callable[[], object] = lambda: None,
 ) -> Taught:
@@ -215,9 +181,6 @@ def teach(
         device: where it computes.
         dtype: what the convolutions run in.
         parts: what was done before, by part; what is missing is done and put in.
-        sampled: probabilities (n, S, S) of n unlabelled images by their indices, soft targets of the first
-            round. Whoever says them may have learnt from all labelled images, so that what is left out here
-            is a little less unseen.
         on_step: called with the loss of each step.
         on_part: called when a part is complete.
     """
@@ -229,31 +192,16 @@ def teach(
     if not left_out:
         sizes = sizes[:1]  # nothing says which is best
 
-    unlabeled = np.setdiff1d(np.arange(len(data)), labeled)
-    unlabeled = np.random.default_rng(seed).permutation(unlabeled)[:MOST_SOFT]
-
-    @cache
-    def said() -> list[np.ndarray]:  # costly, and of no use where all parts are there
-        return list(sampled(unlabeled)) if sampled else []
-
-    def taught(views: Views, labeled: np.ndarray, good: np.ndarray) -> Segmenter:
-        def lesson(seed: int, shown: Iterable[tuple[np.ndarray, np.ndarray]]) -> Segmenter:
-            teacher = Teacher(views, labeled, good, config, seed, device, dtype)
-            soft = [teacher.padded(image, resize_map(target, *image.shape[:2])) for image, target in shown]
-            for _ in range(config.segmenter_steps):
-                on_step(teacher.step(*teacher.soft_batch(soft)))
-            return teacher.segmenter
-
-        first = lesson(seed, ((views.image(i), target) for target, i in zip(said(), unlabeled, strict=False)))
-        if not config.soft_targets:
-            return first
-        look = partial(segment_images, first, dtype=dtype, symmetries=True)
-        return lesson(seed + 1, ((image, look(image[None])[0]) for image in map(views.image, unlabeled)))
+    def taught(views: Views, labeled: np.ndarray) -> Segmenter:
+        teacher = Teacher(views, labeled, config, seed, device, dtype)
+        for _ in range(config.segmenter_steps):
+            on_step(teacher.step())
+        return teacher.segmenter
 
     for size, (number, rows) in itertools.product(sizes, enumerate(left_out)):
         if f"{size}/{number}" not in parts:
             views, aside = Views(data, size), good[number :: len(left_out)]
-            segmenter = taught(views, np.delete(labeled, rows), np.setdiff1d(good, aside))
+            segmenter = taught(views, np.delete(labeled, rows))
             few = np.sort(aside[: MOST_SCORED // len(left_out)])
             look = partial(segment_images, segmenter, dtype=dtype, symmetries=config.segmenter_symmetries)
             seen = [look(views.image(i)[None])[0] for i in labeled[rows]]
@@ -276,7 +224,7 @@ def teach(
         size = max(sizes, key=lambda each: _own_size_f1(data, order, scored[each]))
     views = Views(data, size)
     if "all" not in parts:
-        parts["all"] = taught(views, labeled, good).state_dict()
+        parts["all"] = taught(views, labeled).state_dict()
         on_part()
     if not left_out:
         return Taught(parts["all"], LOWEST, None, np.zeros(0), size)
