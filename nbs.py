@@ -16,10 +16,10 @@ from typing import Annotated, Any
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Masks of your images": {
         "train": ("train", "learn from images of which about five have masks; figures and a detector"),
-        "predict": ("nbs_env.predict", "masks of new images, and which of them are bad"),
-        "export": ("nbs_env.export", "the detector as one ONNX file"),
-        "label": ("nbs_env.label", "draw masks, in a browser"),
-        "report": ("nbs_env.report", "what a run is worth, as one page"),
+        "predict": ("nbs_env.detect.predict", "masks of new images, and which of them are bad"),
+        "export": ("nbs_env.detect.export", "the detector as one ONNX file"),
+        "label": ("nbs_env.desk.label", "draw masks, in a browser"),
+        "report": ("nbs_env.desk.report", "what a run is worth, as one page"),
     },
     "Rivals, trained and scored on the same split": {
         "unet": ("baselines.unet", "a U-Net on the labelled images"),

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents.base import AgentError, agent_class
+from agents.base import AgentError
+from agents.load import agent_class
 from agents.run import RunArgs, run, stored_run
+from nbs_env.common.runs import command
 from nbs_env.config import PRESETS, Config
-from nbs_env.runs import command
 
 FLAT = tyro.conf.arg(name="", prefix_name=False)
 

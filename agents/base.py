@@ -1,8 +1,7 @@
-"""The Agent protocol, and how `--agent NAME|module:Class` is loaded."""
+"""The Agent protocol, and what agents share."""
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 from collections.abc import Callable
@@ -12,24 +11,10 @@ import gymnasium
 import numpy as np
 import torch
 
-from nbs_env.config import check_types
-from nbs_env.runs import RunError
+from nbs_env.common.errors import RunError
+from nbs_env.common.settings import check_types
 from nbs_env.task import play
 from nbs_env.wrappers import Alone
-
-BUILT_IN = {
-    "reinforce": "agents.reinforce:Reinforce",
-    "ppo": "agents.sb3:PPO",
-    "a2c": "agents.sb3:A2C",
-    "dqn": "agents.sb3:DQN",
-    "random": "agents.heuristics:Random",
-    "random-patches": "agents.heuristics:RandomPatches",
-    "sweep": "agents.heuristics:Sweep",
-    "normal-only": "agents.heuristics:NormalOnly",
-    "highest-loss": "agents.heuristics:HighestLoss",
-    "lowest-loss": "agents.heuristics:LowestLoss",
-    "weighted": "agents.heuristics:Weighted",
-}
 
 Env = gymnasium.Env[np.ndarray, np.int64]
 OnEpisode = Callable[[dict[str, Any]], None]
@@ -144,29 +129,3 @@ def play_episode(env: Env, act: Callable[[np.ndarray], int]) -> dict[str, Any]:
     game = Alone(env)
     *_, (_, _, infos) = play(game, lambda seen: [act(seen[0])], game.begin()[0])
     return infos[0]
-
-
-def agent_class(name: str) -> Any:
-    """The class behind a built-in name, `module:Class`, or `trained:FILE`.
-
-    Raises:
-        AgentError: there is none, or it lacks a method of `Agent`.
-    """
-    if name.startswith("trained:"):
-        from agents.trained import trained
-
-        return trained(name.removeprefix("trained:"))
-    target = BUILT_IN.get(name, name)
-    module, _, attribute = target.partition(":")
-    if not attribute or module[:1] in ("", "."):
-        raise AgentError(
-            f"no agent is called {name!r}; choose {', '.join(BUILT_IN)}, module:Class or trained:FILE"
-        )
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise AgentError(f"agent {name!r} cannot be loaded: {error}; expected module:Class") from error
-    missing = [m for m in ("act", "learn", "state_dict", "load_state_dict") if not hasattr(cls, m)]
-    if missing:
-        raise AgentError(f"agent {name!r} lacks {', '.join(missing)}; see agents.base.Agent")
-    return cls

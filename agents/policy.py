@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from nbs_env.networks import initialize, own_draws, place
+from nbs_env.common.networks import initialize, own_draws, place
 
 
 class PolicyFeatures(nn.Module):

@@ -11,8 +11,8 @@ import torch
 
 from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
 from agents.policy import Policy
+from nbs_env.common.symmetries import dihedral
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.profiles import dihedral
 from nbs_env.task import Game, play
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS

@@ -10,21 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agents.base import AgentError, agent_class, check_state, file_name
+from agents.base import AgentError, check_state, file_name
+from agents.load import agent_class
 from agents.policy import Policy
 from agents.scoring import finish, table
 from agents.session import Session
 from agents.trained import save as save_policy
-from nbs_env import checkpoint
-from nbs_env.config import Config, ConfigError, check_types
-from nbs_env.data import AnomalyDataset, load, split
-from nbs_env.detect.teaching import candidates
-from nbs_env.detect.views import Views
-from nbs_env.env import PatchSamplingEnv, pick_device
-from nbs_env.networks import keep_freed_memory
-from nbs_env.report import write_report
-from nbs_env.runs import (
-    RunError,
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import ConfigError, RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.runs import (
     at_least,
     check_data,
     check_names,
@@ -35,6 +30,13 @@ from nbs_env.runs import (
     plain,
     versions,
 )
+from nbs_env.common.settings import check_types
+from nbs_env.config import Config
+from nbs_env.data import AnomalyDataset, load, split
+from nbs_env.desk.report import write_report
+from nbs_env.detect.teaching import candidates
+from nbs_env.detect.views import Views
+from nbs_env.env import PatchSamplingEnv
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def report(directory: Path, dataset: AnomalyDataset) -> None:
         write_report(directory, dataset)
     except Exception as error:
         reason = str(error) or type(error).__name__
-        print(f"note: no report.html ({reason}); the run is complete, and python -m nbs_env.report makes it")
+        print(f"note: no report.html ({reason}); the run is complete, and nbs report makes it")
 
 
 def run_once(args: RunArgs, config: Config, options: Any = None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.pictures import overlay_sheet
 from nbs_env.data import AnomalyDataset, resize_map, resize_mask
 from nbs_env.detect.alarms import alarm_threshold, image_scores
+from nbs_env.detect.detector import AT_ONCE, Detector, resize_mask_map
+from nbs_env.detect.metrics import best_threshold, counts_by_kind, evaluate, pixel_curve
 from nbs_env.detect.teaching import Taught
 from nbs_env.detect.views import Views
-from nbs_env.detector import AT_ONCE, Detector, resize_mask_map
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.metrics import best_threshold, counts_by_kind, evaluate
-from nbs_env.pictures import overlay_sheet
-from nbs_env.results import pixel_curve, save_walk
 
 ENOUGH = 10
 """Good images from which on their scores say when an image is called bad: one odd one is not to decide it."""
@@ -234,3 +234,12 @@ def table(metrics: dict[str, Any]) -> str:
     size = "" if own is None else f"; in the images' own size F1 {own:.3f}"
     lines.append(f"masks/ has those of {metrics['masks']}{why}{size}")
     return "\n".join(lines)
+
+
+def save_walk(visits: np.ndarray, names: Sequence[str], directory: Path) -> None:
+    """Write walk.npz: names and counts (k, cells, cells) of the images that were walked over, if any were."""
+    where = np.flatnonzero(visits.any(axis=(1, 2))).tolist()
+    if len(where):
+        found, file = io.BytesIO(), directory / "walk.npz"
+        np.savez_compressed(found, names=np.array([names[i] for i in where]), visits=visits[where])
+        checkpoint.replace_file(file, lambda part: part.write_bytes(found.getvalue()))

@@ -12,8 +12,8 @@ import torch
 from tqdm import tqdm
 
 from agents.scoring import overlays
-from nbs_env import checkpoint
-from nbs_env.curves import Curves
+from nbs_env.common import checkpoint
+from nbs_env.common.curves import Curves
 from nbs_env.detect.segmenter import Segmenter
 from nbs_env.detect.teaching import Taught, candidates, folds, teach
 from nbs_env.env import PatchSamplingEnv

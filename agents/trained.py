@@ -10,7 +10,7 @@ import torch
 
 from agents.base import AgentError, Env, OnEpisode, check_spaces, play_episode
 from agents.policy import Policy
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
 
 KIND = "agents.Policy"
 

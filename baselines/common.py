@@ -18,12 +18,9 @@ import numpy as np
 import torch
 import tyro
 
-from nbs_env import checkpoint
-from nbs_env.config import check_types
-from nbs_env.data.classes import ClassDataset
-from nbs_env.runs import (
-    RunError,
-    TrainingError,
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError, TrainingError
+from nbs_env.common.runs import (
     at_least,
     check_data,
     check_names,
@@ -33,6 +30,8 @@ from nbs_env.runs import (
     load_checkpoint,
     plain,
 )
+from nbs_env.common.settings import check_types
+from nbs_env.data.classes import ClassDataset
 
 T = TypeVar("T")
 

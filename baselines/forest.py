@@ -18,10 +18,11 @@ from sklearn.ensemble import RandomForestClassifier
 from tqdm import tqdm
 
 from baselines.segmentation import FOLDS, Problem, SegmentationArgs, command, prepare, score
-from nbs_env.config import check_types
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least
+from nbs_env.common.settings import check_types
+from nbs_env.detect.metrics import best_threshold
 from nbs_env.detect.teaching import folds
-from nbs_env.metrics import best_threshold
-from nbs_env.runs import RunError, at_least
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from benchmarks.engine import EngineArgs, check, execute, tidy
 from benchmarks.policies import row
 from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.networks import pick_device
+from nbs_env.common.runs import command
 from nbs_env.config import Config
-from nbs_env.env import pick_device
-from nbs_env.runs import command
 
 NO_CRF = "no CRF"
 Variants = dict[str, Callable[[Config], list[str]]]

@@ -16,8 +16,8 @@ import torch
 import tyro
 
 from baselines.alcn.trainer import ALCN, ALCNConfig
-from nbs_env.env import pick_device
-from nbs_env.runs import command
+from nbs_env.common.networks import pick_device
+from nbs_env.common.runs import command
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import numpy as np
 import tyro
 
 from agents.reinforce import Reinforce, ReinforceOptions
+from nbs_env.common.runs import command
 from nbs_env.config import Config
 from nbs_env.data import load
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.runs import command
 from nbs_env.walk import Walk
 
 Act = Callable[[np.ndarray], int]

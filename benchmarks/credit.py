@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from nbs_env.twin import untouched
 
 import train
 from agents.base import play_episode
@@ -27,14 +28,14 @@ from agents.run import RunArgs, read_images, settings
 from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import INTERVALS, estimate, finish, probability_of_improvement
 from benchmarks.tables import markdown
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.runs import at_least, command
 from nbs_env.config import Config
-from nbs_env.env import PatchSamplingEnv, pick_device
-from nbs_env.networks import keep_freed_memory
+from nbs_env.env import PatchSamplingEnv
 from nbs_env.rewards import REWARDS, auc
-from nbs_env.runs import RunError, at_least, command
 from nbs_env.task import play as play_game
-from nbs_env.twin import untouched
 from nbs_env.wrappers import Alone
 
 

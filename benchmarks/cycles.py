@@ -24,18 +24,19 @@ import torch
 import tyro
 
 import train
-from agents.base import agent_class
+from agents.load import agent_class
 from agents.run import RunArgs, read_images, settings
 from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import finish
 from benchmarks.tables import markdown
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.runs import at_least, command
 from nbs_env.config import Config
-from nbs_env.env import PatchSamplingEnv, pick_device
-from nbs_env.metrics import pixel_ap
-from nbs_env.networks import keep_freed_memory
+from nbs_env.detect.metrics import pixel_ap
+from nbs_env.env import PatchSamplingEnv
 from nbs_env.predictor import prediction_loss
-from nbs_env.runs import RunError, at_least, command
 
 
 @dataclass(frozen=True, kw_only=True)

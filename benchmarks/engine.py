@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from nbs_env import checkpoint
-from nbs_env.runs import RunError, at_least, check_settings
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, check_settings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which image to label next: simulated labelling, and what each query of `nbs_env.queries` is worth.
+"""Which image to label next: simulated labelling, and what each query of `nbs_env.desk.queries` is worth.
 
     python -m benchmarks.labels --datasets crackforest,mvtec:screw,magnetic_tile:Blowhole --data-root DATA \\
         --out DIR
@@ -29,19 +29,20 @@ import train
 from benchmarks.engine import EngineArgs, check, execute
 from benchmarks.report import INTERVALS, estimate, finish, mean
 from benchmarks.tables import markdown
-from nbs_env import checkpoint, queries
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import compute_dtype, keep_freed_memory, pick_device, place
+from nbs_env.common.pictures import new_figure
+from nbs_env.common.runs import at_least, check_settings, command
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, load, resize_image, split
+from nbs_env.desk import queries
+from nbs_env.desk.queries import Numbers
 from nbs_env.detect.alarms import image_scores
-from nbs_env.detect.encoder import Encoder, describe, pretrained
+from nbs_env.detect.metrics import pixel_ap, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.teaching import teach
-from nbs_env.env import pick_device
-from nbs_env.metrics import pixel_ap, pixel_prf
-from nbs_env.networks import compute_dtype, keep_freed_memory, place
-from nbs_env.pictures import new_figure
-from nbs_env.queries import Numbers
-from nbs_env.runs import RunError, at_least, check_settings, command
+from nbs_env.features.encoder import Encoder, describe, pretrained
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ from agents.base import file_name
 from agents.run import RunArgs, run_once
 from benchmarks.engine import EngineArgs, check, execute, tidy
 from benchmarks.report import write_report
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.runs import command
 from nbs_env.config import Config
-from nbs_env.runs import command
 
 Job = tuple[RunArgs, Config, Any]
 

@@ -19,8 +19,8 @@ import numpy as np
 import scipy.stats
 import torch
 
-from nbs_env import checkpoint
-from nbs_env.pictures import new_figure
+from nbs_env.common import checkpoint
+from nbs_env.common.pictures import new_figure
 
 REPS = 10_000
 History = list[dict[str, float]]

@@ -29,14 +29,15 @@ from agents.scoring import assemble
 from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.runs import at_least, command, digests
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import AT_ONCE
-from nbs_env.env import PatchSamplingEnv, pick_device
-from nbs_env.metrics import best_threshold, pixel_ap, pixel_prf
-from nbs_env.networks import keep_freed_memory
-from nbs_env.runs import RunError, at_least, command, digests
+from nbs_env.detect.detector import AT_ONCE
+from nbs_env.detect.metrics import best_threshold, pixel_ap, pixel_prf
+from nbs_env.env import PatchSamplingEnv
 
 RANDOM = "random patches"
 CORNERS = {

@@ -32,12 +32,12 @@ from tqdm import tqdm
 
 from benchmarks.report import machine
 from benchmarks.speed_cases import GROUPS, Case, Task, eagerly, episode_cases, make, play
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.pictures import new_figure
+from nbs_env.common.runs import command
 from nbs_env.config import PAPER
-from nbs_env.env import pick_device
-from nbs_env.networks import keep_freed_memory
-from nbs_env.pictures import new_figure
-from nbs_env.runs import RunError, command
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from baselines.d_anogan.trainer import DAnoGAN
 from benchmarks.d_anogan import LoopedDAnoGAN
 from nbs_env import graphs
 from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.common.networks import compute_dtype, initialize
 from nbs_env.config import PAPER, PRESETS, Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import AT_ONCE, Detector
+from nbs_env.detect.detector import AT_ONCE, Detector
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.learner import Learner
-from nbs_env.networks import compute_dtype, initialize
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
 from nbs_env.walk import CHANGE_IMAGE

@@ -30,10 +30,11 @@ from baselines import forest, reconstruction, unet
 from baselines.segmentation import SegmentationArgs, read, settings
 from benchmarks.engine import EngineArgs, check, execute, tidy
 from benchmarks.report import INTERVALS, estimate, machine, mean
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import pick_device
+from nbs_env.common.runs import check_data, check_settings, command
 from nbs_env.data import GOOD
-from nbs_env.env import pick_device
-from nbs_env.runs import RunError, check_data, check_settings, command
 
 METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter")
 FIGURES = ("precision", "recall", "f1", "f1_within_2", "f1_within_5", "ap", "auroc", "aupro")

@@ -18,21 +18,22 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from nbs_env.teaching_env import TEACHING, PatchTeachingEnv, TeachingLearner
 
-from agents.base import agent_class, file_name
+from agents.base import file_name
+from agents.load import agent_class
 from agents.run import RunArgs, read_images
 from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device, place
+from nbs_env.common.runs import command, plain
 from nbs_env.config import Config
+from nbs_env.detect.metrics import pixel_ap, pixel_prf
 from nbs_env.detect.segmenter import Segmenter
 from nbs_env.detect.teaching import bounded_threshold
-from nbs_env.env import pick_device
-from nbs_env.metrics import pixel_ap, pixel_prf
-from nbs_env.networks import keep_freed_memory, place
-from nbs_env.runs import RunError, command, plain
-from nbs_env.teaching_env import TEACHING, PatchTeachingEnv, TeachingLearner
 
 FIRST, LABELS = "first round", "labels-alone"
 

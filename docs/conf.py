@@ -13,7 +13,7 @@ from sphinx.pycode import ModuleAnalyzer
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 import nbs  # noqa: E402
-from agents.base import BUILT_IN  # noqa: E402
+from agents.load import BUILT_IN  # noqa: E402
 from nbs_env.config import PRESETS, Config  # noqa: E402
 
 project = "Neural batch sampling"

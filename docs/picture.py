@@ -14,12 +14,13 @@ import numpy as np
 import tyro
 
 from agents.run import read_images, stored_run
-from nbs_env import checkpoint
-from nbs_env.detector import Detector
-from nbs_env.env import pick_device
-from nbs_env.metrics import pixel_prf
-from nbs_env.pictures import overlay_sheet
-from nbs_env.runs import RunError, command
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import pick_device
+from nbs_env.common.pictures import overlay_sheet
+from nbs_env.common.runs import command
+from nbs_env.detect.detector import Detector
+from nbs_env.detect.metrics import pixel_prf
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, str]
 """Image (S, S, 3), probability, mask and truth (S, S), and what is written above."""

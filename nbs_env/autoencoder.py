@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbs_env.networks import adam, initialize, own_draws, place
+from nbs_env.common.networks import adam, initialize, own_draws, place
 
 
 class TileNorm(nn.BatchNorm2d):

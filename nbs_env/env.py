@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from gymnasium.error import ResetNeeded
 
-from nbs_env import pictures
-from nbs_env.config import PATCH, PRESETS, WINDOW, Config, ConfigError, whole_number
+from nbs_env.common import pictures
+from nbs_env.common.errors import ConfigError
+from nbs_env.common.networks import pick_device
+from nbs_env.common.settings import whole_number
+from nbs_env.config import PATCH, PRESETS, WINDOW, Config
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.learner import Learner
 from nbs_env.rewards import Reward, Step, pred_reward
@@ -204,20 +207,3 @@ def number_or_names(labeled: Any) -> int | list[str]:
     if number is None:
         raise ConfigError(f"labeled is {labeled!r}; give a whole number of images, or a list of their names")
     return number
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called `name`: "cpu", "cuda", "cuda:1" and so on, or "auto", CUDA where there is one.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
-    name = str(name)  # or a torch.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
-        raise ConfigError(f"there is no device {name!r}; choose cpu, cuda or auto")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device is {name} but PyTorch sees no such GPU; choose cpu or auto")
-    return torch.device(name)

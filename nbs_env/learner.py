@@ -12,19 +12,13 @@ import numpy as np
 import torch
 
 from nbs_env.autoencoder import GRIDS, AutoencoderTrainer, loss_maps
+from nbs_env.common.errors import TrainingError
+from nbs_env.common.networks import adam, compute_dtype, initialize, place
+from nbs_env.common.symmetries import dihedral
 from nbs_env.config import Config
-from nbs_env.networks import adam, compute_dtype, initialize, place
 from nbs_env.predictor import Predictor, class_weights, logits, predict, prediction_loss
-from nbs_env.profiles import (
-    ProfileBuffer,
-    ProfileMeter,
-    Snapshot,
-    Weights,
-    copy_weights,
-    dihedral,
-)
+from nbs_env.profiles import ProfileBuffer, ProfileMeter, Snapshot, Weights, copy_weights
 from nbs_env.rewards import Outcome, Reward, Update, pred_reward
-from nbs_env.runs import TrainingError
 
 
 @dataclass(frozen=True)

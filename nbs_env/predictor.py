@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbs_env.networks import own_draws
-from nbs_env.profiles import dihedral, inverse
+from nbs_env.common.networks import own_draws
+from nbs_env.common.symmetries import dihedral, inverse
 
 
 class Predictor(nn.Module):

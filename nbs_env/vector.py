@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium.error import InvalidAction
 from gymnasium.vector import AutoresetMode
 
-from nbs_env.config import Config, ConfigError, whole_number
+from nbs_env.common.errors import ConfigError
+from nbs_env.common.settings import whole_number
+from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv, own_gradients
 from nbs_env.rewards import Reward, pred_reward

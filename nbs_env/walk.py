@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from gymnasium.error import InvalidAction
 
-from nbs_env.config import PATCH, WINDOW, Config, ConfigError, whole_number
+from nbs_env.common.errors import ConfigError
+from nbs_env.common.settings import whole_number
+from nbs_env.config import PATCH, WINDOW, Config
 
 CHANGE_IMAGE = 8
 MARGIN = (WINDOW - PATCH) // 2

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-import nbs_env.detector
+import nbs_env.detect.detector
 import train
 from agents.run import run
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import CRF_CANDIDATES
+from nbs_env.detect.detector import CRF_CANDIDATES
 
 # Convolutions as small as these gain nothing from threads, here or in the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -29,14 +29,14 @@ torch.set_num_threads(1)
 def two_kernels() -> Iterator[None]:
     """Runs choose among two CRF kernels, not nine: trying all takes them longer than training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nbs_env.detector, "CRF_CANDIDATES", CRF_CANDIDATES[::8])
+        patch.setattr(nbs_env.detect.detector, "CRF_CANDIDATES", CRF_CANDIDATES[::8])
         yield
 
 
 @pytest.fixture
 def all_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """All nine: where their choice is tested, or other processes choose, in which nothing is patched."""
-    monkeypatch.setattr(nbs_env.detector, "CRF_CANDIDATES", CRF_CANDIDATES)
+    monkeypatch.setattr(nbs_env.detect.detector, "CRF_CANDIDATES", CRF_CANDIDATES)
 
 
 @pytest.fixture(scope="session")

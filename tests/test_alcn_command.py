@@ -13,8 +13,8 @@ from PIL import Image
 from baselines.alcn import __main__ as command
 from baselines.alcn import networks
 from baselines.alcn.trainer import ALCN
-from nbs_env import checkpoint
-from nbs_env.runs import claim
+from nbs_env.common import checkpoint
+from nbs_env.common.runs import claim
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from conftest import fast_bfloat16
 
 from nbs_env.autoencoder import GRIDS, Autoencoder, AutoencoderTrainer, from_tiles, loss_maps, to_tiles
-from nbs_env.networks import initialize, place
+from nbs_env.common.networks import initialize, place
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from agents.base import BUILT_IN, Agent, AgentError, agent_class, check_state
+from agents.base import Agent, AgentError, check_state
 from agents.heuristics import Random
+from agents.load import BUILT_IN, agent_class
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nbs_env import checkpoint
-from nbs_env.checkpoint import CheckpointError, WriteError
-from nbs_env.curves import Curves
-from nbs_env.pictures import new_figure
+from nbs_env.common import checkpoint
+from nbs_env.common.curves import Curves
+from nbs_env.common.errors import CheckpointError, WriteError
+from nbs_env.common.pictures import new_figure
 
 
 def test_round_trip(tmp_path: Path, same_bits: Callable[..., None]) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from nbs_env.config import PAPER, PRESETS, Config, ConfigError, check_types, whole_number
+from nbs_env.common.errors import ConfigError
+from nbs_env.common.settings import check_types, whole_number
+from nbs_env.config import PAPER, PRESETS, Config
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
     *[

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbs_env.crf import CRFParams, dense_crf, shift_threshold
+from nbs_env.detect.crf import CRFParams, dense_crf, shift_threshold
 
 SMOOTH = CRFParams(smooth_sxy=2.0, smooth_compat=1.5, appearance_compat=0.0)
 APPEARANCE = CRFParams(smooth_compat=0.0, appearance_sxy=4.0, appearance_srgb=15.0, appearance_compat=2.0)

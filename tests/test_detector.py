@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from nbs_env import checkpoint
 from nbs_env.autoencoder import Autoencoder
-from nbs_env.config import ConfigError
-from nbs_env.crf import CRFParams
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import ConfigError
+from nbs_env.common.networks import initialize
 from nbs_env.data import AnomalyDataset, DataError
 from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.crf import CRFParams
+from nbs_env.detect.detector import CRF_CANDIDATES, Detector, Prediction
+from nbs_env.detect.metrics import pixel_prf
 from nbs_env.detect.segmenter import Segmenter
-from nbs_env.detector import CRF_CANDIDATES, Detector, Prediction
-from nbs_env.metrics import pixel_prf
-from nbs_env.networks import initialize
 from nbs_env.predictor import Predictor, mean_probabilities
 from nbs_env.profiles import Weights
 

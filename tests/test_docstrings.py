@@ -11,13 +11,13 @@ import torch
 
 import agents.base
 import nbs_env.data.dataset
-import nbs_env.detector
+import nbs_env.detect.detector
 import nbs_env.env
+from nbs_env.detect.detector import Detector
 from nbs_env.detect.segmenter import Segmenter
-from nbs_env.detector import Detector
 
 
-@pytest.mark.parametrize("module", [agents.base, nbs_env.data.dataset, nbs_env.detector, nbs_env.env])
+@pytest.mark.parametrize("module", [agents.base, nbs_env.data.dataset, nbs_env.detect.detector, nbs_env.env])
 def test_examples(module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)

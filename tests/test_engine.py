@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.engine import EngineArgs, gather, is_made
-from nbs_env import checkpoint
-from nbs_env.runs import RunError
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
 
 
 def leave(file: Path, size: int) -> None:

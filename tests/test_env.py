@@ -17,7 +17,8 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from playing import last_infos, make, play
 
-from nbs_env.config import PRESETS, Config, ConfigError
+from nbs_env.common.errors import ConfigError
+from nbs_env.config import PRESETS, Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from nbs_env import export as exporting
+from nbs_env.common.errors import RunError
 from nbs_env.data import AnomalyDataset
+from nbs_env.detect import export as exporting
+from nbs_env.detect.detector import Detector, Prediction
+from nbs_env.detect.export import OUTPUTS, export
 from nbs_env.detect.segmenter import Segmenter
-from nbs_env.detector import Detector, Prediction
-from nbs_env.export import OUTPUTS, export
-from nbs_env.runs import RunError
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

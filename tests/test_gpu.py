@@ -20,10 +20,10 @@ from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector
 from baselines.d_anogan.trainer import DAnoGAN
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import Detector
+from nbs_env.detect.detector import Detector
 from nbs_env.env import PatchSamplingEnv
 
 DEVICE = "cuda"

@@ -17,14 +17,14 @@ from conftest import spot, stored
 from PIL import Image
 
 from nbs_env.data import load
-from nbs_env.label.folder import UNLABELLED, Folder, Outside
+from nbs_env.desk.label.folder import UNLABELLED, Folder, Outside
 
 uvicorn = pytest.importorskip("uvicorn", reason="the extra `label` is not installed")
 pytest.importorskip("starlette", reason="the extra `label` is not installed")
 
-from nbs_env.label.looking import Looking  # noqa: E402
-from nbs_env.label.server import Desk, make_app  # noqa: E402
-from nbs_env.label.training import Training  # noqa: E402
+from nbs_env.desk.label.looking import Looking  # noqa: E402
+from nbs_env.desk.label.server import Desk, make_app  # noqa: E402
+from nbs_env.desk.label.training import Training  # noqa: E402
 
 TOKEN = "secret"
 Answer = tuple[int, dict[str, str], bytes]

@@ -35,12 +35,12 @@ PATIENCE = 120_000  # ms
 
 
 class Command:
-    """`python -m nbs_env.label`, as a user starts it."""
+    """`python -m nbs_env.desk.label`, as a user starts it."""
 
     def __init__(self, home: Path, *words: str) -> None:
         root = str(Path(nbs_env.__file__).parents[1])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nbs_env.label", "--images", str(home), "--no-browser", *words],
+            [sys.executable, "-m", "nbs_env.desk.label", "--images", str(home), "--no-browser", *words],
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": root},

@@ -13,14 +13,13 @@ import pytest
 from conftest import spot, stored
 from PIL import Image
 
-from nbs_env import checkpoint
-from nbs_env.checkpoint import WriteError
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError, WriteError
 from nbs_env.data import AnomalyDataset, DataError, load
 from nbs_env.data.images import ORIENTATION
-from nbs_env.label.folder import UNLABELLED, Conflict, Folder
-from nbs_env.label.looking import Looking
-from nbs_env.label.training import Training
-from nbs_env.runs import RunError
+from nbs_env.desk.label.folder import UNLABELLED, Conflict, Folder
+from nbs_env.desk.label.looking import Looking
+from nbs_env.desk.label.training import Training
 
 
 @pytest.mark.parametrize("name", ["1_mask.png", "1.jpg.png", "1.bmp", "1.png"])
@@ -89,7 +88,7 @@ def test_a_process_killed_in_a_save_leaves_what_training_can_read(mine: Path) ->
     (mine / "images" / "4.png").unlink()
     code = (
         "import os, sys, numpy as np; from pathlib import Path; from nbs_env import checkpoint\n"
-        "from nbs_env.label.folder import Folder\n"
+        "from nbs_env.desk.label.folder import Folder\n"
         "checkpoint.os.fsync = lambda _: os._exit(9)\n"
         "Folder(Path(sys.argv[1])).paint(4, 'none', (0, 0, 9, 9), np.ones((9, 9), bool))"
     )
@@ -177,7 +176,7 @@ def test_the_command_names_the_extra_that_is_missing(mine: Path) -> None:
     root = str(Path(checkpoint.__file__).parents[1])
     code = (
         "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['--images', sys.argv[1]]\n"
-        "import runpy; runpy.run_module('nbs_env.label', run_name='__main__', alter_sys=True)"
+        "import runpy; runpy.run_module('nbs_env.desk.label', run_name='__main__', alter_sys=True)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(mine)],
@@ -195,10 +194,10 @@ def test_the_page_is_part_of_the_package() -> None:
     import tomllib
     from importlib.resources import files
 
-    server = pytest.importorskip("nbs_env.label.server", reason="the extra `label` is not installed")
+    server = pytest.importorskip("nbs_env.desk.label.server", reason="the extra `label` is not installed")
 
     settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]
-    patterns = settings["package-data"]["nbs_env.label"]
+    patterns = settings["package-data"]["nbs_env.desk.label"]
     for name, _ in server.PAGE.values():
-        assert files("nbs_env.label").joinpath(name).is_file()
+        assert files("nbs_env.desk.label").joinpath(name).is_file()
         assert any(Path(name).match(pattern) for pattern in patterns)

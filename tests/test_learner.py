@@ -12,14 +12,16 @@ import pytest
 import torch
 from conftest import fast_bfloat16
 
-from nbs_env import checkpoint
 from nbs_env.autoencoder import GRIDS
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import TrainingError
+from nbs_env.common.symmetries import dihedral
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.detector import Detector
-from nbs_env.learner import AutoencoderUpdate, Learner, TrainingError
+from nbs_env.detect.detector import Detector
+from nbs_env.learner import AutoencoderUpdate, Learner
 from nbs_env.predictor import predict, prediction_loss
-from nbs_env.profiles import Snapshot, dihedral
+from nbs_env.profiles import Snapshot
 from nbs_env.rewards import Outcome
 
 CPU = torch.device("cpu")

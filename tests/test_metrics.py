@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-from nbs_env import metrics
+from nbs_env.detect import metrics
 
 Case = tuple[np.ndarray, np.ndarray]
 

@@ -12,10 +12,12 @@ import torch
 from gymnasium.error import InvalidAction, ResetNeeded
 
 from agents.sb3 import PPO
-from nbs_env.config import Config, ConfigError
+from nbs_env.common.errors import ConfigError
+from nbs_env.common.networks import pick_device
+from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, DataError
-from nbs_env.detector import Detector
-from nbs_env.env import PatchSamplingEnv, pick_device
+from nbs_env.detect.detector import Detector
+from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.wrappers import SkipWarmup
 

@@ -16,9 +16,9 @@ from agents.policy import Policy
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.trainer import DAnoGAN
 from nbs_env.autoencoder import Autoencoder
-from nbs_env.detect.encoder import Encoder
+from nbs_env.common.networks import compute_dtype, initialize, place
 from nbs_env.detect.segmenter import Segmenter
-from nbs_env.networks import compute_dtype, initialize, place
+from nbs_env.features.encoder import Encoder
 from nbs_env.predictor import Predictor
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_kept_memory_is_not_fetched_anew() -> None:
     """In a process of its own, which it concerns whole: pages are fetched once, not at every turn."""
     turns = """
 import resource, torch
-from nbs_env.networks import keep_freed_memory
+from nbs_env.common.networks import keep_freed_memory
 keep_freed_memory()
 faults = []
 for turn in range(6):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nbs_env.pictures import heat, outline, overlay_sheet
+from nbs_env.common.pictures import heat, outline, overlay_sheet
 
 CYAN, MAGENTA = (0, 229, 255), (255, 64, 224)
 

@@ -19,17 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
-from nbs_env import detector, predict
 from nbs_env.autoencoder import AutoencoderTrainer
-from nbs_env.checkpoint import CheckpointError
-from nbs_env.config import ConfigError
+from nbs_env.common.errors import CheckpointError, ConfigError, RunError
 from nbs_env.data import AnomalyDataset, DataError
-from nbs_env.detector import Detector, Prediction
-from nbs_env.predict import PredictArgs, predict_folder
+from nbs_env.desk.report import write_report
+from nbs_env.detect import detector, predict
+from nbs_env.detect.detector import Detector, Prediction
+from nbs_env.detect.predict import PredictArgs, predict_folder
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
-from nbs_env.report import write_report
-from nbs_env.runs import RunError
 
 SIZES = {"b.png": (100, 150), "a.jpg": (70, 64), "c.png": (128, 128)}
 

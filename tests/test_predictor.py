@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nbs_env.networks import initialize
+from nbs_env.common.networks import initialize
+from nbs_env.common.symmetries import dihedral
 from nbs_env.predictor import (
     Predictor,
     class_weights,
@@ -18,7 +19,6 @@ from nbs_env.predictor import (
     predict,
     prediction_loss,
 )
-from nbs_env.profiles import dihedral
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import fast_bfloat16
 
-from nbs_env import checkpoint
 from nbs_env.autoencoder import AutoencoderTrainer, loss_maps
+from nbs_env.common import checkpoint
+from nbs_env.common.symmetries import dihedral, inverse
 from nbs_env.predictor import normalize
-from nbs_env.profiles import ProfileBuffer, ProfileMeter, copy_weights, dihedral, inverse
+from nbs_env.profiles import ProfileBuffer, ProfileMeter, copy_weights
 
 CPU = torch.device("cpu")
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from benchmarks import labels
-from nbs_env import queries
 from nbs_env.config import PRESETS
 from nbs_env.data import AnomalyDataset
-from nbs_env.detect.encoder import Encoder, describe, pretrained
+from nbs_env.desk import queries
+from nbs_env.features.encoder import Encoder, describe, pretrained
 
 
 def slow_farthest(features: np.ndarray, labeled: list[int], count: int) -> list[int]:

@@ -19,11 +19,11 @@ from agents.reinforce import (
     Reinforce,
     ReinforceOptions,
 )
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.symmetries import dihedral
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
-from nbs_env.profiles import dihedral
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.walk import DIRECTIONS
 

@@ -10,7 +10,8 @@ import pytest
 from gymnasium.error import ResetNeeded
 
 from agents.sb3_env import SB3VecEnv
-from nbs_env.config import Config, ConfigError
+from nbs_env.common.errors import ConfigError
+from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv

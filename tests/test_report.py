@@ -16,12 +16,13 @@ from PIL import Image
 
 import agents.run
 from agents.run import RunArgs, settings
-from nbs_env import checkpoint, report
+from nbs_env.common import checkpoint
+from nbs_env.common.runs import digests
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.report import write_report
-from nbs_env.results import pixel_curve
-from nbs_env.runs import digests
+from nbs_env.desk import report
+from nbs_env.desk.report import write_report
+from nbs_env.detect.metrics import pixel_curve
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)<", "{{title}} & 'quoted' \"name\" #1?")
 

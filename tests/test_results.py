@@ -12,7 +12,8 @@ from agents.run import settings
 from nbs_env import PatchSamplingEnv
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.results import command_line, pixel_curve, threshold_levels
+from nbs_env.desk.results import command_line
+from nbs_env.detect.metrics import pixel_curve, threshold_levels
 
 
 def test_counts_are_those_of_comparing_every_pixel() -> None:

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import agents.run
 import agents.session
 import train
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
 from nbs_env.data import reading
 from nbs_env.detect.teaching import Teacher
 from nbs_env.learner import Learner

@@ -23,10 +23,10 @@ from baselines.classes.oled import HIDDEN, MaskModule
 from baselines.classes.published import published
 from baselines.classes.vae import VAE
 from baselines.tasks import Task, class_tasks
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError, TrainingError
 from nbs_env.data.classes import ClassDataset
-from nbs_env.metrics import image_auroc
-from nbs_env.runs import RunError, TrainingError
+from nbs_env.detect.metrics import image_auroc
 
 TINY = ModelConfig(size=16, width=0.25, batch_size=16)
 

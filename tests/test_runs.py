@@ -16,9 +16,10 @@ from conftest import Main
 from PIL import Image
 from tqdm import tqdm
 
-from nbs_env import runs
+from nbs_env.common import runs
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import check_data, check_names, check_settings, claim, command, digests
 from nbs_env.data import DataError, DataWarning
-from nbs_env.runs import RunError, check_data, check_names, check_settings, claim, command, digests
 
 Capture = pytest.CaptureFixture[str]
 
@@ -46,9 +47,11 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
 
 
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
-    code = (
-        f"from nbs_env.runs import *\nwith claim(Path({str(tmp_path)!r})): print('held', flush=True), input()"
-    )
+    code = f"""
+from nbs_env.common.runs import *
+with claim(Path({str(tmp_path)!r})):
+    print('held', flush=True), input()
+"""
     process = python(code)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -158,9 +161,9 @@ def test_a_locale_without_letters_and_a_backend_that_is_not_there(tmp_path: Path
     code = f"""
 import os
 from pathlib import Path
-from nbs_env.checkpoint import save_figure, save_text
-from nbs_env.pictures import new_figure
-from nbs_env.runs import command
+from nbs_env.common.checkpoint import save_figure, save_text
+from nbs_env.common.pictures import new_figure
+from nbs_env.common.runs import command
 with command():
     print("gr\\u00f6\\u00dfe \\udce9", flush=True)
     save_text("gr\\u00f6\\u00dfe\\n", Path({str(tmp_path)!r}) / "a.csv")
@@ -185,7 +188,7 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
 from tqdm import tqdm
-from nbs_env.runs import RunError, command
+from nbs_env.common.runs import RunError, command
 with command():
     for _ in tqdm(range(2)):
         print("said")

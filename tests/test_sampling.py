@@ -15,9 +15,9 @@ from agents.run import RunArgs
 from benchmarks import sampling
 from benchmarks.report import paired
 from benchmarks.sampling import RANDOM, SamplingArgs, candidates, ranking, search_split
+from nbs_env.common.errors import RunError
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, split
-from nbs_env.runs import RunError
 
 
 class Images:

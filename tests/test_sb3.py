@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from agents.base import AgentError
 from agents.sb3 import A2C, DQN, PPO, DQNOptions, PPOOptions, SB3Agent, SB3Options
 from agents.sb3_env import POLICY_KWARGS, SB3VecEnv
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv

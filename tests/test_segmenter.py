@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from nbs_env.common.errors import TrainingError
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect import teaching
 from nbs_env.detect.alarms import alarm_threshold
-from nbs_env.detect.encoder import CHANNELS, Convolution, Encoder, pretrained
+from nbs_env.detect.metrics import best_threshold, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.teaching import Teacher, bounded_threshold, folds, teach
 from nbs_env.detect.views import Views
-from nbs_env.metrics import best_threshold, pixel_prf
-from nbs_env.runs import TrainingError
+from nbs_env.features.encoder import CHANNELS, Convolution, Encoder, pretrained
 
 CPU = torch.device("cpu")
 SameBits = Callable[..., None]

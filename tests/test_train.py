@@ -16,7 +16,7 @@ from PIL import Image
 from agents.heuristics import Random
 from agents.scoring import table
 from nbs_env.autoencoder import AutoencoderTrainer
-from nbs_env.detector import Detector
+from nbs_env.detect.detector import Detector
 
 Main = Callable[..., None]
 

@@ -11,7 +11,8 @@ import torch
 from conftest import SameBits, arguments
 
 import train
-from agents.base import AgentError, agent_class, file_name
+from agents.base import AgentError, file_name
+from agents.load import agent_class
 from agents.reinforce import Reinforce
 from agents.run import run
 from agents.trained import save

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from nbs_env.config import Config, ConfigError
+from nbs_env.common.errors import ConfigError
+from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, DataError, load, read_image, resize_image
 from nbs_env.detect import segmenter as segmenting
 from nbs_env.detect import teaching

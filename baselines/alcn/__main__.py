@@ -20,13 +20,14 @@ from baselines.alcn.trainer import ALCN, ALCNConfig, Errors
 from baselines.classes.pca import fit
 from baselines.common import ClassesArgs, claim_all, markdown, open_run, parse, sides, train_all
 from baselines.tasks import Task, class_tasks
-from nbs_env import checkpoint
-from nbs_env.curves import Curves
+from nbs_env.common import checkpoint
+from nbs_env.common.curves import Curves
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import pick_device
+from nbs_env.common.runs import at_least, command
 from nbs_env.data import cifar10
 from nbs_env.data.classes import ClassDataset
-from nbs_env.env import pick_device
-from nbs_env.metrics import image_auroc
-from nbs_env.runs import RunError, at_least, command
+from nbs_env.detect.metrics import image_auroc
 
 PUBLISHED: dict[tuple[str, int], dict[str, tuple[float, ...]]] = {
     ("mnist", 1): {

@@ -17,9 +17,10 @@ from torch import nn
 from baselines.alcn.networks import Denoiser, NoiseGenerator, Norm
 from baselines.alcn.noise import Adversarial, Gaussian, Noise, NoiseName, NoNoise, Speckle, blend
 from baselines.common import finite, image_batches, load_training_state, training_state
-from nbs_env import checkpoint
-from nbs_env.config import check_types
-from nbs_env.runs import RunError, at_least, positive
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import check_types
 
 _LEAST_STD = 1 / 255
 """An image of less contrast than one grey level is not blown up."""

@@ -22,11 +22,12 @@ from baselines.classes.methods import METHODS
 from baselines.classes.published import published
 from baselines.common import ClassesArgs, Kept, claim_all, markdown, open_run, parse, sides, train_all
 from baselines.tasks import Task, class_tasks
-from nbs_env import checkpoint
-from nbs_env.curves import Curves
-from nbs_env.env import pick_device
-from nbs_env.metrics import image_auroc
-from nbs_env.runs import RunError, at_least, command
+from nbs_env.common import checkpoint
+from nbs_env.common.curves import Curves
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import pick_device
+from nbs_env.common.runs import at_least, command
+from nbs_env.detect.metrics import image_auroc
 
 FAST = torch.cpu._is_avx512_bf16_supported()
 LOG_EVERY = 50

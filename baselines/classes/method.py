@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from baselines.common import finite, image_batches, load_training_state, training_state
-from nbs_env.config import check_types
-from nbs_env.runs import RunError, at_least, positive
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import check_types
 
 
 @dataclass(frozen=True)

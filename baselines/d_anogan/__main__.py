@@ -23,14 +23,14 @@ from baselines.d_anogan.networks import layer_channels
 from baselines.d_anogan.trainer import DAnoGAN
 from baselines.d_anogan.watch import fixed_latents, look
 from baselines.tasks import read_classes
-from nbs_env import checkpoint
-from nbs_env.curves import Curves
+from nbs_env.common import checkpoint
+from nbs_env.common.curves import Curves
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.pictures import new_figure
+from nbs_env.common.runs import at_least, command
 from nbs_env.data.classes import ClassDataset
-from nbs_env.env import pick_device
-from nbs_env.metrics import image_auroc
-from nbs_env.networks import keep_freed_memory
-from nbs_env.pictures import new_figure
-from nbs_env.runs import RunError, at_least, command
+from nbs_env.detect.metrics import image_auroc
 
 ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "cifar10": 0.9, "wheel": 1.0, "folder": 0.9}
 """Share of the divergence in a score (thesis 5.4), fixed before any test image is seen."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from nbs_env.config import check_types
-from nbs_env.runs import RunError, at_least, positive
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import check_types
 
 
 @dataclass(frozen=True)

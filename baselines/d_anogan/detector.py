@@ -12,7 +12,7 @@ import torch
 
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.trainer import DAnoGAN
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
 
 LEAST = 1e-6
 """A divergence, and at alpha 1 a score, below which there is only rounding."""

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nbs_env.networks import own_draws
-from nbs_env.runs import RunError
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import own_draws
 
 
 class SizeError(RunError):

@@ -27,9 +27,10 @@ from benchmarks.drills.service import folder, threads
 from benchmarks.drills.small import COMMANDS, Row, furnish
 from benchmarks.report import machine
 from benchmarks.tables import markdown
-from nbs_env import checkpoint
-from nbs_env.runs import RunError, at_least
-from nbs_env.runs import command as surround
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least
+from nbs_env.common.runs import command as surround
 
 GROUPS = ("kills", "inputs", "disc", "attacker", "threads", "folder")
 

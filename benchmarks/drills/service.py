@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.drills.forks import command, fork
 from benchmarks.drills.small import Row, picture
 from nbs_env.autoencoder import AutoencoderTrainer
-from nbs_env.detector import Detector, Prediction
+from nbs_env.detect.detector import Detector, Prediction
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
 
@@ -95,7 +95,7 @@ def folder(place: Path, count: int) -> Iterator[Row]:
         for number in range(images):
             os.link(place / f"{number % 8}.png", home / f"{number:05}.png")
         words = ("--run", "run", "--images", home.name, "--out", f"out{images}", "--device", "cpu")
-        outcome = command("nbs_env.predict", *words, cwd=place)
+        outcome = command("nbs_env.detect.predict", *words, cwd=place)
         made = len(list((place / f"out{images}" / "masks").glob("*.png")))
         if outcome.code or made != images:
             broken.append(f"{images} images: exit code {outcome.code}, {made} masks: {outcome.err[-300:]}")

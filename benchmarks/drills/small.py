@@ -49,7 +49,9 @@ REINFORCE = Command("train.py --agent reinforce", "train", TRAIN, "--resume --ru
 PPO = Command(
     "train.py --agent ppo", "train", f"--agent ppo --batch-size 4 {TRAIN}", "--resume --run-dir run"
 )
-PREDICT = Command("nbs_env.predict", "nbs_env.predict", "--run done --images new --out run --device cpu")
+PREDICT = Command(
+    "nbs_env.detect.predict", "nbs_env.detect.predict", "--run done --images new --out run --device cpu"
+)
 COMMANDS = {
     "train": REINFORCE,
     "ppo": PPO,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nbs_env.common.errors import DataError, DataWarning
 from nbs_env.data import crackforest, folder, magnetic_tile, mvtec, nanotwice, synthetic
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, DataWarning, split
+from nbs_env.data.dataset import GOOD, AnomalyDataset, split
 from nbs_env.data.folders import image_files
 from nbs_env.data.images import read_image, resize_image, resize_map, resize_mask
 from nbs_env.data.masks import read_mask

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from nbs_env.data.dataset import DataError, DataWarning, some
+from nbs_env.common.errors import DataError, DataWarning
+from nbs_env.data.dataset import some
 from nbs_env.data.folders import SUFFIXES, entries, visible
 from nbs_env.data.images import decode, to_rgb8
 

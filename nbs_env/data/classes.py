@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from nbs_env.common.errors import DataError
 from nbs_env.data import cifar10, load, mnist, mvtec
-from nbs_env.data.dataset import GOOD, DataError
+from nbs_env.data.dataset import GOOD
 from nbs_env.data.folders import entries, image_files, subfolders, warn_left_out
 from nbs_env.data.images import read_with_white, resize_image
 from nbs_env.data.reading import Whites

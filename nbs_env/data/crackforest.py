@@ -21,7 +21,8 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from nbs_env.data.dataset import AnomalyDataset, DataError
+from nbs_env.common.errors import DataError
+from nbs_env.data.dataset import AnomalyDataset
 from nbs_env.data.folders import by_stem, child, image_files, masks_of
 from nbs_env.data.reading import Collection, Request
 

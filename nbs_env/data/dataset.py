@@ -9,19 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from nbs_env.common.errors import DataError
+
 if TYPE_CHECKING:
     from nbs_env.data.originals import Original
 
 GOOD = "good"
 """The defect kind of an image that is known to hold no anomaly."""
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file or value, what was expected, and the remedy."""
-
-
-class DataWarning(UserWarning):
-    """Data that is used, but perhaps not as was meant; the message says how, and names some of the files."""
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

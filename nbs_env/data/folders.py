@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-from nbs_env.data.dataset import DataError, DataWarning, some
+from nbs_env.common.errors import DataError, DataWarning
+from nbs_env.data.dataset import some
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes, in lower case, of the files that are taken for images."""

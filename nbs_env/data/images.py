@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nbs_env.data.dataset import DataError, DataWarning
+from nbs_env.common.errors import DataError, DataWarning
 
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that Pillow may try, whatever a file's suffix is. Others run programs (EPS) or are no pictures."""

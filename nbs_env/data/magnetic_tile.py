@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
+from nbs_env.common.errors import DataError
+from nbs_env.data.dataset import GOOD, AnomalyDataset
 from nbs_env.data.folders import by_stem, child, image_files, orphan, subfolders
 from nbs_env.data.reading import Collection, Request
 

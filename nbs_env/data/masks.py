@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from nbs_env.data.dataset import DataError, DataWarning, some
+from nbs_env.common.errors import DataError, DataWarning
+from nbs_env.data.dataset import some
 from nbs_env.data.images import UNTURNED, Picture, decode, deep_levels, to_rgb8
 
 MASK_THRESHOLD = 127

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nbs_env.data.dataset import DataError
+from nbs_env.common.errors import DataError
 
 FILES = (
     "train-images-idx3-ubyte",

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
+from nbs_env.common.errors import DataError
+from nbs_env.data.dataset import GOOD, AnomalyDataset
 from nbs_env.data.folders import by_stem, child, entries, image_files, masks_of, subfolders, warn_left_out
 from nbs_env.data.reading import Collection, Request
 

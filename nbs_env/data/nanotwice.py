@@ -9,7 +9,8 @@ The microscope's caption is cut off already; the two heights differ, and all ima
 
 from __future__ import annotations
 
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
+from nbs_env.common.errors import DataError
+from nbs_env.data.dataset import GOOD, AnomalyDataset
 from nbs_env.data.folders import by_stem, child, image_files, masks_of
 from nbs_env.data.reading import Collection, Request
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nbs_env.data.dataset import DataError, DataWarning
+from nbs_env.common.errors import DataError, DataWarning
 from nbs_env.data.images import read_image
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nbs_env.common.errors import DataError, DataWarning
 from nbs_env.data import masks
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError, DataWarning, some
+from nbs_env.data.dataset import GOOD, AnomalyDataset, some
 from nbs_env.data.folders import by_stem as by_stem  # commands take it from here
 from nbs_env.data.folders import need_directory
 from nbs_env.data.images import (

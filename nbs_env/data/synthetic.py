@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from nbs_env.data.dataset import GOOD, AnomalyDataset, DataError
+from nbs_env.common.errors import DataError
+from nbs_env.data.dataset import GOOD, AnomalyDataset
 from nbs_env.data.images import resize_image, resize_mask
 from nbs_env.data.reading import Request
 

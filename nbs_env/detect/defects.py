@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.ndimage import find_objects, gaussian_filter, grey_dilation, label
 
-from nbs_env.profiles import dihedral
+from nbs_env.common.symmetries import dihedral
 
 Pair = tuple[np.ndarray, np.ndarray]
 """An image (h, w, 3) uint8 and its mask (h, w) bool."""

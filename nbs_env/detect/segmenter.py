@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nbs_env.detect.encoder import CHANNELS, Encoder, pretrained
-from nbs_env.networks import initialize, own_draws
-from nbs_env.profiles import dihedral, inverse
+from nbs_env.common.networks import initialize, own_draws
+from nbs_env.common.symmetries import dihedral, inverse
+from nbs_env.features.encoder import CHANNELS, Encoder, pretrained
 
 STRIDE = 16
 WIDTHS = (64, 48, 32, 16, 8)

@@ -13,17 +13,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nbs_env.common.errors import TrainingError
+from nbs_env.common.networks import place
+from nbs_env.common.symmetries import dihedral
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, resize_map
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.defects import cut_out, paste
+from nbs_env.detect.metrics import best_threshold, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
 from nbs_env.detect.views import Size, Views
-from nbs_env.metrics import best_threshold, pixel_prf
-from nbs_env.networks import place
 from nbs_env.predictor import class_weights
-from nbs_env.profiles import Weights, dihedral
-from nbs_env.runs import TrainingError
+from nbs_env.profiles import Weights
 
 MOST_OWN = 1024
 """Pixels of the longest side up to which own sizes are tried."""

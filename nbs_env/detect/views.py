@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from nbs_env.config import ConfigError
+from nbs_env.common.errors import ConfigError
 from nbs_env.data import AnomalyDataset, resize_image, resize_mask
 
 Size = int | Literal["square", "own"]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nbs_env.checkpoint import replace_file
-from nbs_env.data.dataset import DataError
+from nbs_env.common.checkpoint import replace_file
+from nbs_env.common.errors import DataError
 from nbs_env.data.folders import by_stem, child, entries, image_files, masks_of
 from nbs_env.data.images import FORMATS, ORIENTATION, Picture, decode, read_with_white
 from nbs_env.data.masks import marked, open_mask, reject_other_size

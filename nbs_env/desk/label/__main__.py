@@ -1,4 +1,4 @@
-"""Mark defects in a browser, train, look, mark again: `python -m nbs_env.label --images FOLDER`.
+"""Mark defects in a browser, train, look, mark again: `nbs label --images FOLDER`.
 
 Further options go to `train.py` and say how each round is trained (`--preset standard`, `--image-size 512`).
 """
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import tyro
 
-from nbs_env.runs import RunError, command
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import command
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ def main() -> None:
     try:
         import uvicorn
 
-        from nbs_env.label.server import Desk, make_app
+        from nbs_env.desk.label.server import Desk, make_app
     except ModuleNotFoundError as error:
         raise RunError(
             f"{error.name} is missing; python -m pip install 'neural-batch-sampling[label]'"
         ) from error
-    from nbs_env.label.folder import Folder
-    from nbs_env.label.looking import Looking
-    from nbs_env.label.training import Training
+    from nbs_env.desk.label.folder import Folder
+    from nbs_env.desk.label.looking import Looking
+    from nbs_env.desk.label.training import Training
 
     folder = Folder(args.images)
     training = Training(folder, words)

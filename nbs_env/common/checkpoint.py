@@ -15,19 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from nbs_env.common.errors import CheckpointError, WriteError
+
 if TYPE_CHECKING:
     import torch
 
 PART = ".part"
 """Suffix of a file that is being written."""
-
-
-class CheckpointError(ValueError):
-    """A file that cannot be read back; the message names it and the remedy."""
-
-
-class WriteError(OSError):
-    """A file that cannot be written; the message names it, the reason and the remedy."""
 
 
 def unwritable(path: Path, reason: Exception) -> WriteError:

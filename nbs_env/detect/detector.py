@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from nbs_env import checkpoint
-from nbs_env.config import PATCH, ConfigError
-from nbs_env.crf import CRFParams, dense_crf, shift_threshold
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import ConfigError
+from nbs_env.common.networks import compute_dtype, place
+from nbs_env.config import PATCH
 from nbs_env.data import DataError, resize_image, resize_map
 from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.crf import CRFParams, dense_crf, shift_threshold
+from nbs_env.detect.metrics import best_threshold, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, fused, segment_images
 from nbs_env.detect.views import Size, working_size
-from nbs_env.metrics import best_threshold, pixel_prf
-from nbs_env.networks import compute_dtype, place
 from nbs_env.predictor import Predictor, mean_probabilities
 from nbs_env.profiles import ProfileMeter, Weights
 

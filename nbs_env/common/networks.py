@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from nbs_env.common.errors import ConfigError
+
 M = TypeVar("M", bound=nn.Module)
 
 own_draws = torch.random.fork_rng(devices=[])
@@ -70,3 +72,20 @@ def keep_freed_memory() -> None:
         return
     for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
         set_option(option, 2**30)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`: "cpu", "cuda", "cuda:1" and so on, or "auto", CUDA where there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    name = str(name)  # or a torch.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ConfigError(f"there is no device {name!r}; choose cpu, cuda or auto")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {name} but PyTorch sees no such GPU; choose cpu or auto")
+    return torch.device(name)

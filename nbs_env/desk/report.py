@@ -1,4 +1,4 @@
-"""One page that shows a run, or what a detector said of a folder: `python -m nbs_env.report RUN`."""
+"""One page that shows a run, or what a detector said of a folder: `nbs report RUN`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.pictures import heat
+from nbs_env.common.runs import command, seen_from
 from nbs_env.data import AnomalyDataset
-from nbs_env.pictures import heat
-from nbs_env.results import Results, read_json, read_results, read_rows, threshold_levels
-from nbs_env.runs import command, seen_from
+from nbs_env.desk.results import Results, read_json, read_results, read_rows
+from nbs_env.detect.metrics import threshold_levels
 
 PAGE = "report.html"
 SCRIPTS = ("base", "viewer", "charts", "table", "start")
@@ -53,7 +54,7 @@ class ReportArgs:
     """What to show."""
 
     run: tyro.conf.Positional[Path]
-    """Directory of a finished run, or what nbs_env.predict wrote."""
+    """Directory of a finished run, or what nbs predict wrote."""
     data_root: Path | None = None
     """Where its images lie, if they were moved."""
 
@@ -61,7 +62,7 @@ class ReportArgs:
 def write_report(
     directory: Path, data: AnomalyDataset | None = None, data_root: Path | None = None
 ) -> tuple[Path, str]:
-    """Write report.html into a run, or into what `nbs_env.predict` wrote.
+    """Write report.html into a run, or into what `nbs predict` wrote.
 
     Args:
         directory: where.
@@ -107,7 +108,7 @@ def write_report(
 
 def _filled(title: str, summary: str, content: dict[str, Any]) -> str:
     """The page; nothing that it is filled with can become markup or a script."""
-    pages = files("nbs_env") / "pages"
+    pages = files("nbs_env.desk") / "pages"
     script = "".join((pages / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     values = {

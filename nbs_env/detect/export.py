@@ -1,4 +1,4 @@
-"""The segmenter of a run as one ONNX file: `python -m nbs_env.export --run RUN_DIR --out detector.onnx`.
+"""The segmenter of a run as one ONNX file: `nbs export --run RUN_DIR --out detector.onnx`.
 
 Everything is inside the graph. Input `image`, uint8 (h, w, 3), RGB, of any size from 64x64 up. Outputs
 `probability`, float32 (h, w), `mask`, bool (h, w), `score`, float32, the mean of the highest 0.1 % of the
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 import tyro
 
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import command
+from nbs_env.detect.detector import Detector
 from nbs_env.detect.segmenter import STRIDE, Segmenter, probable
 from nbs_env.detect.views import Size
-from nbs_env.detector import Detector
-from nbs_env.runs import RunError, command
 
 OUTPUTS = ("probability", "mask", "score", "bad")
 OPSET = 18

@@ -14,7 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
-from nbs_env.checkpoint import unwritable
+from nbs_env.common.checkpoint import unwritable
 
 _count = itertools.count()
 

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nbs_env import queries
-from nbs_env.checkpoint import CheckpointError
-from nbs_env.data.dataset import DataError
+from nbs_env.common.errors import CheckpointError, DataError
 from nbs_env.data.images import resize_image
-from nbs_env.label.folder import Folder, Outside
-from nbs_env.label.training import Training
+from nbs_env.desk import queries
+from nbs_env.desk.label.folder import Folder, Outside
+from nbs_env.desk.label.training import Training
 
 if TYPE_CHECKING:
-    from nbs_env.detector import Detector
+    from nbs_env.detect.detector import Detector
 
 FEATURES = 304
 """Numbers that `describe` gives."""
@@ -148,8 +147,8 @@ class Looking:
         return found
 
     def _detector(self, number: int) -> Detector:
-        from nbs_env.detector import Detector
-        from nbs_env.env import pick_device
+        from nbs_env.common.networks import pick_device
+        from nbs_env.detect.detector import Detector
 
         with self._lock:
             if number not in self._detectors:
@@ -188,7 +187,7 @@ class Looking:
     def _look_at(self, image: int, rounds: list[int]) -> None:
         import torch
 
-        from nbs_env.detect.encoder import Encoder, describe, pretrained
+        from nbs_env.features.encoder import Encoder, describe, pretrained
 
         if not hasattr(self, "_encoder"):
             torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the page comes first

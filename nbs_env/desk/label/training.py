@@ -14,11 +14,12 @@ from typing import Any
 import tyro
 
 import nbs_env
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import held
 from nbs_env.config import PRESETS, Config
 from nbs_env.data.dataset import some
 from nbs_env.data.images import resize_mask
-from nbs_env.label.folder import Folder
-from nbs_env.runs import RunError, held
+from nbs_env.desk.label.folder import Folder
 
 SCRIPT = Path(nbs_env.__file__).parents[1] / "train.py"
 """Beside the package, in a checkout as in an installation."""

@@ -24,12 +24,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nbs_env.checkpoint import CheckpointError
-from nbs_env.data.dataset import DataError
-from nbs_env.label.folder import Conflict, Folder, Outside, encoded
-from nbs_env.label.looking import Looking
-from nbs_env.label.training import Training
-from nbs_env.runs import RunError
+from nbs_env.common.errors import CheckpointError, DataError, RunError
+from nbs_env.desk.label.folder import Conflict, Folder, Outside, encoded
+from nbs_env.desk.label.looking import Looking
+from nbs_env.desk.label.training import Training
 
 PAGE = {
     "": ("page.html", "text/html; charset=utf-8"),
@@ -119,7 +117,7 @@ class Desk:
     def page(self, request: Request) -> Response:
         """A file of the page."""
         name, kind = PAGE[request.url.path.rsplit("/", 1)[-1]]
-        return Response(files("nbs_env.label").joinpath(name).read_bytes(), 200, HEADERS, kind)
+        return Response(files("nbs_env.desk.label").joinpath(name).read_bytes(), 200, HEADERS, kind)
 
     def names(self, request: Request, body: bytes) -> Response:
         """The folder's name and those of all images, whose numbers are their places."""
@@ -191,7 +189,7 @@ class Desk:
         if what == "heat":
             levels = (found.probability.clip(0, 1) * 255).round().astype(np.uint8)
             return Response(encoded(Image.fromarray(levels), "PNG"), 200, headers, "image/png")
-        from nbs_env.detector import resize_mask_map
+        from nbs_env.detect.detector import resize_mask_map
 
         width, height = self.folder.size(number)
         return _mask(resize_mask_map(found.mask, height, width), headers)

@@ -1,0 +1,1 @@
+"""What everything stands on: files that are whole, errors, settings, networks' ground, pictures."""

@@ -1,0 +1,1 @@
+"""A page for marking defects, in a browser, on the own machine: `nbs label --images FOLDER`."""

@@ -1,0 +1,1 @@
+"""What pre-trained networks see in images."""

@@ -1,0 +1,61 @@
+"""The house: what may import what. CONTRIBUTING has the same drawing."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+FLOORS = (
+    {"nbs_env.common"},
+    {"nbs_env.data"},
+    {"nbs_env.features"},
+    {"nbs_env"},  # the game
+    {"nbs_env.detect"},
+    {"nbs_env.desk"},
+    {"agents", "baselines"},  # beside each other, not knowing each other
+    {"benchmarks"},
+    {"train", "nbs"},
+)
+ROOT = Path(__file__).parents[1]
+
+
+def imports() -> dict[str, set[str]]:
+    """The modules that each module imports, wherever in it."""
+    files = [
+        f for top in ("nbs_env", "agents", "baselines", "benchmarks") for f in (ROOT / top).rglob("*.py")
+    ]
+    files += [ROOT / "train.py", ROOT / "nbs.py"]
+    names = {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+    found: dict[str, set[str]] = {}
+    for name, file in names.items():
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        wanted = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for node in (node for node in nodes if isinstance(node, ast.ImportFrom)):
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            wanted |= (parts & names.keys()) or {str(node.module)}
+        found[name] = wanted & names.keys() - {name}
+    return found
+
+
+def room(module: str) -> tuple[int, str]:
+    """Its floor, and the part of the house that it lies in."""
+    return max(
+        (len(part), floor, part)
+        for floor, parts in enumerate(FLOORS)
+        for part in parts
+        if module == part or module.startswith(f"{part}.")
+    )[1:]
+
+
+def test_imports_point_down_and_run_in_no_circle() -> None:
+    wrong = []
+    for module, wanted in imports().items():
+        floor, part = room(module)
+        wrong += [
+            (module, other)
+            for other in wanted
+            if room(other) > (floor, part) or floor == room(other)[0] and part != room(other)[1]
+        ]
+    assert not wrong
+    TopologicalSorter(imports()).prepare()  # a circle is a CycleError
