@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import make_dataclass
+from collections.abc import Sequence
+from dataclasses import fields, make_dataclass
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Masks of your images": {
-        "train": ("train", "learn from images of which about five have masks; figures and a detector"),
+        "train": ("agents.run", "learn from images of which about five have masks; figures and a detector"),
         "predict": ("nbs_env.detect.predict", "masks of new images, and which of them are bad"),
         "export": ("nbs_env.detect.export", "the detector as one ONNX file"),
         "label": ("nbs_env.desk.label", "draw masks, in a browser"),
@@ -77,12 +78,14 @@ def overview() -> str:
 
 def settings(module: str) -> list[type]:
     """The dataclasses that a command's options are made from."""
-    if module == "train":
+    if module == "agents.run":
         from agents.reinforce import ReinforceOptions
-        from agents.run import RunArgs
+        from agents.run import AgentArgs
         from nbs_env.config import Config
+        from nbs_env.desk.run import RunArgs
+        from nbs_env.detect.config import DetectorConfig
 
-        return [RunArgs, Config, ReinforceOptions]
+        return [RunArgs, AgentArgs, DetectorConfig, Config, ReinforceOptions]
     return [
         value
         for name, value in vars(import_module(module)).items()
@@ -94,17 +97,23 @@ def completion(shell: str) -> None:
     """Print a script that completes commands and their options in `shell`."""
     import tyro
 
+    from nbs_env.common.options import without
+
     flat = tyro.conf.arg(name="", prefix_name=False)
-    parsers: dict[str, Any] = {
-        name: make_dataclass(name, [(part.__name__, Annotated[part, flat]) for part in settings(module)])
-        for name, module in commands().items()
-    }
+    parsers: dict[str, Any] = {}
+    for name, module in commands().items():
+        parts: list[tuple[str, Any]] = []
+        taken: set[str] = set()
+        for part in settings(module):
+            parts.append((part.__name__, Annotated[without(part, taken), flat]))
+            taken |= {field.name for field in fields(part)}
+        parsers[name] = make_dataclass(name, parts)
     tyro.extras.subcommand_cli_from_dict(parsers, prog="nbs", args=["--tyro-print-completion", shell])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command that is named first, with the options behind it."""
-    name, *words = sys.argv[1:] or ["--help"]
+    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
     known = commands()
     if name in ("-h", "--help"):
         print(overview())
@@ -112,8 +121,8 @@ def main() -> None:
         completion(words[0])
     elif name in known:
         sys.path.append(os.getcwd())  # where agents of the user's own lie, as for `python -m`
-        sys.argv = [f"nbs {name}", *words]
-        import_module(known[name]).main()
+        sys.argv[0] = f"nbs {name}"  # for the usage line
+        import_module(known[name]).main(words)
     else:
         wrong, choices = (name, known) if name != "completion" else (" ".join([name, *words[:1]]), SHELLS)
         print(f"error: there is no command {wrong!r}; choose {', '.join(choices)}", file=sys.stderr)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from agents.scoring import assemble
 
 import train
 from agents.heuristics import Weighted, WeightedOptions
 from agents.run import RunArgs, read_images, settings
-from agents.scoring import assemble
 from benchmarks.engine import EngineArgs, check, gather, is_made
 from benchmarks.report import INTERVALS, finish, paired
 from benchmarks.tables import markdown

@@ -15,6 +15,8 @@ sys.path.insert(0, str(ROOT))
 import nbs  # noqa: E402
 from agents.load import BUILT_IN  # noqa: E402
 from nbs_env.config import PRESETS, Config  # noqa: E402
+from nbs_env.detect import config as detect  # noqa: E402
+from nbs_env.detect.config import DetectorConfig  # noqa: E402
 
 project = "Neural batch sampling"
 author = copyright = "the neural-batch-sampling authors"
@@ -70,8 +72,9 @@ def options(kind: type, prefix: str = "--", made: Any = None) -> list[str]:
             rows += options(type(value), f"{name}.", value)
             continue
         values = [plain(value)]
-        if kind is Config and made is None:
-            values = [plain(getattr(preset, field.name)) for preset in PRESETS.values()]
+        if made is None and kind in (Config, DetectorConfig):
+            presets = PRESETS if kind is Config else detect.PRESETS
+            values = [plain(getattr(preset, field.name)) for preset in presets.values()]
         rows.append(f"| `{name}` | {' | '.join(values)} | {meaning(kind, field.name)} |")
     return rows
 
@@ -87,12 +90,12 @@ def write_options(app: Any) -> None:
         if name == "train":
             built_in = {agent: target.split(":") for agent, target in BUILT_IN.items()}
             classes = {a: getattr(importlib.import_module(m), c) for a, (m, c) in built_in.items()}
-            kinds = kinds[:2] + [c.Options for c in classes.values() if hasattr(c, "Options")]
-            titles = ["The run", "Settings, by preset"]
+            kinds = kinds[:4] + [c.Options for c in classes.values() if hasattr(c, "Options")]
+            titles = ["The run", "The player", "The detector, by preset", "The game, by preset"]
             titles += [f"Options of agent {a}" for a, c in classes.items() if hasattr(c, "Options")]
         for number, kind in enumerate(kinds):
             lines += [f"### {titles[number]}", ""] if name == "train" else []
-            heads = list(PRESETS) if kind is Config else ["default"]
+            heads = list(PRESETS) if kind in (Config, DetectorConfig) else ["default"]
             lines += [f"| option | {' | '.join(heads)} | |", "| --- " * (len(heads) + 2) + "|"]
             lines += [*options(kind), ""]
     file = Path(app.srcdir) / "reference" / "options.md"

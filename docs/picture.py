@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from agents.run import read_images, stored_run
 from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import pick_device
 from nbs_env.common.pictures import overlay_sheet
 from nbs_env.common.runs import command
+from nbs_env.desk.run import read_images, stored_run
 from nbs_env.detect.detector import Detector
 from nbs_env.detect.metrics import pixel_prf
 
@@ -31,7 +31,7 @@ class PictureArgs:
     """What to draw."""
 
     runs: tuple[Path, ...]
-    """Finished runs of train.py; a number of labelled images was drawn in each."""
+    """Finished runs of nbs train; a number of labelled images was drawn in each."""
     out: Path
     """The file to write, .webp or .png."""
     tile: int = 190
@@ -44,8 +44,8 @@ def row(directory: Path) -> Row:
     if found is None:
         raise RunError(f"{directory} holds no run; name the folders of finished ones")
     run, config, _ = found
-    data, _, rest = read_images(run, config)
-    shown = [i for i in rest if data.anomalous[i]]
+    data, labeled = read_images(run, config.image_size, run.seed)
+    shown = [i for i in range(len(data)) if data.anomalous[i] and i not in labeled]
     with checkpoint.unpacking(directory / "detector.pt"):
         detector = Detector.load(directory / "detector.pt", pick_device("auto"))
     predictions = list(detector.predict(data.images[shown]))

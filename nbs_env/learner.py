@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -173,9 +173,10 @@ class Learner:
             return None
         return predict(self.predictor, profiles, self.dtype)
 
-    def best_profiles(self, indices: np.ndarray) -> list[torch.Tensor]:
-        """Raw profiles (n, T, H, W) of some images under each snapshot, the best first."""
-        return [self._profiles(snapshot.ring, indices) for snapshot in self.snapshots]
+    def kept(self) -> list[Snapshot]:
+        """The snapshots, the best first, each with the predictor that reads its profiles."""
+        last = self.predictor.state_dict()
+        return [replace(s, predictor=last if s.predictor is None else s.predictor) for s in self.snapshots]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on with the same bits, as tensors, numbers and strings."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+import agents.run
 import nbs_env.detect.detector
-import train
-from agents.run import run
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
+from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.detector import CRF_CANDIDATES
 
 # Convolutions as small as these gain nothing from threads, here or in the commands that tests start.
@@ -108,12 +107,9 @@ def config() -> Config:
 
 
 UPDATES = 12
-TINY = {
-    "dataset": "folder",
-    "labeled": "2",
-    "device": "cpu",
+GAME = {
+    "agent": "reinforce",
     "updates": UPDATES,
-    "image-size": 128,
     "episode-length": 4,
     "cloning-length": 4,
     "beta-horizon": UPDATES,
@@ -129,10 +125,20 @@ TINY = {
     "predictor-width": 0.25,
     "snapshot-cycles": 2,
     "checkpoint-every": 3,
+}
+"""Options of the smallest game."""
+TINY = {
+    **GAME,
+    "dataset": "folder",
+    "labeled": "2",
+    "device": "cpu",
+    "image-size": 128,
     "segmenter-steps": 0,
     "segmenter-crop": 64,
     "segmenter-batch": 2,
 }
+NO_GAME: dict[str, Any] = {name.replace("-", "_"): None for name in GAME}
+"""Changes of `TINY` that leave the game out."""
 ODD_SIZE = (150, 200)
 """(height, width) of image 2."""
 
@@ -232,12 +238,11 @@ Main = Callable[..., None]
 
 
 @pytest.fixture
-def main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
-    """`train.main` with the command line of `TINY` on `folder`, changes given as keywords."""
+def main(folder: Path) -> Main:
+    """The training command with the command line of `TINY` on `folder`, changes given as keywords."""
 
     def call(**changes: Any) -> None:
-        monkeypatch.setattr("sys.argv", ["train.py", *arguments(**{"data_root": folder} | changes)])
-        train.main()
+        agents.run.main(arguments(**{"data_root": folder} | changes))
 
     return call
 
@@ -246,7 +251,7 @@ def main(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
 def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run: 0 and 1 labelled, 2 and 3 scored, 4 without a mask."""
     directory = tmp_path_factory.mktemp("finished") / "run"
-    run(*train.parse(arguments(data_root=folder, run_dir=directory, labeled="0 1", segmenter_steps=2)))
+    agents.run.main(arguments(data_root=folder, run_dir=directory, labeled="0 1", segmenter_steps=2))
     return directory
 
 
@@ -268,9 +273,16 @@ def error(main: Main, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 @pytest.fixture
-def taught(config: Config) -> Config:
+def taught() -> DetectorConfig:
     """The smallest segmenter."""
-    return replace(config, segmenter_steps=3, segmenter_folds=2, segmenter_crop=64, segmenter_batch=2)
+    return DetectorConfig(
+        image_size=128,
+        segmenter_steps=3,
+        segmenter_folds=2,
+        segmenter_crop=64,
+        segmenter_batch=2,
+        precision="float32",
+    )
 
 
 def spot(height: int = 128, width: int = 128) -> np.ndarray:

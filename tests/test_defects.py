@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
+from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.defects import MARGIN, cut_out, paste
 from nbs_env.detect.teaching import Teacher
 from nbs_env.detect.views import Views
@@ -65,14 +65,14 @@ def test_a_defect_larger_than_the_crop_is_cut_off() -> None:
     assert shown.shape == (32, 32, 3)
 
 
-def masks_of_a_good_image(data: AnomalyDataset, config: Config) -> torch.Tensor:
+def masks_of_a_good_image(data: AnomalyDataset, config: DetectorConfig) -> torch.Tensor:
     """Crops' masks from image 3, with defects of image 0 to paste."""
     teacher = Teacher(Views(data, "square"), np.array([0, 3]), config, 0, CPU, torch.float32)
     teacher.pairs, teacher.places = teacher.pairs[1:], teacher.places[1:]
     return teacher.batch()[1].flatten(1).any(dim=1)
 
 
-def test_good_images_get_defects(dataset: AnomalyDataset, taught: Config) -> None:
+def test_good_images_get_defects(dataset: AnomalyDataset, taught: DetectorConfig) -> None:
     config = replace(taught, segmenter_batch=16)
     assert not masks_of_a_good_image(dataset, config).any()
     assert masks_of_a_good_image(dataset, replace(config, paste_share=0.9)).float().mean() > 0.5

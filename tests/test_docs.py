@@ -17,12 +17,13 @@ from PIL import Image
 import nbs
 from nbs_env.config import PRESETS, Config
 from nbs_env.data import load
+from nbs_env.detect import config as detect
 
 ROOT = Path(nbs.__file__).parent
 PAGES = sorted([*ROOT.glob("*.md"), *(p for p in ROOT.glob("docs/**/*.md") if p.name != "options.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
-MADE = ("docs/reference/options.md", "docs/label.md", "docs/report.md")
-"""What is made when the site is built, or comes with a module."""
+MADE = ("docs/reference/options.md",)
+"""What is made when the site is built."""
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -30,12 +31,11 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
 
 
-def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(line: str) -> None:
     """A command of a page, in this process."""
     name, *words = shlex.split(line, comments=True)
     assert name == "nbs", line
-    monkeypatch.setattr(sys, "argv", [name, *words])
-    nbs.main()
+    nbs.main(words)
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,20 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda pages: pages[0],
 )
-def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_run(
+    pages: list[str],
+    config: Config,
+    taught: detect.DetectorConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Blocks from top to bottom in an empty folder; `# file.py` as a first line names the file they are.
 
     The settings are those of the other tests. What imports Ray is run where that is installed.
     """
-    quick = replace(config, updates=4, segmenter_steps=2, segmenter_folds=2, segmenter_crop=64)
     monkeypatch.setitem(load.__kwdefaults__, "count", 8)  # built-in images
-    monkeypatch.setitem(PRESETS, "quick", quick)
+    monkeypatch.setitem(PRESETS, "quick", replace(config, updates=4))
+    monkeypatch.setitem(detect.PRESETS, "quick", replace(taught, segmenter_steps=2))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     before = set(sys.modules)
@@ -66,7 +72,7 @@ def test_pages_run(pages: list[str], config: Config, tmp_path: Path, monkeypatch
             file = re.match(r"# (\w+\.py)\n", code)
             if language == "sh":
                 for line in filter(None, code.splitlines()):
-                    run(line, monkeypatch)
+                    run(line)
             elif file:
                 Path(file[1]).write_text(code, encoding="utf-8")
             elif language == "python":

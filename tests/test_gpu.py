@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 import torch
 from conftest import arguments
 
-import agents.session
-import train
+import agents.game
+import agents.run
 from agents.policy import Policy
 from agents.reinforce import Reinforce
 from baselines import unet
@@ -77,20 +76,18 @@ def test_a_killed_run_goes_on_and_its_detector_serves_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = arguments(data_root=folder, run_dir=tmp_path / "run", device=DEVICE)
-    original = agents.session.Session._on_episode
+    original = agents.game.AgentGame._on_episode
 
-    def dying(self: agents.session.Session, info: dict[str, object]) -> None:
+    def dying(self: agents.game.AgentGame, info: dict[str, object]) -> None:
         original(self, info)
         if len(self.history) == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(agents.session.Session, "_on_episode", dying)
-    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    monkeypatch.setattr(agents.game.AgentGame, "_on_episode", dying)
     with pytest.raises(SystemExit, match="130"):
-        train.main()
-    monkeypatch.setattr(agents.session.Session, "_on_episode", original)
-    monkeypatch.setattr(sys, "argv", ["train.py", *words, "--resume"])
-    train.main()
+        agents.run.main(words)
+    monkeypatch.setattr(agents.game.AgentGame, "_on_episode", original)
+    agents.run.main([*words, "--resume"])
     assert (tmp_path / "run" / "metrics.json").is_file()
     here, there = (Detector.load(tmp_path / "run" / "detector.pt", device) for device in ("cpu", DEVICE))
     images = dataset.images[:2]

@@ -49,13 +49,9 @@ def room(module: str) -> tuple[int, str]:
 
 
 def test_imports_point_down_and_run_in_no_circle() -> None:
-    wrong = []
-    for module, wanted in imports().items():
+    found = imports()
+    for module, wanted in found.items():
         floor, part = room(module)
-        wrong += [
-            (module, other)
-            for other in wanted
-            if room(other) > (floor, part) or floor == room(other)[0] and part != room(other)[1]
-        ]
-    assert not wrong
-    TopologicalSorter(imports()).prepare()  # a circle is a CycleError
+        for other, (below, neighbour) in ((other, room(other)) for other in wanted):
+            assert below < floor or neighbour == part, f"{module} imports {other}"
+    TopologicalSorter(found).prepare()  # a circle is a CycleError

@@ -87,12 +87,12 @@ def test_a_process_killed_in_a_save_leaves_what_training_can_read(mine: Path) ->
         picture.save(mine / "images" / "4.png.png")  # whose mask 4.png.part could be taken for
     (mine / "images" / "4.png").unlink()
     code = (
-        "import os, sys, numpy as np; from pathlib import Path; from nbs_env import checkpoint\n"
+        "import os, sys, numpy as np; from pathlib import Path; from nbs_env.common import checkpoint\n"
         "from nbs_env.desk.label.folder import Folder\n"
         "checkpoint.os.fsync = lambda _: os._exit(9)\n"
         "Folder(Path(sys.argv[1])).paint(4, 'none', (0, 0, 9, 9), np.ones((9, 9), bool))"
     )
-    root = str(Path(checkpoint.__file__).parents[1])
+    root = str(Path(checkpoint.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code, str(mine)], env=os.environ | {"PYTHONPATH": root})
     assert done.returncode == 9
     assert not load("folder", mine, image_size=128).has_mask[4]
@@ -173,7 +173,7 @@ def test_a_round_needs_a_defect_that_survives_resizing(mine: Path) -> None:
 
 
 def test_the_command_names_the_extra_that_is_missing(mine: Path) -> None:
-    root = str(Path(checkpoint.__file__).parents[1])
+    root = str(Path(checkpoint.__file__).parents[2])
     code = (
         "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['--images', sys.argv[1]]\n"
         "import runpy; runpy.run_module('nbs_env.desk.label', run_name='__main__', alter_sys=True)"

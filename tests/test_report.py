@@ -14,14 +14,13 @@ import pytest
 from conftest import UPDATES
 from PIL import Image
 
-import agents.run
-from agents.run import RunArgs, settings
 from nbs_env.common import checkpoint
 from nbs_env.common.runs import digests
-from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.desk import report
+from nbs_env.desk import report, run
 from nbs_env.desk.report import write_report
+from nbs_env.desk.run import RunArgs, settings
+from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.metrics import pixel_curve
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)<", "{{title}} & 'quoted' \"name\" #1?")
@@ -86,7 +85,7 @@ def made(tmp_path: Path) -> Callable[..., tuple[Path, AnomalyDataset]]:
             }
             rows.append(row)
         checkpoint.save_csv(rows, directory / "predictions.csv")
-        config = Config(updates=0, segmenter_steps=1)
+        config = DetectorConfig(segmenter_steps=1)
         stored = settings(RunArgs(dataset="folder", data_root=tmp_path / "</script>"), config, None)
         checkpoint.save_json(stored | {"images": digests(images=images)}, directory / "config.json")
         metrics = {
@@ -173,7 +172,7 @@ def test_a_page_that_fails_is_one_line(
 ) -> None:
     directory, data = made(("a", "b"))
     (directory / "probabilities" / "b.png").write_bytes(b"nothing")
-    agents.run.report(directory, data)
+    run.report(directory, data)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("note: no report.html (")
     assert "b.png is truncated, damaged" in line
@@ -206,9 +205,9 @@ def test_without_truth_there_is_no_precision(made: Callable[..., tuple[Path, Ano
 @pytest.mark.parametrize(
     ("missing", "line"),
     [
-        ("config.json", "holds neither a run nor predictions; give the --run-dir of train.py"),
-        ("metrics.json", "holds no finished run, or one of an earlier version; `python train.py --resume"),
-        ("predictions.csv", "holds no finished run, or one of an earlier version"),
+        ("config.json", "holds neither a run nor predictions; give the --run-dir of nbs train"),
+        ("metrics.json", "holds no finished run; `nbs train --resume"),
+        ("predictions.csv", "holds no finished run"),
         ("", "predictions.csv is truncated, damaged or of another kind"),
     ],
 )

@@ -7,12 +7,12 @@ import shlex
 import numpy as np
 import pytest
 
-import train
-from agents.run import settings
+from agents.run import parse
 from nbs_env import PatchSamplingEnv
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.desk.results import command_line
+from nbs_env.desk.run import settings
 from nbs_env.detect.metrics import pixel_curve, threshold_levels
 
 
@@ -40,17 +40,30 @@ def test_thresholds_ascend_whatever_is_among_them(threshold: float) -> None:
     "words",
     [
         [],
-        ["--preset", "paper", "--labeled", "001", "a b", "--mask-values", "85", "170", "--no-symmetries"],
+        [
+            "--agent",
+            "random",
+            "--preset",
+            "paper",
+            "--labeled",
+            "001",
+            "a b",
+            "--mask-values",
+            "85",
+            "170",
+            "--precision",
+            "float32",
+        ],
         ["--preset", "standard", "--agent", "ppo", "--normalize-advantage", "--segmenter-steps", "0"],
-        ["--updates", "0", "--category", "it's", "--no-mask-symmetries", "--evaluation", "full"],
+        ["--agent", "reinforce", "--image-size", "128", "--no-symmetries", "--no-mask-symmetries"],
+        ["--category", "it's", "--paste-share", "0.25", "--seed", "3"],
     ],
 )
 def test_the_command_repeats_the_settings(words: list[str]) -> None:
-    before = settings(*train.parse(words))
-    parts = {name: before[name] for name in ("run", "config", "agent")}
-    python, script, *again = shlex.split(command_line(parts))
-    assert (python, script) == ("python", "train.py")
-    assert settings(*train.parse(again)) == before
+    before = settings(*parse(words))
+    nbs, train, *again = shlex.split(command_line(before))
+    assert (nbs, train) == ("nbs", "train")
+    assert settings(*parse(again)) == before
 
 
 def test_visits_are_the_centres_of_the_patches_that_trained(dataset: AnomalyDataset, config: Config) -> None:

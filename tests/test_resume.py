@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, UPDATES, Main, arguments
+from conftest import NO_GAME, TINY, UPDATES, Main, arguments
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import agents.game
 import agents.run
-import agents.session
-import train
+import nbs_env.desk.run
 from nbs_env.common import checkpoint
 from nbs_env.data import reading
 from nbs_env.detect.teaching import Teacher
@@ -68,7 +68,7 @@ def test_a_killed_run_ends_with_the_same_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed before the first checkpoint, while one is written, while masks are made, or in between."""
-    session = agents.session.Session
+    session = agents.game.AgentGame
     places: dict[str, tuple[Any, str, int]] = {
         "first": (Learner, "update", 2),
         "early": (session, "_on_episode", 5),
@@ -131,7 +131,7 @@ def test_a_finished_run_is_scored_again(
 @pytest.mark.slow
 def test_sigkill(folder: Path, tmp_path: Path, same_bits: Callable[..., None]) -> None:
     """The command itself, with Table 4.2's autoencoder, killed from outside at no moment in particular."""
-    root = Path(train.__file__).parent
+    root = Path(agents.run.__file__).parents[1]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def start(*words: Any) -> subprocess.Popen[bytes]:
@@ -183,7 +183,9 @@ def test_checkpoints_that_do_not_fit(
     file.write_bytes(before)
 
     config = (run_dir / "config.json").read_text()
-    (run_dir / "config.json").write_text(config.replace("shift", "drift"))
+    (run_dir / "config.json").write_text(config.replace('"shift"', '"drift"'))
+    assert "config.json has drift = 24, which version" in error(**again)
+    (run_dir / "config.json").write_text(config.replace('"detector"', '"detectors"'))
     assert "config.json does not hold the settings of a run" in error(**again)
     (run_dir / "config.json").write_text(config)
 
@@ -213,18 +215,6 @@ def test_the_images_may_lie_elsewhere(
     assert "was begun with: other images; restore them" in line
 
 
-def test_settings_that_are_newer_than_the_run(main: Main, tmp_path: Path) -> None:
-    main(run_dir=tmp_path / "run", updates=3, checkpoint_every=3)
-    file = tmp_path / "run" / "config.json"
-    stored = json.loads(file.read_text())
-    del stored["run"]["mask_values"], stored["images"]
-    file.write_text(json.dumps(stored))
-    state = checkpoint.load(tmp_path / "run" / "checkpoint.pt")
-    checkpoint.save(state | {"settings": json.dumps(stored)}, tmp_path / "run" / "checkpoint.pt")
-    main(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "run", resume=True)
-    assert json.loads(file.read_text())["run"]["mask_values"] == []
-
-
 @pytest.mark.parametrize("spoil", [{"learner": 3}, {"agent": {}}, {"history": "["}, {"settings": "{"}])
 def test_a_checkpoint_that_is_damaged_within(
     spoil: dict[str, Any], main: Main, error: Callable[..., str], tmp_path: Path
@@ -242,7 +232,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(agents.run, "read_images", interrupted)
+    monkeypatch.setattr(nbs_env.desk.run, "read_images", interrupted)
     with pytest.raises(SystemExit) as end:
         main(run_dir=tmp_path / "run")
     assert end.value.code == 130
@@ -261,7 +251,7 @@ def test_an_interruption_says_how_to_go_on(
 def test_segmenters_that_are_damaged_within(
     spoil: Callable[[dict[str, Any]], object], main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(run_dir=tmp_path / "run", updates=0, segmenter_steps=2)
+    main(run_dir=tmp_path / "run", segmenter_steps=2, **NO_GAME)
     file = tmp_path / "run" / "teaching.pt"
     parts = checkpoint.load(file)
     spoil(parts)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from nbs_env.common.errors import TrainingError
-from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect import teaching
 from nbs_env.detect.alarms import alarm_threshold
+from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.metrics import best_threshold, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.teaching import Teacher, bounded_threshold, folds, teach
@@ -71,7 +71,7 @@ def test_features_do_not_depend_on_what_else_is_in_the_batch(encoder: Encoder) -
 
 
 def test_the_encoder_begins_pre_trained_and_learns_slower(
-    dataset: AnomalyDataset, taught: Config, encoder: Encoder
+    dataset: AnomalyDataset, taught: DetectorConfig, encoder: Encoder
 ) -> None:
     teacher = Teacher(Views(dataset, "square"), np.array([0, 1]), taught, 0, CPU, torch.float32)
     found = teacher.segmenter.encoder
@@ -86,7 +86,7 @@ def test_the_encoder_begins_pre_trained_and_learns_slower(
 # Teaching
 
 
-def test_crops_are_of_labelled_images_alone(dataset: AnomalyDataset, taught: Config) -> None:
+def test_crops_are_of_labelled_images_alone(dataset: AnomalyDataset, taught: DetectorConfig) -> None:
     """Every image has a colour of its own, so a crop tells where it is from, and its mask goes with it."""
     images = np.stack([np.full((128, 128, 3), 20 * number, np.uint8) for number in range(5)])
     masks = np.zeros((5, 128, 128), bool)
@@ -129,7 +129,9 @@ def test_what_is_left_out_leaves_a_defect_to_learn() -> None:
     assert folds(masks[:1], 3) == []
 
 
-def test_masks_of_others_are_never_read(dataset: AnomalyDataset, taught: Config, same_bits: SameBits) -> None:
+def test_masks_of_others_are_never_read(
+    dataset: AnomalyDataset, taught: DetectorConfig, same_bits: SameBits
+) -> None:
     labeled = np.array([0, 1])
     garbage = dataset.masks.copy()
     garbage[2:] = np.random.default_rng(0).random(garbage[2:].shape) < 0.5
@@ -141,7 +143,7 @@ def test_masks_of_others_are_never_read(dataset: AnomalyDataset, taught: Config,
 
 
 def test_killed_between_parts_it_ends_with_the_same_bits(
-    dataset: AnomalyDataset, taught: Config, same_bits: SameBits
+    dataset: AnomalyDataset, taught: DetectorConfig, same_bits: SameBits
 ) -> None:
     labeled, kept = np.array([0, 1, 2]), {}
     whole = teach(dataset, labeled, taught, 0, CPU, torch.float32)
@@ -158,13 +160,13 @@ def test_killed_between_parts_it_ends_with_the_same_bits(
     same_bits(vars(whole), vars(again))
 
 
-def test_nothing_can_be_left_out_of_one(dataset: AnomalyDataset, taught: Config) -> None:
+def test_nothing_can_be_left_out_of_one(dataset: AnomalyDataset, taught: DetectorConfig) -> None:
     found = teach(dataset, np.array([0]), taught, 0, CPU, torch.float32)
     assert (found.threshold, found.f1) == (0.5, None)
 
 
 def test_good_images_are_scored_where_they_were_left_out(
-    dataset: AnomalyDataset, taught: Config, monkeypatch: pytest.MonkeyPatch
+    dataset: AnomalyDataset, taught: DetectorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each once; labelled good ones, as 3, as well."""
     good = np.stack([np.full((128, 128, 3), 40 + number, np.uint8) for number in range(7)])
@@ -206,7 +208,7 @@ def test_alarm_keeps_its_promise_on_average() -> None:
 
 
 def test_good_images_say_which_threshold_is_too_low(
-    dataset: AnomalyDataset, taught: Config, monkeypatch: pytest.MonkeyPatch
+    dataset: AnomalyDataset, taught: DetectorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of each defect is seen with 0.9, half with 0.6: 0.6 is best, unless good images have as much."""
 
@@ -242,7 +244,7 @@ def test_threshold_stays_where_the_best_one_of_true_probabilities_can_lie() -> N
     assert bounded_threshold(few, few > 0.98, 0.1) == 0.5
 
 
-def test_nan_names_its_setting(dataset: AnomalyDataset, taught: Config) -> None:
+def test_nan_names_its_setting(dataset: AnomalyDataset, taught: DetectorConfig) -> None:
     teacher = Teacher(Views(dataset, "square"), np.array([0, 1]), taught, 0, CPU, torch.float32)
     with torch.no_grad():
         teacher.segmenter.output.bias.fill_(torch.nan)
@@ -250,10 +252,10 @@ def test_nan_names_its_setting(dataset: AnomalyDataset, taught: Config) -> None:
         teacher.step()
 
 
-def test_a_plain_defect_is_learnt(blobs: AnomalyDataset, config: Config) -> None:
+def test_a_plain_defect_is_learnt(blobs: AnomalyDataset, taught: DetectorConfig) -> None:
     """Darker discs of varying place: forty steps on four images find those of the others."""
     settings = replace(
-        config, segmenter_steps=40, segmenter_folds=2, segmenter_crop=64, segmenter_batch=4, segmenter_lr=3e-3
+        taught, segmenter_steps=40, segmenter_folds=2, segmenter_crop=64, segmenter_batch=4, segmenter_lr=3e-3
     )
     labeled = np.arange(4)
     found = teach(blobs, labeled, settings, 0, CPU, torch.float32)

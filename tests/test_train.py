@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ODD_SIZE, TINY, UPDATES
+from conftest import NO_GAME, ODD_SIZE, TINY, UPDATES
 from PIL import Image
 
+import agents.run
 from agents.heuristics import Random
-from agents.scoring import table
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.detect.detector import Detector
+from nbs_env.detect.finish import table
 
 Main = Callable[..., None]
 
@@ -148,6 +150,8 @@ def test_wrong_images(
         ({"agent": "test_train:Clashing"}, "option seed of agent 'test_train:Clashing' is also a setting"),
         ({"device": "tpu"}, "there is no device 'tpu'; choose cpu, cuda or auto"),
         ({"updates": 2}, "updates is 2; a detector needs a whole profile, so choose at least"),
+        ({"updates": 0}, "updates is 0; it must be at least 1"),
+        (NO_GAME, "segmenter_steps is 0 and no game is played"),
         ({"autoencoder_lr": -1}, "autoencoder_lr is -1.0; choose a value between 0 and 1"),
         ({"resume": True}, "run holds no run to resume; leave --resume out"),
         ({"labeled": "001"}, "no image is named '001'"),
@@ -233,20 +237,28 @@ def test_an_agent_is_plugged_in(main: Main, tmp_path: Path, monkeypatch: pytest.
     assert set(taken) == {7}
     assert len(taken) == 4 * 8
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert stored["run"]["agent"] == "test_train:Picky"
-    assert stored["agent"] == {"favourite": 7}
+    assert stored["game"]["agent"] == "test_train:Picky"
+    assert stored["game"]["options"] == {"favourite": 7}
 
 
-def test_help_lists_the_settings_of_the_run_and_of_the_agent(
-    main: Main, capsys: pytest.CaptureFixture[str]
+def test_help_is_short_and_help_all_lists_the_settings_of_the_agent(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(agent="test_train:Picky", help=True)
-    assert end.value.code == 0
-    out = capsys.readouterr().out
-    for flag in ("--run-dir", "--reinit-period", "--favourite"):
-        assert flag in out
-    assert "--entropy-weight" not in out
+    listed = []
+    for words in (
+        ["--help"],
+        ["--agent", "test_train:Picky", "--help"],
+        ["--agent", "test_train:Picky", "--help-all"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            agents.run.main(words)
+        assert end.value.code == 0
+        listed.append(set(re.findall(r"^\W* (--[a-z][a-z-]+)", capsys.readouterr().out, re.MULTILINE)))
+    brief, played, everything = listed
+    assert {"--data-root", "--agent"} < brief < played < everything
+    assert len(played) <= 16
+    assert {"--reinit-period", "--favourite"} < everything - played
+    assert "--entropy-weight" not in everything
 
 
 class Fractional(Random):
@@ -265,7 +277,7 @@ def test_an_agents_wrong_action_is_one_line(error: Callable[..., str], tmp_path:
 
 def test_segmenter_alone(main: Main, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    main(run_dir=run_dir, updates=0, segmenter_steps=2)
+    main(run_dir=run_dir, segmenter_steps=2, **NO_GAME)
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert list(metrics["methods"]) == ["segmenter"]
     assert metrics["masks"] == "segmenter"
@@ -296,7 +308,7 @@ def test_a_folder_without_truth_gets_masks_and_a_sentence(
             picture[30:60, 30:60] = 255
             Image.fromarray(picture).save(tmp_path / "mine" / name / f"{number}.png")
     mine = {"dataset": "folder", "data_root": tmp_path / "mine", "labeled": "2"}
-    main(run_dir=tmp_path / "run", updates=0, segmenter_steps=2, **mine)
+    main(run_dir=tmp_path / "run", segmenter_steps=2, **mine, **NO_GAME)
     out = capsys.readouterr().out
     assert "no figures: the truth of no unlabelled image is known" in out
     assert "masks/ has those of segmenter" in out

@@ -10,11 +10,10 @@ import pytest
 import torch
 from conftest import SameBits, arguments
 
-import train
 from agents.base import AgentError, file_name
 from agents.load import agent_class
 from agents.reinforce import Reinforce
-from agents.run import run
+from agents.run import main
 from agents.trained import save
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
@@ -49,13 +48,13 @@ def test_a_run_leaves_its_policy_and_another_takes_it_along(
     folder: Path, tmp_path: Path, same_bits: SameBits
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    run(*train.parse([*arguments(data_root=folder, run_dir=first), "--agent", "reinforce"]))
+    main(arguments(data_root=folder, run_dir=first))
     file = first / "policy.pt"
-    run(*train.parse([*arguments(data_root=folder, run_dir=second), "--agent", f"trained:{file}"]))
+    main(arguments(data_root=folder, run_dir=second, agent=f"trained:{file}"))
     weights = [torch.load(x / "checkpoint.pt", weights_only=True)["agent"]["policy"] for x in (first, second)]
     same_bits(*weights)
     assert (second / "policy.pt").is_file()
-    assert json.loads((second / "config.json").read_text())["run"]["agent"] == f"trained:{file}"
+    assert json.loads((second / "config.json").read_text())["game"]["agent"] == f"trained:{file}"
 
 
 def test_its_state_goes_on_with_the_same_draws(

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import nn
 
 from nbs_env.common.errors import ConfigError
-from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, DataError, load, read_image, resize_image
 from nbs_env.detect import segmenter as segmenting
 from nbs_env.detect import teaching
+from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.segmenter import Segmenter, blended, fused, probable, segment_images, tiles
 from nbs_env.detect.teaching import Teacher, candidates, teach
 from nbs_env.detect.views import Views, working_size
@@ -100,7 +100,7 @@ def test_aspect_ratio_is_kept() -> None:
     assert working_size(4000, 5, 256, 0) == (256, 1)
 
 
-def test_views_are_of_the_files(folder: Path, taught: Config, same_bits: SameBits) -> None:
+def test_views_are_of_the_files(folder: Path, taught: DetectorConfig, same_bits: SameBits) -> None:
     """Rectangles are read anew, in their own size or a smaller one; masks go with them."""
     data = load("folder", folder, image_size=128)
     own, small = Views(data, "own"), Views(data, 80)
@@ -132,7 +132,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_size_is_chosen_where_images_were_left_out(
-    folder: Path, taught: Config, monkeypatch: pytest.MonkeyPatch
+    folder: Path, taught: DetectorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever size sees the truth, in whichever order, is taken; the last segmenter learns at it."""
     data = load("folder", folder, image_size=128)
@@ -163,7 +163,7 @@ def test_the_size_is_chosen_where_images_were_left_out(
 
 @pytest.mark.parametrize(("asked", "used"), [(80, 80), ("own", "own"), ("auto", "square")])
 def test_a_size_that_was_asked_for_holds_where_nothing_can_be_left_out(
-    asked: Any, used: Any, folder: Path, taught: Config
+    asked: Any, used: Any, folder: Path, taught: DetectorConfig
 ) -> None:
     data = load("folder", folder, image_size=128)
     settings = replace(taught, segmenter_size=asked, segmenter_steps=1)

@@ -260,8 +260,7 @@ def plain(settings: Any) -> Any:
 def check_settings(before: Any, now: Mapping[str, Any], source: Path) -> None:
     """See that a run goes on with the settings that it was begun with.
 
-    Where the data lie is no matter, see `check_data`; neither is a setting that is newer than the run and
-    left empty.
+    Where the data lie is no matter, see `check_data`.
 
     Args:
         before: settings, perhaps in groups, as `source` has them.
@@ -277,7 +276,7 @@ def check_settings(before: Any, now: Mapping[str, Any], source: Path) -> None:
     for name, value in now.items():
         if isinstance(value, dict) and value:
             check_settings(before.get(name, {}), value, source)
-        elif name != "data_root" and before.get(name) != value and (name in before or value):
+        elif name != "data_root" and before.get(name) != value:
             raise RunError(
                 f"{source} was made with {name} = {before.get(name)}, not {value}; go on with the same "
                 "settings, or choose another folder"
@@ -307,11 +306,11 @@ def digests(**parts: Any) -> dict[str, str]:
     return found
 
 
-def check_data(before: Any, now: Mapping[str, str], data: str, directory: Path) -> None:
+def check_data(before: Mapping[str, str], now: Mapping[str, str], data: str, directory: Path) -> None:
     """See that the data are those that a run was begun with, wherever they lie.
 
     Args:
-        before: the run's `digests`; something else where it has none, as runs of earlier versions.
+        before: the run's `digests`.
         now: those of the data at hand.
         data: its name.
         directory: the run's.
@@ -319,8 +318,6 @@ def check_data(before: Any, now: Mapping[str, str], data: str, directory: Path) 
     Raises:
         RunError: saying what differs.
     """
-    if not isinstance(before, dict):
-        return
     differing = [name for name, digest in now.items() if before.get(name) != digest]
     if differing:
         raise RunError(

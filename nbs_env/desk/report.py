@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -251,9 +251,9 @@ def _facts(shown: Results) -> list[tuple[str, str]]:
 
 
 @command()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Make the page that the command line asks for."""
-    args = tyro.cli(ReportArgs, description=__doc__)
+    args = tyro.cli(ReportArgs, args=argv, description=__doc__)
     page, summary = write_report(args.run, data_root=args.data_root)
     print(f"{summary}; see {page}")
 

@@ -20,6 +20,7 @@ from nbs_env.common.errors import RunError
 from nbs_env.common.runs import digests
 from nbs_env.config import PRESETS
 from nbs_env.data import AnomalyDataset, DataError, DataWarning, load, read_image
+from nbs_env.detect.config import PRESETS as DETECTOR_PRESETS
 
 DOUBT = 2.0
 """An image is worth a second look if its odds are within this factor of those at the threshold."""
@@ -75,17 +76,16 @@ def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path |
             return _predictions(directory, read_json(settings), data_root)
     if not config.is_file():
         raise RunError(
-            f"{directory} holds neither a run nor predictions; give the --run-dir of train.py, or the --out "
+            f"{directory} holds neither a run nor predictions; give the --run-dir of nbs train, or the --out "
             "of nbs predict"
         )
     if not finished or not (directory / "metrics.json").is_file():
         raise RunError(
-            f"{directory} holds no finished run, or one of an earlier version; `python train.py --resume "
-            f"--run-dir {directory}` finishes it, or scores it again"
+            f"{directory} holds no finished run; `nbs train --resume --run-dir {directory}` finishes it"
         )
     found, metrics = read_json(config), read_json(directory / "metrics.json")
     with checkpoint.unpacking(config):
-        parts = {name: found[name] for name in ("run", "config", "agent")}
+        parts = {name: found[name] for name in ("run", "detector", "game")}
         line = command_line(parts)
         data = data or _dataset(found, data_root)
     place = {} if data is None else {name: i for i, name in enumerate(data.names)}
@@ -109,7 +109,7 @@ def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path |
 def _predictions(directory: Path, settings: dict[str, Any], data_root: Path | None) -> Results:
     run, images = (Path(os.path.normpath(directory / settings[name])) for name in ("run", "images"))
     folder, threshold = data_root or images, float(settings["threshold"])
-    words = ["python", "-m", "nbs_env.detect.predict", "--run", str(run), "--images", str(images)]
+    words = ["nbs", "predict", "--run", str(run), "--images", str(images)]
     words += ["--method", settings["method"], "--out", str(directory)]
 
     def original(name: str) -> tuple[np.ndarray | None, None]:
@@ -131,7 +131,9 @@ def _dataset(config: dict[str, Any], data_root: Path | None) -> AnomalyDataset |
     root = data_root or run["data_root"]
     options = {name: run[name] for name in ("category", "seed", "difficulty", "mask_values")}
     try:
-        data = load(run["dataset"], root and Path(root), image_size=config["config"]["image_size"], **options)
+        data = load(
+            run["dataset"], root and Path(root), image_size=config["detector"]["image_size"], **options
+        )
         if digests(images=data.images)["images"] == config["images"]["images"]:
             return data
         problem = f"{root}: other images than the run had; --data-root says where those are"
@@ -143,18 +145,26 @@ def _dataset(config: dict[str, Any], data_root: Path | None) -> AnomalyDataset |
 
 def command_line(settings: Mapping[str, Any]) -> str:
     """The command that repeats a run with these settings, as config.json has them."""
-    run, preset = settings["run"], asdict(PRESETS[settings["run"]["preset"]])
-    changed = {name: value for name, value in settings["config"].items() if preset.get(name) != value}
-    words = ["python", "train.py"]
-    for name, value in (run | changed | settings["agent"]).items():
-        if name == "difficulty" and run["dataset"] != "synthetic":
-            continue
+    run, game = settings["run"], settings["game"]
+    flags = run | _changed(settings["detector"], asdict(DETECTOR_PRESETS[run["preset"]]))
+    if game:
+        shared = {name: settings["detector"][name] for name in ("image_size", "precision")}
+        preset = asdict(PRESETS[run["preset"]]) | shared
+        flags |= {"agent": game["agent"]} | _changed(game["config"], preset) | game["options"]
+    if run["dataset"] != "synthetic":
+        del flags["difficulty"]
+    words = ["nbs", "train"]
+    for name, value in flags.items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif value not in (None, []):
             words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return shlex.join(words)
+
+
+def _changed(settings: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if preset.get(name) != value}
 
 
 def read_rows(table: Path, results: Results) -> list[dict[str, Any]]:

@@ -18,10 +18,11 @@ from nbs_env.common.networks import compute_dtype, place
 from nbs_env.config import PATCH
 from nbs_env.data import DataError, resize_image, resize_map
 from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.config import Size
 from nbs_env.detect.crf import CRFParams, dense_crf, shift_threshold
 from nbs_env.detect.metrics import best_threshold, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, fused, segment_images
-from nbs_env.detect.views import Size, working_size
+from nbs_env.detect.views import working_size
 from nbs_env.predictor import Predictor, mean_probabilities
 from nbs_env.profiles import ProfileMeter, Weights
 
@@ -51,6 +52,23 @@ class Prediction:
     bad: bool
 
 
+@dataclass(frozen=True, eq=False)  # arrays have no truth value
+class Judgement:
+    """What a detector says of n images, in the size that it works on.
+
+    Attributes:
+        probabilities: (n, h, w) float32 in [0, 1].
+        masks: (n, h, w) bool.
+        scores: (n,) image scores, see `Prediction`.
+        bad: (n,) bool, whether an image is called bad.
+    """
+
+    probabilities: np.ndarray
+    masks: np.ndarray
+    scores: np.ndarray
+    bad: np.ndarray
+
+
 class Detector:
     """Turns images into masks, in one of two ways, `methods`.
 
@@ -61,7 +79,7 @@ class Detector:
         rings: one ring of T autoencoders a snapshot, oldest first; none: there is no method `nbs`.
         predictors: the weights of the predictor that reads its profiles, one a ring, or one for all.
         image_size: side that images are resized to first, as those of the training were.
-        precision: see `Config.precision`.
+        precision: see `DetectorConfig.precision`.
         device: where it computes.
         threshold: probability from which a pixel is anomalous without a CRF; chosen by `calibrate`.
         crf: the CRF's kernel; chosen by `calibrate`.
@@ -71,7 +89,7 @@ class Detector:
         segmenter: weights; None: there is no method `segmenter`.
         segmenter_threshold: probability from which a pixel is anomalous to the segmenter.
         segmenter_symmetries: average the segmenter's probabilities over the symmetries, too.
-        segmenter_size: see `Config.segmenter_size`.
+        segmenter_size: see `DetectorConfig.segmenter_size`.
         image_threshold: image score from which the segmenter calls an image bad; None: where its mask is not
             empty, as `nbs` does.
 
@@ -134,8 +152,12 @@ class Detector:
         """
         if method == "segmenter":
             return segment_images(self._fused, images, self.dtype, self.segmenter_symmetries)
+        return self.from_profiles(self.profiles(images))
+
+    def profiles(self, images: np.ndarray) -> list[torch.Tensor]:
+        """Raw loss profiles (N, T, S, S) of images (N, S, S, 3) uint8 under each snapshot, the best first."""
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).to(self.device)
-        return self.from_profiles([self.meter.measure(ring, tensor) for ring in self.rings])
+        return [self.meter.measure(ring, tensor) for ring in self.rings]
 
     def from_profiles(self, profiles: Sequence[torch.Tensor]) -> np.ndarray:
         """Probabilities (N, S, S) from each snapshot's raw profiles (N, T, S, S): the snapshots' mean."""
@@ -176,6 +198,19 @@ class Detector:
             ]
         )
 
+    def judge(self, images: np.ndarray, method: str, probabilities: np.ndarray | None = None) -> Judgement:
+        """Judge images (N, h, w, 3) uint8 of the working size by one of `methods`.
+
+        Args:
+            images: as `probabilities` takes them.
+            method: which.
+            probabilities: theirs, where they are known already.
+        """
+        if probabilities is None:
+            probabilities = self.probabilities(images, method)
+        masks, scores = self.masks(probabilities, images, method), image_scores(probabilities)
+        return Judgement(probabilities, masks, scores, self.called_bad(scores, masks, method))
+
     def predict(
         self, images: np.ndarray | Iterable[np.ndarray], method: str | None = None
     ) -> Iterator[Prediction]:
@@ -203,20 +238,22 @@ class Detector:
             if not batch:
                 return
             small = np.stack([self.small(image, method, start + i) for i, image in enumerate(batch)])
-            probabilities = self.probabilities(small, method)
-            masks = self.masks(probabilities, small, method)
-            scores = image_scores(probabilities)
-            bad = self.called_bad(scores, masks, method).tolist()
+            judged = self.judge(small, method)
             for i, image in enumerate(batch):
                 size = image.shape[:2]
-                mask = resize_mask_map(masks[i], *size)
-                yield Prediction(resize_map(probabilities[i], *size), mask, float(scores[i]), bad[i])
+                probability = resize_map(judged.probabilities[i], *size)
+                mask = resize_mask_map(judged.masks[i], *size)
+                yield Prediction(probability, mask, float(judged.scores[i]), bool(judged.bad[i]))
 
     def called_bad(self, scores: np.ndarray, masks: np.ndarray, method: str) -> np.ndarray:
         """Whether images with image scores (N,) and masks (N, S, S) are called bad: (N,) bool."""
         if method == "segmenter" and self.image_threshold is not None:
             return np.asarray(scores >= self.image_threshold)
         return np.asarray(masks.any(axis=(1, 2)))
+
+    def threshold_of(self, method: str) -> float:
+        """Probability from which a pixel is anomalous to a method, before the CRF."""
+        return self.segmenter_threshold if method == "segmenter" else self.threshold
 
     def check(self, method: str | None) -> str:
         """The method called `method`, or the first.

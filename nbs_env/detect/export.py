@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ import tyro
 from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
 from nbs_env.common.runs import command
+from nbs_env.detect.config import Size
 from nbs_env.detect.detector import Detector
 from nbs_env.detect.segmenter import STRIDE, Segmenter, probable
-from nbs_env.detect.views import Size
 
 OUTPUTS = ("probability", "mask", "score", "bad")
 OPSET = 18
@@ -226,9 +227,9 @@ def _surround(graph: Any, around: _Surroundings) -> None:
 
 
 @command()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Export what the command line says."""
-    args = tyro.cli(ExportArgs, description=__doc__)
+    args = tyro.cli(ExportArgs, args=argv, description=__doc__)
     state = Detector.file_of(args.run)
     with checkpoint.unpacking(state):
         detector = Detector.load(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,13 +104,12 @@ def _save_table(rows: list[Row], out: Path) -> None:
 
 def _settings(args: PredictArgs, detector: Detector, method: str) -> dict[str, Any]:
     """What was predicted with what, for `nbs report`."""
-    by_segmenter = method == "segmenter"
     return {
         "run": seen_from(args.out, args.run),
         "images": seen_from(args.out, args.images),
         "method": method,
-        "threshold": detector.segmenter_threshold if by_segmenter else detector.threshold,
-        "image_threshold": detector.image_threshold if by_segmenter else None,
+        "threshold": detector.threshold_of(method),
+        "image_threshold": detector.image_threshold if method == "segmenter" else None,
         "white": detector.white,
     }
 
@@ -167,9 +166,9 @@ def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str 
 
 
 @command()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Predict what the command line says."""
-    args = tyro.cli(PredictArgs, description=__doc__)
+    args = tyro.cli(PredictArgs, args=argv, description=__doc__)
     keep_freed_memory()
     rows = predict_folder(args)
     print(f"{len(rows)} images, {sum(bad for *_, bad in rows)} called bad; see {args.out}")

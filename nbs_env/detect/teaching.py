@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from nbs_env.common.errors import TrainingError
 from nbs_env.common.networks import place
 from nbs_env.common.symmetries import dihedral
-from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, resize_map
 from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.config import DetectorConfig, Size
 from nbs_env.detect.defects import cut_out, paste
 from nbs_env.detect.metrics import best_threshold, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
-from nbs_env.detect.views import Size, Views
+from nbs_env.detect.views import Views
 from nbs_env.predictor import class_weights
 from nbs_env.profiles import Weights
 
@@ -40,7 +40,7 @@ class Teacher:
     Args:
         views: all images; read are the labelled ones.
         labeled: indices of the images whose masks it may learn from.
-        config: all settings.
+        config: the detector's settings.
         seed: of weights, crops and augmentation.
         device: where it computes.
         dtype: what the convolutions run in.
@@ -50,7 +50,7 @@ class Teacher:
         self,
         views: Views,
         labeled: np.ndarray,
-        config: Config,
+        config: DetectorConfig,
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
@@ -161,7 +161,7 @@ class Taught:
 def teach(
     data: AnomalyDataset,
     labeled: np.ndarray,
-    config: Config,
+    config: DetectorConfig,
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
@@ -177,7 +177,7 @@ def teach(
     Args:
         data: all images; read are the labelled and the good ones.
         labeled: indices of the labelled images.
-        config: all settings.
+        config: the detector's settings.
         seed: of everything.
         device: where it computes.
         dtype: what the convolutions run in.

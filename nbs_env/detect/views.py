@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from nbs_env.common.errors import ConfigError
 from nbs_env.data import AnomalyDataset, resize_image, resize_mask
-
-Size = int | Literal["square", "own"]
-"""See `Config.segmenter_size`."""
+from nbs_env.detect.config import Size
 
 
 def working_size(height: int, width: int, size: Size, side: int) -> tuple[int, int]:
@@ -30,7 +26,7 @@ class Views:
 
     Args:
         data: all images.
-        size: see `Config.segmenter_size`.
+        size: see `DetectorConfig.segmenter_size`.
 
     Raises:
         ConfigError: their files are not known, so that there is nothing but squares.

@@ -1,6 +1,6 @@
 """Mark defects in a browser, train, look, mark again: `nbs label --images FOLDER`.
 
-Further options go to `train.py` and say how each round is trained (`--preset standard`, `--image-size 512`).
+Further options are those of `nbs train`, and say how each round is trained (`--preset standard`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import secrets
 import signal
 import socket
 import webbrowser
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +32,9 @@ class LabelArgs:
 
 
 @command("stopped; every stroke is saved")
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Serve the page until interrupted."""
-    args, words = tyro.cli(LabelArgs, description=__doc__, return_unknown_args=True)
+    args, words = tyro.cli(LabelArgs, args=argv, description=__doc__, return_unknown_args=True)
     try:
         import uvicorn
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from nbs_env.desk.label.folder import Folder, Outside
 from nbs_env.desk.label.training import Training
 
 if TYPE_CHECKING:
-    from nbs_env.detect.detector import Detector
+    from nbs_env.detect.detector import Detector, Judgement
 
 FEATURES = 304
 """Numbers that `describe` gives."""
@@ -25,17 +24,6 @@ SIDE = 256
 """Side in pixels at which images are described."""
 KEPT = 64
 """Judgements in memory."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the detector of a round says of an image, at the detector's own size (S, S)."""
-
-    probability: np.ndarray
-    mask: np.ndarray
-    score: float
-    bad: bool
-    threshold: float
 
 
 class Looking:
@@ -117,7 +105,7 @@ class Looking:
         }
 
     def judgement(self, image: int, number: int) -> Judgement:
-        """What the detector of a round says of an image.
+        """What the detector of a round says of an image, at its own working size: arrays of one.
 
         Raises:
             CheckpointError: there is no such round.
@@ -128,22 +116,20 @@ class Looking:
             self._judge(image, self.folder.pixels(image), number)
         return self._judgements[image, number]
 
-    def _judge(self, image: int, rgb: np.ndarray, number: int) -> Judgement:
-        from nbs_env.detect.alarms import image_scores
+    def threshold(self, number: int) -> float:
+        """Probability from which a pixel is anomalous to the detector of a round."""
+        detector = self._detector(number)
+        return detector.threshold_of(detector.methods[0])
 
+    def _judge(self, image: int, rgb: np.ndarray, number: int) -> Judgement:
         detector = self._detector(number)
         method = detector.methods[0]
-        small = detector.small(rgb, method)[None]
-        probabilities = detector.probabilities(small, method)
-        masks, scores = detector.masks(probabilities, small, method), image_scores(probabilities)
-        bad = bool(detector.called_bad(scores, masks, method)[0])
-        threshold = detector.segmenter_threshold if method == "segmenter" else detector.threshold
-        found = Judgement(probabilities[0], masks[0], float(scores[0]), bad, threshold)
+        found = detector.judge(detector.small(rgb, method)[None], method)
         with self._lock:
             self._judgements[image, number] = found
             while len(self._judgements) > KEPT:
                 self._judgements.popitem(last=False)
-        self.called.setdefault(number, {})[image] = bad
+        self.called.setdefault(number, {})[image] = bool(found.bad[0])
         return found
 
     def _detector(self, number: int) -> Detector:
@@ -200,8 +186,8 @@ class Looking:
         found = [self._judge(image, rgb, number) for number in rounds]
         if not found:
             return
-        maps = [each.probability[None] for each in found]
+        maps = [each.probabilities for each in found]
         # Near 0 and 1 a detector may be sure and wrong: what the last two disagree on counts as well.
-        unsure = queries.uncertainty(maps[-1], found[-1].threshold)[0]
+        unsure = queries.uncertainty(maps[-1], self.threshold(rounds[-1]))[0]
         changed = queries.disagreement(maps[0], maps[-1])[0] if maps[0].shape == maps[-1].shape else 0.0
         self.unsure[image], self.judged[image] = max(unsure, changed), rounds[-1]

@@ -185,14 +185,14 @@ class Desk:
         """What a round's detector says: `heat`, its probabilities, or `mask`, in the image's own size."""
         number, what = self._number(request), request.path_params["what"]
         found = self.looking.judgement(number, request.path_params["round"])
-        headers = {"X-Score": f"{found.score:.3f}", "X-Bad": str(int(found.bad))}
+        headers = {"X-Score": f"{found.scores[0]:.3f}", "X-Bad": str(int(found.bad[0]))}
         if what == "heat":
-            levels = (found.probability.clip(0, 1) * 255).round().astype(np.uint8)
+            levels = (found.probabilities[0].clip(0, 1) * 255).round().astype(np.uint8)
             return Response(encoded(Image.fromarray(levels), "PNG"), 200, headers, "image/png")
         from nbs_env.detect.detector import resize_mask_map
 
         width, height = self.folder.size(number)
-        return _mask(resize_mask_map(found.mask, height, width), headers)
+        return _mask(resize_mask_map(found.masks[0], height, width), headers)
 
     def train(self, request: Request, body: bytes) -> Response:
         """Start, cancel or resume a round."""

@@ -1,4 +1,4 @@
-"""The rounds of training: each is a run of `train.py` in `runs/NUMBER` of the folder, its log beside it."""
+"""The rounds of training: each is a run without a game in `runs/NUMBER` of the folder, its log beside it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-import nbs_env
 from nbs_env.common.errors import RunError
+from nbs_env.common.options import parse_first
 from nbs_env.common.runs import held
-from nbs_env.config import PRESETS, Config
 from nbs_env.data.dataset import some
 from nbs_env.data.images import resize_mask
 from nbs_env.desk.label.folder import Folder
+from nbs_env.detect.config import DetectorConfig
 
-SCRIPT = Path(nbs_env.__file__).parents[1] / "train.py"
-"""Beside the package, in a checkout as in an installation."""
-DEFAULTS = ("--updates", "0", "--preset", "quick")
-"""The segmenter alone, in a minute or two."""
+COMMAND = (sys.executable, "-m", "nbs_env.desk.run")
+"""What a round runs: with the preset `quick`, a minute or two."""
 TAIL = 6000
 """Bytes of a log that are shown."""
 PROGRESS = re.compile(r"(?:(\w+): +)?(\d+)%\|.*\| *\d+/\d+ \[[\d:]+<([\d:?]+)")
@@ -35,16 +31,13 @@ class Training:
 
     Args:
         folder: what to learn from.
-        words: options of `train.py` that go before the defaults.
+        words: options of `nbs train`.
     """
 
     def __init__(self, folder: Folder, words: list[str]) -> None:
         self.folder, self.words = folder, words
         self.home = folder.home / "runs"
-        config, _ = tyro.cli(
-            Config, args=words, default=PRESETS["quick"], return_unknown_args=True, add_help=False
-        )
-        self.image_size = config.image_size
+        self.image_size = parse_first(DetectorConfig, words).image_size
         self.process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._rounds: dict[int, dict[str, Any]] = {}
@@ -96,7 +89,7 @@ class Training:
             "own": self.own,
             "done": done,
             "resumable": not running and not done and self._resumable(last),
-            "what": what or "batch sampling",
+            "what": what or "training",
             "share": int(share) / 100,
             "left": left,
             "log": [line for line in log if not PROGRESS.match(line)],
@@ -125,7 +118,7 @@ class Training:
             # A single name could be taken for a number of images.
             labelled = names if len(names) > 1 else ["1"]
             data = ["--dataset", "folder", "--data-root", str(self.folder.home)]
-            self._run(number, [*DEFAULTS, *self.words, *data, "--labeled", *labelled])
+            self._run(number, [*self.words, *data, "--labeled", *labelled])
 
     def resume(self) -> None:
         """Go on with the latest round.
@@ -179,7 +172,7 @@ class Training:
             self.folder.inside(path)
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), "--run-dir", str(place), *words],
+                [*COMMAND, "--run-dir", str(place), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
