@@ -49,6 +49,8 @@ def parse(argv: Sequence[str]) -> tuple[RunArgs, detect.DetectorConfig, AgentGam
     `AS_PRINTED`; with `--resume` the stored run gives all defaults.
     """
     args, who = parse_first(RunArgs, argv), parse_first(AgentArgs, argv)
+    if who.agent is None:
+        argv = _without_no_updates(argv)
     detector, config, options = detect.PRESETS[args.preset], PRESETS[args.preset], None
     directory = args.directory(file_name(who.agent) if who.agent else "")
     stored = stored_run(directory) if args.resume else None
@@ -85,6 +87,17 @@ def parse(argv: Sequence[str]) -> tuple[RunArgs, detect.DetectorConfig, AgentGam
         who.agent, replace(parsed["rules"], **shared), parsed.get("options"), who.checkpoint_every
     )
     return merged(parsed), detector, game
+
+
+def _without_no_updates(argv: Sequence[str]) -> list[str]:
+    """The words without `--updates 0`, which says the same as no `--agent`."""
+    words = list(argv)
+    for number, word in enumerate(words):
+        if word == "--updates=0":
+            del words[number]
+        elif words[number : number + 2] == ["--updates", "0"]:
+            del words[number : number + 2]
+    return words
 
 
 def _stored_game(game: dict[str, Any], file: Path) -> tuple[AgentArgs, Config, dict[str, Any]]:
