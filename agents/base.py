@@ -28,7 +28,6 @@ BUILT_IN = {
     "normal-only": "agents.heuristics:NormalOnly",
     "highest-loss": "agents.heuristics:HighestLoss",
     "lowest-loss": "agents.heuristics:LowestLoss",
-    "weighted": "agents.heuristics:Weighted",
 }
 
 Env = gymnasium.Env[np.ndarray, np.int64]

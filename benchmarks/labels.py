@@ -14,8 +14,9 @@ labels.csv, table.md and a picture of each data set's curves.
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,9 @@ import torch
 import tyro
 
 import train
-from benchmarks.engine import EngineArgs, check, execute
-from benchmarks.report import INTERVALS, estimate, finish, mean
-from benchmarks.tables import markdown
+from benchmarks.frame import Cell, Comparison, DataArgs
+from benchmarks.report import Table, command_line, report
+from benchmarks.statistics import INTERVALS, mean, shown
 from nbs_env import checkpoint, queries
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, load, resize_image, split
@@ -41,7 +42,7 @@ from nbs_env.metrics import pixel_ap, pixel_prf
 from nbs_env.networks import compute_dtype, keep_freed_memory, place
 from nbs_env.pictures import new_figure
 from nbs_env.queries import Numbers
-from nbs_env.runs import RunError, at_least, check_settings, command
+from nbs_env.runs import RunError, at_least, check_data, command, digests, plain
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,20 @@ FIRST = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsArgs(EngineArgs):
+class LabelsArgs(DataArgs):
     """What to compare, and where to put it."""
 
-    out: Path
-    """Folder for stages, table and curves."""
-    datasets: str = "crackforest"
-    """Data sets, separated by commas; a category follows a colon."""
-    data_root: Path | None = None
-    """Folder that holds the data sets."""
     masks: str = "2,5"
     """Numbers of masks at which a segmenter is taught, rising, separated by commas."""
     queries: str = ",".join(QUERIES)
     """Queries, separated by commas; the first is what the others are compared with."""
     reference: int = 10
     """Masks up to which the first query alone goes on; 0: no further than the others."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        super().__post_init__()
+        self.stages(self.chosen()[0])
 
     def stages(self, query: str | None = None) -> list[int]:
         """The numbers of masks that `query` gets, or that all get.
@@ -124,8 +124,10 @@ def divide(data: AnomalyDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(known[: (len(known) + 1) // 2]), np.sort(known[(len(known) + 1) // 2 :])
 
 
-def simulate(dataset: str, seed: int, args: LabelsArgs, config: Config, device: str) -> None:
-    """All queries from one start; each stage leaves a file in `stages/` of the output folder."""
+def play(
+    args: LabelsArgs, dataset: str, seed: int, config: Config, device: str, place: Path
+) -> list[dict[str, Any]]:
+    """All queries from one start; each stage leaves a file in `place`, and a row."""
     keep_freed_memory()
     name, _, category = dataset.partition(":")
     root = None if name == "synthetic" else args.data_root
@@ -136,36 +138,42 @@ def simulate(dataset: str, seed: int, args: LabelsArgs, config: Config, device: 
     encoder = Encoder()
     encoder.load_state_dict(pretrained())
     features = describe(encoder, np.stack([resize_image(image, 256) for image in data.images[pool]]))
-    asked = {"config": json.loads(json.dumps(vars(config))), "images": [data.names[i] for i in pool]}
+    place.mkdir(parents=True, exist_ok=True)
+    now, known_images = digests(names=data.names, images=data.images, masks=data.masks), place / "images.json"
+    if known_images.is_file():
+        check_data(json.loads(known_images.read_text(encoding="utf-8")), now, data.name, place)
+    checkpoint.save_json(now, known_images)
 
     def stage(query: str, labeled: np.ndarray) -> dict[str, Any]:
-        file = _file(args.out, dataset, seed, query, len(labeled))
-        now = asked | {"labeled": [data.names[i] for i in pool[labeled]]}
-        if file.is_file():
-            before = json.loads(file.read_text(encoding="utf-8"))
-            check_settings(before, now, file)
-            return before
-        found = measure(data, pool, labeled, scored, config, seed, pick_device(device))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        row = {"dataset": dataset, "seed": seed, "query": query, "masks": len(labeled)} | found | now
-        checkpoint.save_json(row, file)
-        return row
+        file = place / f"{query}-{len(labeled)}.json".replace(" ", "-")
+        if not file.is_file():
+            found = measure(data, pool, labeled, scored, config, seed, pick_device(device))
+            checkpoint.save_json({"labeled": [data.names[i] for i in pool[labeled]]} | found, file)
+        return json.loads(file.read_text(encoding="utf-8"))
 
-    first = args.stages()[0]
-    start, _ = split(_part(data, pool), first, np.random.default_rng(seed))
-    begun = stage(FIRST, start)
+    start, _ = split(_part(data, pool), args.stages()[0], np.random.default_rng(seed))
+    begun, rows = stage(FIRST, start), []
     for query in args.chosen():
         labeled, row = start, begun
-        for masks in args.stages(query)[1:]:
-            known = Known(
-                features,
-                np.array(row["unsure"]),
-                np.array(row["scores"]),
-                labeled,
-                np.random.default_rng((seed, masks)),
-            )
-            labeled = np.append(labeled, QUERIES[query](known, masks - len(labeled)))
-            row = stage(query, labeled)
+        for masks in args.stages(query):
+            if masks > len(start):
+                unsure, scores = np.array(row["unsure"]), np.array(row["scores"])
+                known = Known(features, unsure, scores, labeled, np.random.default_rng((seed, masks)))
+                labeled = np.append(labeled, QUERIES[query](known, masks - len(labeled)))
+                row = stage(query, labeled)
+            figures = {column: row[column] for column in ("f1", "ap", "defects", "seconds")}
+            rows.append({"dataset": dataset, "seed": seed, "query": query, "masks": masks} | figures)
+    return rows
+
+
+def cells(args: LabelsArgs, config: Config, device: str) -> Iterator[Cell]:
+    """Every split; other queries and numbers of masks go on from the stages that are there."""
+    for dataset, seed, _ in args.splits():
+        place = args.runs / f"{dataset.replace(':', '')}-{seed}"
+        settings = plain({"config": vars(config), "data_root": args.data_root and args.data_root.resolve()})
+        made = partial(play, args, dataset, seed, config, device, place)
+        asked = {"masks": args.masks, "queries": args.queries, "reference": args.reference}
+        yield Cell({"dataset": dataset, "seed": seed}, place, settings, made, asked)
 
 
 def measure(
@@ -219,22 +227,9 @@ def _part(data: AnomalyDataset, indices: np.ndarray) -> AnomalyDataset:
     )
 
 
-def _file(out: Path, dataset: str, seed: int, query: str, masks: int) -> Path:
-    return out / "stages" / f"{dataset}-{seed}-{query}-{masks}.json".replace(":", "-").replace(" ", "-")
-
-
-def collect(args: LabelsArgs) -> list[dict[str, Any]]:
-    """The stages that are there; the first counts for every query."""
-    first = args.stages()[0]
-    rows = []
-    for dataset in args.datasets.split(","):
-        for seed in range(args.seeds):
-            for query in args.chosen():
-                for masks in args.stages(query):
-                    file = _file(args.out, dataset, seed, query if masks != first else FIRST, masks)
-                    if file.is_file():
-                        rows.append(json.loads(file.read_text(encoding="utf-8")) | {"query": query})
-    return rows
+def collect(comparison: Comparison) -> list[dict[str, Any]]:
+    """The rows of all splits."""
+    return [row for rows in comparison.figures.values() for row in rows]
 
 
 def values(rows: list[dict[str, Any]], dataset: str, query: str, masks: int) -> dict[int, float]:
@@ -243,7 +238,7 @@ def values(rows: list[dict[str, Any]], dataset: str, query: str, masks: int) -> 
     return {row["seed"]: row["f1"] for row in rows if (row["dataset"], row["query"], row["masks"]) == wanted}
 
 
-def table(rows: list[dict[str, Any]], args: LabelsArgs) -> list[list[str]]:
+def table(rows: list[dict[str, Any]], args: LabelsArgs) -> Table:
     """Mean F1 at each stage, its difference from the first query's last ones, and defects among the masks."""
     reference, last = args.chosen()[0], args.stages()[-1]
     stages = args.stages(reference)
@@ -254,23 +249,19 @@ def table(rows: list[dict[str, Any]], args: LabelsArgs) -> list[list[str]]:
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         for query in args.chosen():
             f1 = {masks: values(rows, dataset, query, masks) for masks in stages}
-            cells = [_estimate(list(each.values())) for each in f1.values()]
+            cells = [_shown(list(each.values())) for each in f1.values()]
             for masks in against:
                 there = values(rows, dataset, reference, masks)
                 pairs = [f1[last][seed] - there[seed] for seed in f1[last] if seed in there]
-                cells.append(_estimate(pairs, "+") if (query, last) != (reference, masks) else "-")
+                cells.append(_shown(pairs, "+") if (query, last) != (reference, masks) else "-")
             own = [r for r in rows if (r["dataset"], r["query"], r["masks"]) == (dataset, query, last)]
             defects = f"{np.mean([r['defects'] for r in own]):.1f}" if own else "-"
             lines.append([dataset, query, str(len(f1[last])), *cells, defects])
     return lines
 
 
-def _estimate(numbers: list[float], sign: str = "") -> str:
-    """Mean and interval, or a dash."""
-    if not numbers:
-        return "-"
-    middle, low, high = estimate([np.array(numbers)], mean)
-    return f"{middle:{sign}.3f}" + ("" if np.isnan(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
+def _shown(numbers: list[float], sign: str = "") -> str:
+    return shown([np.array(numbers)], mean, sign) if numbers else "-"
 
 
 def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
@@ -288,31 +279,26 @@ def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
 
 
 @command("interrupted; the same command goes on")
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Compute the stages that are missing, and write the table."""
-    args, words = tyro.cli(LabelsArgs, description=__doc__, return_unknown_args=True)
-    check(args)
+    args, words = tyro.cli(LabelsArgs, args=argv, description=__doc__, return_unknown_args=True)
     run, config, _ = train.parse(["--updates", "0", *words])
     at_least(1, segmenter_steps=config.segmenter_steps)
     if config.segmenter_size != "square":
         raise RunError(
             f"segmenter_size is {config.segmenter_size}; stages are compared in squares: choose square"
         )
-    args.stages(args.chosen()[0])
-    todo = [(dataset, seed) for seed in range(args.seeds) for dataset in args.datasets.split(",")]
-    tasks = [
-        (f"{dataset}, seed {seed}", partial(simulate, dataset, seed, args, config, run.device))
-        for dataset, seed in todo
-    ]
-    failed = [f"{tasks[index][0]}: {each}" for index, each in execute(tasks, args) if each]
-    rows = collect(args)
+    comparison = Comparison(args, "labels.csv", collect)
+    comparison.play(list(cells(args, config, run.device)))
+    rows, failed = collect(comparison), comparison.failed()
     if not rows:
         raise RunError("nothing could be computed: " + "; ".join(failed))
-    names = ("dataset", "seed", "query", "masks", "f1", "ap", "defects", "seconds")
-    checkpoint.save_csv([{name: row[name] for name in names} for row in rows], args.out / "labels.csv")
     curves(rows, args)
-    parts = [markdown(table(rows, args)), INTERVALS]
-    finish(args.out, "labels", str(pick_device(run.device)), parts, failed)
+    line, device = command_line("benchmarks.labels", argv), str(pick_device(run.device))
+    pictures = {picture.stem: picture for picture in sorted(args.out.glob("labels-*.png"))}
+    report(args.out, line, device, [table(rows, args)], [INTERVALS], failed, pictures)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

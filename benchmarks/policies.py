@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,99 +26,220 @@ import tyro
 
 import train
 from agents.base import file_name
-from agents.run import RunArgs, run_once
-from benchmarks.engine import EngineArgs, check, execute, tidy
-from benchmarks.report import write_report
+from agents.run import RunArgs, run_once, settings
+from benchmarks.frame import Cell, Comparison, DataArgs
+from benchmarks.report import Table, command_line, report
+from benchmarks.statistics import (
+    INTERVALS,
+    estimate,
+    interquartile_mean,
+    mean,
+    probability_of_improvement,
+    shown,
+)
 from nbs_env import checkpoint
 from nbs_env.config import Config
+from nbs_env.env import pick_device
+from nbs_env.pictures import new_figure
 from nbs_env.runs import command
 
-Job = tuple[RunArgs, Config, Any]
+History = list[dict[str, float]]
+PASSING = ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt")
+"""What a finished run no longer needs, most of what it takes on disc."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoliciesArgs(EngineArgs):
+class PoliciesArgs(DataArgs):
     """What to compare, and where to put it."""
 
-    out: Path
-    """Folder for runs, table and curves; on a cluster one that all its machines see, as for the data."""
     agents: str = "random,normal-only,reinforce,ppo"
     """Agents, separated by commas; probabilities of improvement are over the first."""
     datasets: str = "synthetic"
     """Data sets, separated by commas; a category follows a colon (mvtec:grid)."""
-    data_root: Path | None = None
-    """Folder that holds the data sets."""
     seeds: int = 5
     """Runs of each agent on each data set, with the seeds 0, 1, ...; each has labelled images of its own."""
     metric: str = "nbs_crf.pixel_f1"
     """Figure that the table compares."""
 
 
-def jobs(args: PoliciesArgs, words: list[str]) -> Iterator[Job]:
-    """Every combination as the arguments of `agents.run.run_once`; `words` are options of train.py."""
-    check(args)
-    out = args.out.resolve()  # Ray's workers stand elsewhere
-    for seed in range(args.seeds):  # all agents of a seed first: an unfinished comparison is a fair one
-        for dataset in args.datasets.split(","):
-            name, _, category = dataset.partition(":")
-            for agent in args.agents.split(","):
-                line = ["--agent", agent, "--dataset", name, "--seed", str(seed)]
-                line += ["--category", category] if category else []
-                line += ["--data-root", str(args.data_root)] if args.data_root and name != "synthetic" else []
-                directory = out / "runs" / f"{name}{category}-{file_name(agent)}-{seed}"
-                yield train.parse([*line, "--run-dir", str(directory), "--segmenter-steps", "0", *words])
+def run_metrics(run: RunArgs, config: Config, options: Any) -> tuple[dict[str, Any], dict[str, float]]:
+    """What `train.py` comes to, unless it did before: the content of metrics.json and of timing.json."""
+    metrics = run_once(run, config, options)
+    for name in PASSING:
+        (run.directory() / name).unlink(missing_ok=True)
+    return metrics, json.loads((run.directory() / "timing.json").read_text(encoding="utf-8"))
 
 
-def row(job: Job, error: str = "") -> dict[str, Any]:
-    """A run as a row of runs.csv, from what lies in its directory."""
-    run, config, _ = job
-    directory = run.directory()
-    dataset = run.dataset + (f":{run.category}" if run.category else "")
-    values: dict[str, Any] = {"agent": run.agent, "dataset": dataset, "seed": run.seed, "error": error}
-    if not error and (directory / "metrics.json").is_file():
-        metrics = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
-        timing = json.loads((directory / "timing.json").read_text(encoding="utf-8"))
-        history = metrics["history"]
-        values["wall_seconds"] = sum(timing.values())
-        values["env_steps"] = len(history) * (config.cloning_length + config.episode_length)
-        for name in ("R_clone_mean", "R_cover_mean", "autoencoder_loss") if history else ():
-            values[name] = float(np.mean([episode[name] for episode in history]))
-        paid = [episode["R_pred"] for episode in history if not episode["warmup"]]
-        values["R_pred_mean"] = float(np.mean(paid)) if paid else ""
-        for method, figures in metrics["methods"].items():
-            values |= {f"{method}.{name}": value for name, value in figures.items()}
+def play(run: RunArgs, config: Config, options: Any) -> dict[str, Any]:
+    """A run's figures, as a row of the CSV has them."""
+    metrics, seconds = run_metrics(run, config, options)
+    history = metrics["history"]
+    values: dict[str, Any] = {"wall_seconds": sum(seconds.values())}
+    values["env_steps"] = len(history) * (config.cloning_length + config.episode_length)
+    for name in ("R_clone_mean", "R_cover_mean", "autoencoder_loss") if history else ():
+        values[name] = float(np.mean([episode[name] for episode in history]))
+    paid = [episode["R_pred"] for episode in history if not episode["warmup"]]
+    values["R_pred_mean"] = float(np.mean(paid)) if paid else ""
+    for method, figures in metrics["methods"].items():
+        values |= {f"{method}.{name}": value for name, value in figures.items()}
     return values
 
 
-@command("interrupted; the same command goes on")
-def main() -> None:
-    """Run what is missing, and write the report."""
-    args, words = tyro.cli(PoliciesArgs, description=__doc__, return_unknown_args=True)
-    todo = list(jobs(args, words))
-    args.out.mkdir(parents=True, exist_ok=True)
-    errors: dict[Path, str] = {}
-    tasks = [(job[0].directory().name, partial(run_once, *job)) for job in todo]
-    for index, problem in execute(tasks, args):
-        directory = todo[index][0].directory()
-        errors[directory] = problem
-        if not problem:
-            tidy(directory)
-        rows = [row(job, errors.get(job[0].directory(), "")) for job in todo]
-        checkpoint.save_csv(
-            [values for values in rows if len(values) > 4 or values["error"]], args.out / "runs.csv"
-        )
-    command = "python -m benchmarks.policies " + " ".join(sys.argv[1:])
-    histories = {
-        (values["dataset"], values["agent"], values["seed"]): json.loads(
-            (job[0].directory() / "metrics.json").read_text(encoding="utf-8")
-        )["history"]
-        for job, values in zip(todo, rows, strict=True)
-        if not values["error"]
+def trained(key: Mapping[str, Any], place: Path, words: Sequence[str], play: Callable[..., Any]) -> Cell:
+    """The cell of a run of `train.py` with these options; `play` gets what `train.parse` makes of them."""
+    job = train.parse([*words, "--run-dir", str(place)])
+    return Cell(dict(key), place, settings(*job), partial(play, *job))
+
+
+def cells(args: PoliciesArgs, words: Sequence[str]) -> Iterator[Cell]:
+    """Every combination; `words` are options of train.py."""
+    for dataset, seed, split in args.splits():
+        for agent in args.agents.split(","):
+            place = args.runs / f"{dataset.replace(':', '')}-{file_name(agent)}-{seed}"
+            key = {"agent": agent, "dataset": dataset, "seed": seed}
+            yield trained(key, place, ["--agent", agent, *split, "--segmenter-steps", "0", *words], play)
+
+
+def score_matrix(rows: list[dict[str, Any]], agent: str, datasets: list[str], metric: str) -> np.ndarray:
+    """Scores (seeds, data sets) of the seeds that all agents have finished on all of these data sets.
+
+    Agents that have finished none of them do not count.
+    """
+    scores = {
+        (row["agent"], row["dataset"], row["seed"]): row[metric]
+        for row in rows
+        if row.get(metric) not in (None, "")
     }
-    _, config, _ = todo[0]
-    steps = config.cloning_length + config.episode_length
-    print(write_report(rows, histories, args.metric, steps, command, args.out))
-    if any(errors.values()):
+    agents = {name for name, dataset, _ in scores if dataset in datasets} | {agent}
+    seeds = sorted(
+        seed
+        for seed in {row["seed"] for row in rows}
+        if all((a, d, seed) in scores for a in agents for d in datasets)
+    )
+    return np.array([[scores[agent, dataset, seed] for dataset in datasets] for seed in seeds])
+
+
+def table(rows: list[dict[str, Any]], metric: str) -> Table:
+    """Each data set, then all together."""
+    agents = list(dict.fromkeys(row["agent"] for row in rows))
+    names = list(dict.fromkeys(row["dataset"] for row in rows))
+    first = agents[0]
+    lines = [
+        [
+            "data set",
+            "agent",
+            "runs",
+            f"{metric}, interquartile mean [95 %]",
+            f"difference from {first} [95 %]",
+            f"P(better than {first}) [95 %]",
+            "seconds a run",
+        ]
+    ]
+    for group in [[name] for name in names] + ([names] if len(names) > 1 else []):
+        base = score_matrix(rows, first, group, metric)
+        for agent in agents:
+            scores = score_matrix(rows, agent, group, metric)
+            cells = ["-", "-", "-"]
+            if len(scores):
+                cells[0] = _cell(scores.T, interquartile_mean)
+                if agent != first and len(base):  # the same seed is the same labelled images: pairs
+                    cells[1] = _cell((scores - base).T, mean, "+")
+                    cells[2] = _cell([*scores.T, *base.T], probability_of_improvement)
+            seconds = [
+                row["wall_seconds"]
+                for row in rows
+                if row["agent"] == agent and row["dataset"] in group and row.get("wall_seconds")
+            ]
+            where = group[0] if len(group) == 1 else "all"
+            wall = f"{np.median(seconds):.0f}" if seconds else "-"
+            lines.append([where, agent, str(len(scores)), *cells, wall])
+    return lines
+
+
+def _cell(samples: Iterable[np.ndarray], statistic: Callable[..., np.ndarray], sign: str = "") -> str:
+    text = shown(list(samples), statistic, sign)
+    return text if "[" in text else f"{text} [-]"
+
+
+def smooth(values: np.ndarray, span: int = 9) -> np.ndarray:
+    """Mean over the last `span` values that are numbers, (T,) to (T,)."""
+    return np.array(
+        [
+            np.nanmean(part) if np.isfinite(part).any() else np.nan
+            for part in (values[max(0, t - span + 1) : t + 1] for t in range(len(values)))
+        ]
+    )
+
+
+def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: Path) -> None:
+    """`curves-DATASET.png`: what is learnt over updates, mean and range of the seeds; and
+    `efficiency-DATASET.png`: the lowest l_pred so far over environment steps, `steps` an update,
+    interquartile mean and interval.
+    """
+    panels = {
+        "R_clone_mean": "R_clone, mean of a segment",
+        "R_cover_mean": "R_cover, mean of a segment",
+        "prediction_loss": "l_pred",
+        "autoencoder_loss": "autoencoder's loss",
+    }
+    for dataset in dict.fromkeys(key[0] for key in histories):
+        agents = list(dict.fromkeys(agent for name, agent, _ in histories if name == dataset))
+        figure, efficiency = new_figure(11, 7), new_figure(6, 4)
+        axes, axis = figure.subplots(2, 2), efficiency.subplots()
+        for agent in agents:
+            runs = [h for (name, a, _), h in histories.items() if (name, a) == (dataset, agent)]
+            length = min(map(len, runs))
+            values = {
+                name: np.array([[row.get(name, np.nan) for row in run[:length]] for run in runs], float)
+                for name in panels
+            }
+            for (name, title), panel in zip(panels.items(), axes.flat, strict=True):
+                smoothed = np.array([smooth(run) for run in values[name]])
+                panel.set(title=title, xlabel="update", yscale="log" if name.endswith("loss") else "linear")
+                low, high = smoothed.min(0), smoothed.max(0)
+                _band(panel, np.arange(1, length + 1), smoothed.mean(0), low, high, agent)
+            best = np.fmin.accumulate(values["prediction_loss"], axis=1)
+            points = np.unique(np.linspace(0, length - 1, 20).round().astype(int))
+            points = points[np.isfinite(best[:, points]).all(0)]
+            bands = np.array([estimate([best[:, t]], interquartile_mean, 2000) for t in points])
+            if len(points):
+                _band(axis, (points + 1) * steps, bands[:, 0], bands[:, 1], bands[:, 2], agent)
+        axis.set(title=f"{dataset}: lowest l_pred so far", xlabel="environment steps")
+        axes.flat[0].legend()
+        axis.legend()
+        for name, drawn in (("curves", figure), ("efficiency", efficiency)):
+            file = out / f"{name}-{dataset.replace(':', '-')}.png"
+            checkpoint.save_figure(drawn, file, dpi=110)
+
+
+def _band(
+    axis: Any, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, label: str
+) -> None:
+    (line,) = axis.plot(x, middle, label=label)
+    axis.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+
+
+@command("interrupted; the same command goes on")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is missing, and write the report."""
+    args, words = tyro.cli(PoliciesArgs, args=argv, description=__doc__, return_unknown_args=True)
+    comparison = Comparison(args, "runs.csv")
+    comparison.play(list(cells(args, words)))
+    histories = {
+        (cell.key["dataset"], cell.key["agent"], cell.key["seed"]): json.loads(
+            (cell.place / "metrics.json").read_text(encoding="utf-8")
+        )["history"]
+        for cell in comparison.cells
+        if cell in comparison.figures
+    }
+    run, config, _ = train.parse(["--agent", args.agents.split(",")[0], *words])
+    curves(histories, config.cloning_length + config.episode_length, args.out)
+    tables = [table(comparison.ended(), args.metric)]
+    pictures = {picture.stem: picture for picture in sorted(args.out.glob("*.png"))}
+    failed = comparison.failed()
+    line, device = command_line("benchmarks.policies", argv), str(pick_device(run.device))
+    report(args.out, line, device, tables, [INTERVALS], failed, pictures)
+    if failed:
         sys.exit(1)
 
 

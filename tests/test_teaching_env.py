@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
-import sys
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -20,7 +17,6 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common import env_checker
 
 import nbs_env
-from benchmarks import teaching
 from nbs_env.config import ConfigError
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.segmenter import segment
@@ -219,34 +215,3 @@ def test_one_defect_is_too_few(dataset: AnomalyDataset) -> None:
         PatchTeachingEnv(dataset, ["0"], SMALL, "cpu")
     with pytest.raises(ConfigError, match="every image is labelled"):
         PatchTeachingEnv(dataset, list(dataset.names), SMALL, "cpu")
-
-
-BENCHMARK = ["--seeds", "1", "--labeled", "3", "--device", "cpu", "--agents", "random-patches,lowest-loss"]
-
-
-def test_the_benchmark_compares_samplers_and_goes_on_where_it_was(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--dataset", "folder", "--data-root", str(folder), "--out", str(tmp_path), *BENCHMARK]
-    for field in fields(SMALL):
-        if getattr(SMALL, field.name) != getattr(TEACHING, field.name):
-            words += [f"--config.{field.name.replace('_', '-')}", str(getattr(SMALL, field.name))]
-    monkeypatch.setattr(sys, "argv", ["teaching", *words, "--config.updates", "3"])
-    teaching.main()
-    text = (tmp_path / "table.md").read_text()
-    assert text in capsys.readouterr().out
-    for name in ("first round", "labels-alone", "random-patches", "lowest-loss"):
-        assert f"| {name} | 1 |" in text
-    cells = sorted((tmp_path / "cells").iterdir())
-    firsts = [json.loads(cell.read_text())["first"] for cell in cells]
-    assert firsts == firsts[:1] * 3  # one first round a seed
-    times = [cell.stat().st_mtime_ns for cell in cells]
-    cells[0].unlink()
-    teaching.main()
-    assert (tmp_path / "results.csv").read_text().count("random-patches,0") == 1
-    assert [cell.stat().st_mtime_ns for cell in cells][1:] == times[1:]
-    monkeypatch.setattr(sys, "argv", ["teaching", *words, "--config.updates", "2"])
-    with pytest.raises(SystemExit) as end:
-        teaching.main()
-    assert end.value.code == 2
-    assert "updates is 2; choose at least a cycle's, reinit_period (3)" in capsys.readouterr().err

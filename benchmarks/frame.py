@@ -1,0 +1,242 @@
+"""The frame of every comparison: cells -> play -> table.
+
+A comparison is its cells, what plays one, and what their figures come to. Figures are kept with the settings
+and the version of the code that made them, and are not computed again as long as both hold. What others made
+is put aside, and the cell is played again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from nbs_env import checkpoint
+from nbs_env.runs import RunError, at_least, versions
+
+PACKAGES = ("nbs_env", "agents", "baselines", "benchmarks")
+OTHER = "by another version of the code"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameArgs:
+    """How often, where to compute, and where to put it."""
+
+    out: Path
+    """Folder for runs and tables; on a cluster one that all its machines see, as for the data."""
+    seeds: int = 3
+    """Runs of each kind, with the seeds 0, 1, ...; each seed has labelled images of its own."""
+    engine: Literal["local", "ray"] = "local"
+    """Run one after the other here, or on a Ray cluster (extra `cluster`)."""
+    cpus: float = 1
+    """Cores of a run on Ray; as many threads."""
+    gpus: float = 0
+    """GPUs of a run on Ray; several share one with a fraction."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        at_least(1, seeds=self.seeds)
+        if self.engine == "ray" and importlib.util.find_spec("ray") is None:
+            raise RunError(
+                "engine ray needs Ray; python -m pip install -e '.[cluster]', or leave --engine out"
+            )
+
+    @property
+    def runs(self) -> Path:
+        """Where the runs lie; absolute, for Ray's workers stand elsewhere."""
+        return self.out.resolve() / "runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataArgs(FrameArgs):
+    """And on which data sets."""
+
+    datasets: str = "crackforest"
+    """Data sets, separated by commas; a category follows a colon (mvtec:grid)."""
+    data_root: Path | None = None
+    """Folder that holds the data sets."""
+
+    def splits(self) -> Iterator[tuple[str, int, list[str]]]:
+        """Each data set under each seed, with its options of `train.py`; all of a seed come first."""
+        for seed in range(self.seeds):  # so that an unfinished comparison is a fair one
+            for dataset in self.datasets.split(","):
+                name, _, category = dataset.partition(":")
+                words = ["--dataset", name, "--seed", str(seed)]
+                words += ["--category", category] if category else []
+                words += (
+                    ["--data-root", str(self.data_root)] if self.data_root and name != "synthetic" else []
+                )
+                yield dataset, seed, words
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One thing to compute.
+
+    Attributes:
+        key: the columns that name it, its seed among them.
+        place: the folder that it may fill; its figures lie beside it.
+        settings: what makes it what it is, as JSON gives it back.
+        play: computes it, going on with what lies in `place` if it can; its figures, as JSON can hold them.
+        asked: what it is to tell of itself; where that changes it is played, but stays what it is.
+    """
+
+    key: dict[str, Any]
+    place: Path
+    settings: dict[str, Any]
+    play: Callable[[], Any]
+    asked: Any = None
+
+    @property
+    def name(self) -> str:
+        """What it is called, without its seed."""
+        return " ".join(str(value) for column, value in self.key.items() if column != "seed")
+
+    @property
+    def file(self) -> Path:
+        """Its settings, the version of the code, and figures once it is played."""
+        return self.place.with_name(f"{self.place.name}.json")
+
+    def look(self) -> tuple[Any, str]:
+        """Its figures, or None if it has to be played; and who made what it left, if not this code so set.
+
+        Data that have moved are no other setting, but are looked at: whether they are the same.
+        """
+        if not self.file.is_file():
+            return None, OTHER if self.place.exists() else ""
+        with checkpoint.unpacking(self.file):
+            stored = json.loads(self.file.read_text(encoding="utf-8"))
+            reason = OTHER if stored["code"] != code() else different(stored["settings"], self.settings)
+            same = (stored["settings"], stored["asked"]) == (self.settings, self.asked)
+            return stored.get("figures") if same else None, reason
+
+    def make(self, version: str) -> None:
+        """Play it, and keep its figures."""
+        state = {"settings": self.settings, "asked": self.asked, "code": version}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_json(state, self.file)
+        checkpoint.save_json(state | {"figures": self.play()}, self.file)
+
+
+def different(before: Any, now: Any, name: str = "settings") -> str:
+    """The first setting that differs, in words; empty if none does. Where the data lie is no matter."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [each for each in before | now if each != "data_root"]
+        return next(filter(None, (different(before.get(n), now.get(n), n) for n in names)), "")
+    return "" if before == now else f"with {name} = {before}, not {now}"
+
+
+@functools.cache
+def code() -> str:
+    """The version of the code: the package's number, and a digest of its sources."""
+    home, digest = Path(__file__).parents[1], hashlib.sha256()
+    files = {file.relative_to(home).as_posix(): file for p in PACKAGES for file in (home / p).rglob("*.py")}
+    for name in sorted(files):
+        digest.update(name.encode() + files[name].read_bytes())
+    return f"{versions().get('neural-batch-sampling', 'not installed')}, {digest.hexdigest()[:16]}"
+
+
+class Comparison:
+    """Cells and what they came to, kept as CSV after each that has ended.
+
+    Args:
+        args: where, and how often.
+        csv: name of the file.
+        rows: makes its rows.
+    """
+
+    def __init__(
+        self, args: FrameArgs, csv: str, rows: Callable[[Comparison], list[dict[str, Any]]] | None = None
+    ) -> None:
+        self.args, self.csv, self.rows = args, csv, rows or Comparison.ended
+        self.cells: list[Cell] = []
+        self.figures: dict[Cell, Any] = {}
+        self.problems: dict[Cell, str] = {}
+
+    def ended(self) -> list[dict[str, Any]]:
+        """A row for each cell that has ended: its key, what went wrong, its figures."""
+        return [
+            cell.key | {"error": self.problems.get(cell, "")} | self.figures.get(cell, {})
+            for cell in self.cells
+            if cell in self.figures or cell in self.problems
+        ]
+
+    def play(self, cells: Sequence[Cell]) -> None:
+        """Compute those that are not there yet, a line for each; one that fails stops no other."""
+        self.args.out.mkdir(parents=True, exist_ok=True)
+        self.cells += cells
+        self._look(cells)
+        todo = [cell for cell in cells if cell not in self.figures]
+        for count, (cell, problem) in enumerate(_ended(todo, self.args), 1):
+            name = f"{cell.name}, seed {cell.key['seed']}"
+            print(f"{count} of {len(todo)}: {name}: {problem or 'done'}", flush=True)
+            if problem:
+                self.problems[cell] = problem
+            else:
+                self.figures[cell], _ = cell.look()
+            self._save()
+        self._save()
+
+    def _look(self, cells: Sequence[Cell]) -> None:
+        """Take the figures that are there; put aside, in a line for each reason, what may not stand."""
+        put_aside: dict[str, list[str]] = {}
+        before = self.args.out.resolve() / "before"
+        for cell in cells:
+            figures, reason = cell.look()
+            if reason:
+                put_aside.setdefault(reason, []).append(f"{cell.name} {cell.key['seed']}")
+                for old in filter(Path.exists, (cell.place, cell.file)):
+                    new = before / old.relative_to(before.parent)
+                    shutil.rmtree(new, ignore_errors=True)
+                    new.parent.mkdir(parents=True, exist_ok=True)
+                    old.replace(new)
+            elif figures is not None:
+                self.figures[cell] = figures
+        for reason, names in put_aside.items():
+            print(f"made {reason}, so put into {before} and played again: {', '.join(names)}", flush=True)
+
+    def _save(self) -> None:
+        if rows := self.rows(self):
+            checkpoint.save_csv(rows, self.args.out / self.csv)
+
+    def failed(self, *more: tuple[str, int]) -> list[str]:
+        """A line for what failed, and for `more`, lines with their seed; seeds that are alike share one."""
+        seeds: dict[str, list[str]] = {}
+        pairs = [(f"{cell.name}: {problem}", cell.key["seed"]) for cell, problem in self.problems.items()]
+        for line, seed in [*pairs, *more]:
+            seeds.setdefault(line, []).append(str(seed))
+        return [f"{line} (seed {', '.join(each)})" for line, each in seeds.items()]
+
+
+def _ended(cells: Sequence[Cell], args: FrameArgs) -> Iterator[tuple[Cell, str]]:
+    """Each cell when it has ended, with what went wrong or an empty string."""
+    if args.engine == "local":
+        for cell in cells:
+            yield cell, _problem(partial(cell.make, code()))
+        return
+    import ray
+
+    ray.init(log_to_driver=False, ignore_reinit_error=True)
+    # A worker or a machine that dies costs a retry, which goes on from the last checkpoint.
+    remote: Any = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=3)(Cell.make)
+    waiting = {remote.remote(cell, code()): cell for cell in cells}
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        yield waiting.pop(done), _problem(partial(ray.get, done))
+
+
+def _problem(task: Callable[[], Any]) -> str:
+    """Run `task`; the first line of what it raises, or an empty string."""
+    try:
+        task()
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error  # Ray wraps what a run raises
+        return f"{type(cause).__name__}: {cause}".splitlines()[0]
+    return ""
