@@ -19,12 +19,12 @@ import numpy as np
 import tyro
 
 import train
-from benchmarks.frame import Cell, Comparison, FrameArgs
+from benchmarks import frame
+from benchmarks.frame import Cell, FrameArgs
 from benchmarks.policies import play, trained
-from benchmarks.report import Table, command_line, report
-from benchmarks.statistics import INTERVALS, mean, shown
+from benchmarks.report import Table, report
+from benchmarks.statistics import mean, shown
 from nbs_env.config import Config
-from nbs_env.env import pick_device
 from nbs_env.runs import command
 
 NO_CRF = "no CRF"
@@ -103,12 +103,10 @@ def table(rows: list[dict[str, Any]], part: str) -> Table:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the table."""
     args, words = tyro.cli(AblationArgs, args=argv, description=__doc__, return_unknown_args=True)
-    comparison = Comparison(args, "ablations.csv")
-    comparison.play(list(cells(args, words)))
-    failed = comparison.failed()
-    device = str(pick_device(train.parse([*PARTS[args.part][1], *words])[0].device))
-    tables = [table(comparison.ended(), args.part)]
-    report(args.out, command_line("benchmarks.ablations", argv), device, tables, [INTERVALS], failed)
+    played = frame.play(cells(args, words), args, "ablations.csv")
+    failed = played.failed()
+    device = train.parse([*PARTS[args.part][1], *words])[0].device
+    report(args.out, "ablations", argv, device, [table(played.rows(), args.part)], failed, {})
     if failed:
         sys.exit(1)
 

@@ -12,8 +12,8 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -44,9 +44,7 @@ class FrameArgs:
         """Refuse what could not run."""
         at_least(1, seeds=self.seeds)
         if self.engine == "ray" and importlib.util.find_spec("ray") is None:
-            raise RunError(
-                "engine ray needs Ray; python -m pip install -e '.[cluster]', or leave --engine out"
-            )
+            raise RunError("engine is ray; install it: python -m pip install -e '.[cluster]'")
 
     @property
     def runs(self) -> Path:
@@ -70,9 +68,8 @@ class DataArgs(FrameArgs):
                 name, _, category = dataset.partition(":")
                 words = ["--dataset", name, "--seed", str(seed)]
                 words += ["--category", category] if category else []
-                words += (
-                    ["--data-root", str(self.data_root)] if self.data_root and name != "synthetic" else []
-                )
+                if self.data_root and name != "synthetic":
+                    words += ["--data-root", str(self.data_root)]
                 yield dataset, seed, words
 
 
@@ -143,68 +140,21 @@ def code() -> str:
     return f"{versions().get('neural-batch-sampling', 'not installed')}, {digest.hexdigest()[:16]}"
 
 
-class Comparison:
-    """Cells and what they came to, kept as CSV after each that has ended.
+@dataclass
+class Played:
+    """Cells, and what those that have ended came to."""
 
-    Args:
-        args: where, and how often.
-        csv: name of the file.
-        rows: makes its rows.
-    """
+    cells: Sequence[Cell]
+    figures: dict[Cell, Any] = field(default_factory=dict)
+    problems: dict[Cell, str] = field(default_factory=dict)
 
-    def __init__(
-        self, args: FrameArgs, csv: str, rows: Callable[[Comparison], list[dict[str, Any]]] | None = None
-    ) -> None:
-        self.args, self.csv, self.rows = args, csv, rows or Comparison.ended
-        self.cells: list[Cell] = []
-        self.figures: dict[Cell, Any] = {}
-        self.problems: dict[Cell, str] = {}
-
-    def ended(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         """A row for each cell that has ended: its key, what went wrong, its figures."""
         return [
             cell.key | {"error": self.problems.get(cell, "")} | self.figures.get(cell, {})
             for cell in self.cells
             if cell in self.figures or cell in self.problems
         ]
-
-    def play(self, cells: Sequence[Cell]) -> None:
-        """Compute those that are not there yet, a line for each; one that fails stops no other."""
-        self.args.out.mkdir(parents=True, exist_ok=True)
-        self.cells += cells
-        self._look(cells)
-        todo = [cell for cell in cells if cell not in self.figures]
-        for count, (cell, problem) in enumerate(_ended(todo, self.args), 1):
-            name = f"{cell.name}, seed {cell.key['seed']}"
-            print(f"{count} of {len(todo)}: {name}: {problem or 'done'}", flush=True)
-            if problem:
-                self.problems[cell] = problem
-            else:
-                self.figures[cell], _ = cell.look()
-            self._save()
-        self._save()
-
-    def _look(self, cells: Sequence[Cell]) -> None:
-        """Take the figures that are there; put aside, in a line for each reason, what may not stand."""
-        put_aside: dict[str, list[str]] = {}
-        before = self.args.out.resolve() / "before"
-        for cell in cells:
-            figures, reason = cell.look()
-            if reason:
-                put_aside.setdefault(reason, []).append(f"{cell.name} {cell.key['seed']}")
-                for old in filter(Path.exists, (cell.place, cell.file)):
-                    new = before / old.relative_to(before.parent)
-                    shutil.rmtree(new, ignore_errors=True)
-                    new.parent.mkdir(parents=True, exist_ok=True)
-                    old.replace(new)
-            elif figures is not None:
-                self.figures[cell] = figures
-        for reason, names in put_aside.items():
-            print(f"made {reason}, so put into {before} and played again: {', '.join(names)}", flush=True)
-
-    def _save(self) -> None:
-        if rows := self.rows(self):
-            checkpoint.save_csv(rows, self.args.out / self.csv)
 
     def failed(self, *more: tuple[str, int]) -> list[str]:
         """A line for what failed, and for `more`, lines with their seed; seeds that are alike share one."""
@@ -213,6 +163,50 @@ class Comparison:
         for line, seed in [*pairs, *more]:
             seeds.setdefault(line, []).append(str(seed))
         return [f"{line} (seed {', '.join(each)})" for line, each in seeds.items()]
+
+
+Rows = Callable[[Played], list[dict[str, Any]]]
+
+
+def play(cells: Iterable[Cell], args: FrameArgs, csv: str, rows: Rows = Played.rows) -> Played:
+    """Compute the cells that are not there yet, a line for each; one that fails stops no other.
+
+    The file `csv` gets the `rows` of those that have ended, time and again.
+    """
+    played = Played(list(cells))
+    args.out.mkdir(parents=True, exist_ok=True)
+    played.figures |= _standing(played.cells, args.out.resolve())
+    todo = [cell for cell in played.cells if cell not in played.figures]
+    for count, (cell, problem) in enumerate(_ended(todo, args), 1):
+        print(
+            f"{count} of {len(todo)}: {cell.name}, seed {cell.key['seed']}: {problem or 'done'}", flush=True
+        )
+        if problem:
+            played.problems[cell] = problem
+        else:
+            played.figures[cell], _ = cell.look()
+        checkpoint.save_csv(rows(played), args.out / csv)
+    checkpoint.save_csv(rows(played), args.out / csv)
+    return played
+
+
+def _standing(cells: Sequence[Cell], out: Path) -> dict[Cell, Any]:
+    """The figures that are there; what may not stand is put aside, and a line says so for each reason."""
+    figures, put_aside = {}, dict[str, list[str]]()
+    for cell in cells:
+        found, reason = cell.look()
+        if reason:
+            put_aside.setdefault(reason, []).append(f"{cell.name} {cell.key['seed']}")
+            for old in filter(Path.exists, (cell.place, cell.file)):
+                new = out / "before" / old.relative_to(out)
+                shutil.rmtree(new, ignore_errors=True)
+                new.parent.mkdir(parents=True, exist_ok=True)
+                old.replace(new)
+        elif found is not None:
+            figures[cell] = found
+    for reason, names in put_aside.items():
+        print(f"made {reason}, so put into {out / 'before'} and played again: {', '.join(names)}", flush=True)
+    return figures
 
 
 def _ended(cells: Sequence[Cell], args: FrameArgs) -> Iterator[tuple[Cell, str]]:

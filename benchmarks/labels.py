@@ -20,16 +20,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import tyro
 
 import train
-from benchmarks.frame import Cell, Comparison, DataArgs
-from benchmarks.report import Table, command_line, report
-from benchmarks.statistics import INTERVALS, mean, shown
+from benchmarks import frame
+from benchmarks.frame import Cell, DataArgs, Played
+from benchmarks.report import Table, report
+from benchmarks.statistics import mean, shown
 from nbs_env import checkpoint, queries
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, load, resize_image, split
@@ -45,18 +46,13 @@ from nbs_env.queries import Numbers
 from nbs_env.runs import RunError, at_least, check_data, command, digests, plain
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a query may know of the pool: no mask."""
+class Known(NamedTuple):
+    """What a query may know of the pool of n images: no mask."""
 
-    features: np.ndarray
-    """(n, d)."""
-    unsure: np.ndarray
-    """(n,) `queries.uncertainty`."""
-    scores: np.ndarray
-    """(n,) image scores."""
-    labeled: np.ndarray
-    """Numbers of the labelled images."""
+    features: np.ndarray  # (n, d)
+    unsure: np.ndarray  # (n,) `queries.uncertainty`
+    scores: np.ndarray  # (n,) image scores
+    labeled: np.ndarray  # numbers of the labelled images
     rng: np.random.Generator
 
 
@@ -89,17 +85,15 @@ class LabelsArgs(DataArgs):
         super().__post_init__()
         self.stages(self.chosen()[0])
 
-    def stages(self, query: str | None = None) -> list[int]:
-        """The numbers of masks that `query` gets, or that all get.
+    def stages(self, query: str) -> list[int]:
+        """The numbers of masks that `query` gets.
 
         Raises:
             RunError: they do not rise.
         """
-        try:
-            stages = [int(word) for word in self.masks.split(",")]
-        except ValueError:
-            raise RunError(f"masks is {self.masks!r}; give numbers such as 2,5") from None
-        if stages != sorted(set(stages)) or stages[0] < 1:
+        words = self.masks.replace(" ", "").split(",")
+        stages = [int(word) for word in words if word.isdecimal()]
+        if len(stages) < len(words) or stages != sorted(set(stages)) or not stages[0]:
             raise RunError(f"masks is {self.masks!r}; give rising numbers from 1 on, such as 2,5")
         if self.reference and self.reference <= stages[-1]:
             raise RunError(f"reference is {self.reference}, masks {self.masks}; give more masks, or 0")
@@ -112,9 +106,8 @@ class LabelsArgs(DataArgs):
             RunError: there is no such query.
         """
         names = [name.strip() for name in self.queries.split(",")]
-        for name in names:
-            if name not in QUERIES:
-                raise RunError(f"there is no query {name!r}; choose among {', '.join(QUERIES)}")
+        if unknown := [name for name in names if name not in QUERIES]:
+            raise RunError(f"queries has {unknown[0]!r}; choose among {', '.join(QUERIES)}")
         return names
 
 
@@ -133,7 +126,8 @@ def play(
     root = None if name == "synthetic" else args.data_root
     data = load(name, root, category=category or None, image_size=config.image_size, seed=seed)
     pool, scored = divide(data, seed)
-    if len(pool) < max(args.stages()[-1], args.reference):
+    stages = args.stages(args.chosen()[0])
+    if len(pool) < stages[-1]:
         raise RunError(f"{dataset} has {len(pool)} images to label; ask for fewer masks")
     encoder = Encoder()
     encoder.load_state_dict(pretrained())
@@ -151,7 +145,7 @@ def play(
             checkpoint.save_json({"labeled": [data.names[i] for i in pool[labeled]]} | found, file)
         return json.loads(file.read_text(encoding="utf-8"))
 
-    start, _ = split(_part(data, pool), args.stages()[0], np.random.default_rng(seed))
+    start, _ = split(_part(data, pool), stages[0], np.random.default_rng(seed))
     begun, rows = stage(FIRST, start), []
     for query in args.chosen():
         labeled, row = start, begun
@@ -167,12 +161,13 @@ def play(
 
 
 def cells(args: LabelsArgs, config: Config, device: str) -> Iterator[Cell]:
-    """Every split; other queries and numbers of masks go on from the stages that are there."""
+    """Every split; more queries go on from the stages that are there."""
     for dataset, seed, _ in args.splits():
         place = args.runs / f"{dataset.replace(':', '')}-{seed}"
-        settings = plain({"config": vars(config), "data_root": args.data_root and args.data_root.resolve()})
+        root = args.data_root and args.data_root.resolve()
+        settings = plain({"config": vars(config), "masks": args.masks, "data_root": root})
         made = partial(play, args, dataset, seed, config, device, place)
-        asked = {"masks": args.masks, "queries": args.queries, "reference": args.reference}
+        asked = {"queries": args.queries, "reference": args.reference}
         yield Cell({"dataset": dataset, "seed": seed}, place, settings, made, asked)
 
 
@@ -187,14 +182,7 @@ def measure(
 ) -> dict[str, Any]:
     """Teach a segmenter with labelled images; figures on those for scoring, and what it says of the pool.
 
-    Args:
-        data: all images.
-        pool: indices of those that may be labelled.
-        labeled: places in the pool of those that are.
-        scored: indices of the images for scoring.
-        config: how to teach.
-        seed: of weights, crops and augmentation.
-        device: where to compute.
+    `pool` and `scored` are indices of images, `labeled` places in the pool.
     """
     start, dtype = time.perf_counter(), compute_dtype(config.precision, device)
     taught = teach(data, pool[labeled], config, seed, device, dtype)
@@ -204,10 +192,9 @@ def measure(
         segment_images(segmenter, data.images[part], dtype, config.segmenter_symmetries)
         for part in (pool, scored)
     )
-    truth = data.masks[scored]
     return {
-        "f1": pixel_prf(found >= taught.threshold, truth)[2],
-        "ap": pixel_ap(found, truth),
+        "f1": pixel_prf(found >= taught.threshold, data.masks[scored])[2],
+        "ap": pixel_ap(found, data.masks[scored]),
         "defects": int(data.anomalous[pool[labeled]].sum()),
         "seconds": time.perf_counter() - start,
         "unsure": queries.uncertainty(seen, taught.threshold).tolist(),
@@ -227,41 +214,36 @@ def _part(data: AnomalyDataset, indices: np.ndarray) -> AnomalyDataset:
     )
 
 
-def collect(comparison: Comparison) -> list[dict[str, Any]]:
+def collect(played: Played) -> list[dict[str, Any]]:
     """The rows of all splits."""
-    return [row for rows in comparison.figures.values() for row in rows]
+    return [row for rows in played.figures.values() for row in rows]
 
 
-def values(rows: list[dict[str, Any]], dataset: str, query: str, masks: int) -> dict[int, float]:
-    """F1 by seed."""
-    wanted = (dataset, query, masks)
-    return {row["seed"]: row["f1"] for row in rows if (row["dataset"], row["query"], row["masks"]) == wanted}
+def values(rows: list[dict[str, Any]], figure: str = "f1", **wanted: Any) -> dict[int, float]:
+    """A figure by seed, of the rows that have the `wanted` values."""
+    return {row["seed"]: row[figure] for row in rows if row.items() >= wanted.items()}
 
 
 def table(rows: list[dict[str, Any]], args: LabelsArgs) -> Table:
     """Mean F1 at each stage, its difference from the first query's last ones, and defects among the masks."""
-    reference, last = args.chosen()[0], args.stages()[-1]
-    stages = args.stages(reference)
+    reference = args.chosen()[0]
+    stages, last = args.stages(reference), args.stages("")[-1]
     against = [masks for masks in stages if masks >= last]
     head = ["data set", "query", "starts", *(f"F1 with {masks} masks" for masks in stages)]
     head += [f"with {last}, less {reference} with {masks} [95 %]" for masks in against]
     lines = [[*head, f"defects among {last}"]]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         for query in args.chosen():
-            f1 = {masks: values(rows, dataset, query, masks) for masks in stages}
-            cells = [_shown(list(each.values())) for each in f1.values()]
+            own = [values(rows, dataset=dataset, query=query, masks=masks) for masks in stages]
+            cells = [shown([np.array(list(f1.values()))], mean) if f1 else "-" for f1 in own]
+            ours = values(rows, dataset=dataset, query=query, masks=last)
             for masks in against:
-                there = values(rows, dataset, reference, masks)
-                pairs = [f1[last][seed] - there[seed] for seed in f1[last] if seed in there]
-                cells.append(_shown(pairs, "+") if (query, last) != (reference, masks) else "-")
-            own = [r for r in rows if (r["dataset"], r["query"], r["masks"]) == (dataset, query, last)]
-            defects = f"{np.mean([r['defects'] for r in own]):.1f}" if own else "-"
-            lines.append([dataset, query, str(len(f1[last])), *cells, defects])
+                theirs = values(rows, dataset=dataset, query=reference, masks=masks)
+                pairs = np.array([ours[seed] - theirs[seed] for seed in ours])
+                cells.append(shown([pairs], mean, "+") if (query, last) != (reference, masks) else "-")
+            defects = values(rows, "defects", dataset=dataset, query=query, masks=last).values()
+            lines.append([dataset, query, str(len(ours)), *cells, f"{np.mean(list(defects)):.1f}"])
     return lines
-
-
-def _shown(numbers: list[float], sign: str = "") -> str:
-    return shown([np.array(numbers)], mean, sign) if numbers else "-"
 
 
 def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
@@ -270,9 +252,9 @@ def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
         figure = new_figure(6, 4)
         axis = figure.subplots()
         for query in args.chosen():
-            found = {masks: values(rows, dataset, query, masks) for masks in args.stages(query)}
-            points = [(masks, np.mean(list(f1.values()))) for masks, f1 in found.items() if f1]
-            axis.plot(*zip(*points, strict=True), marker="o", label=query)
+            stages = args.stages(query)
+            found = [values(rows, dataset=dataset, query=query, masks=masks).values() for masks in stages]
+            axis.plot(stages, [np.mean(list(f1)) for f1 in found], marker="o", label=query)
         axis.set(title=dataset, xlabel="masks", ylabel="F1 on images put aside")
         axis.legend()
         checkpoint.save_figure(figure, args.out / f"labels-{dataset.replace(':', '-')}.png", dpi=110)
@@ -285,18 +267,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     run, config, _ = train.parse(["--updates", "0", *words])
     at_least(1, segmenter_steps=config.segmenter_steps)
     if config.segmenter_size != "square":
-        raise RunError(
-            f"segmenter_size is {config.segmenter_size}; stages are compared in squares: choose square"
-        )
-    comparison = Comparison(args, "labels.csv", collect)
-    comparison.play(list(cells(args, config, run.device)))
-    rows, failed = collect(comparison), comparison.failed()
+        raise RunError(f"segmenter_size is {config.segmenter_size}; stages are compared at square")
+    played = frame.play(cells(args, config, run.device), args, "labels.csv", collect)
+    rows, failed = collect(played), played.failed()
     if not rows:
         raise RunError("nothing could be computed: " + "; ".join(failed))
     curves(rows, args)
-    line, device = command_line("benchmarks.labels", argv), str(pick_device(run.device))
     pictures = {picture.stem: picture for picture in sorted(args.out.glob("labels-*.png"))}
-    report(args.out, line, device, [table(rows, args)], [INTERVALS], failed, pictures)
+    report(args.out, "labels", argv, run.device, [table(rows, args)], failed, pictures)
     if failed:
         sys.exit(1)
 

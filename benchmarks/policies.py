@@ -5,7 +5,7 @@
 
 What follows is handed to `train.py`: `--preset standard`, `--updates 200`, and so on. Runs that DIR already
 holds are not repeated, interrupted ones are resumed, and one that fails is reported and stops no other.
-DIR gets `runs.csv`, a row for each run, `table.md`, `table.html`, and curves as PNG.
+DIR gets `runs.csv`, a row for each run, `table.md`, and curves as PNG.
 
 `--engine ray` spreads the runs over a Ray cluster: a new one on this machine, or the one that RAY_ADDRESS
 names.
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,19 +27,12 @@ import tyro
 import train
 from agents.base import file_name
 from agents.run import RunArgs, run_once, settings
-from benchmarks.frame import Cell, Comparison, DataArgs
-from benchmarks.report import Table, command_line, report
-from benchmarks.statistics import (
-    INTERVALS,
-    estimate,
-    interquartile_mean,
-    mean,
-    probability_of_improvement,
-    shown,
-)
+from benchmarks import frame
+from benchmarks.frame import Cell, DataArgs
+from benchmarks.report import Table, report
+from benchmarks.statistics import interquartile_mean, mean, probability_of_improvement, shown
 from nbs_env import checkpoint
 from nbs_env.config import Config
-from nbs_env.env import pick_device
 from nbs_env.pictures import new_figure
 from nbs_env.runs import command
 
@@ -124,27 +117,18 @@ def table(rows: list[dict[str, Any]], metric: str) -> Table:
     agents = list(dict.fromkeys(row["agent"] for row in rows))
     names = list(dict.fromkeys(row["dataset"] for row in rows))
     first = agents[0]
-    lines = [
-        [
-            "data set",
-            "agent",
-            "runs",
-            f"{metric}, interquartile mean [95 %]",
-            f"difference from {first} [95 %]",
-            f"P(better than {first}) [95 %]",
-            "seconds a run",
-        ]
-    ]
+    head = [f"{metric}, interquartile mean", f"difference from {first}", f"P(better than {first})"]
+    lines = [["data set", "agent", "runs", *(f"{each} [95 %]" for each in head), "seconds a run"]]
     for group in [[name] for name in names] + ([names] if len(names) > 1 else []):
         base = score_matrix(rows, first, group, metric)
         for agent in agents:
             scores = score_matrix(rows, agent, group, metric)
             cells = ["-", "-", "-"]
             if len(scores):
-                cells[0] = _cell(scores.T, interquartile_mean)
+                cells[0] = shown(list(scores.T), interquartile_mean)
                 if agent != first and len(base):  # the same seed is the same labelled images: pairs
-                    cells[1] = _cell((scores - base).T, mean, "+")
-                    cells[2] = _cell([*scores.T, *base.T], probability_of_improvement)
+                    cells[1] = shown(list((scores - base).T), mean, "+")
+                    cells[2] = shown([*scores.T, *base.T], probability_of_improvement)
             seconds = [
                 row["wall_seconds"]
                 for row in rows
@@ -154,11 +138,6 @@ def table(rows: list[dict[str, Any]], metric: str) -> Table:
             wall = f"{np.median(seconds):.0f}" if seconds else "-"
             lines.append([where, agent, str(len(scores)), *cells, wall])
     return lines
-
-
-def _cell(samples: Iterable[np.ndarray], statistic: Callable[..., np.ndarray], sign: str = "") -> str:
-    text = shown(list(samples), statistic, sign)
-    return text if "[" in text else f"{text} [-]"
 
 
 def smooth(values: np.ndarray, span: int = 9) -> np.ndarray:
@@ -171,11 +150,8 @@ def smooth(values: np.ndarray, span: int = 9) -> np.ndarray:
     )
 
 
-def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: Path) -> None:
-    """`curves-DATASET.png`: what is learnt over updates, mean and range of the seeds; and
-    `efficiency-DATASET.png`: the lowest l_pred so far over environment steps, `steps` an update,
-    interquartile mean and interval.
-    """
+def curves(histories: Mapping[tuple[str, str, int], History], out: Path) -> None:
+    """`curves-DATASET.png`: what is learnt over updates, mean and range of the seeds."""
     panels = {
         "R_clone_mean": "R_clone, mean of a segment",
         "R_cover_mean": "R_cover, mean of a segment",
@@ -183,62 +159,36 @@ def curves(histories: Mapping[tuple[str, str, int], History], steps: int, out: P
         "autoencoder_loss": "autoencoder's loss",
     }
     for dataset in dict.fromkeys(key[0] for key in histories):
-        agents = list(dict.fromkeys(agent for name, agent, _ in histories if name == dataset))
-        figure, efficiency = new_figure(11, 7), new_figure(6, 4)
-        axes, axis = figure.subplots(2, 2), efficiency.subplots()
-        for agent in agents:
+        figure = new_figure(11, 7)
+        axes = figure.subplots(2, 2)
+        for agent in dict.fromkeys(agent for name, agent, _ in histories if name == dataset):
             runs = [h for (name, a, _), h in histories.items() if (name, a) == (dataset, agent)]
             length = min(map(len, runs))
-            values = {
-                name: np.array([[row.get(name, np.nan) for row in run[:length]] for run in runs], float)
-                for name in panels
-            }
             for (name, title), panel in zip(panels.items(), axes.flat, strict=True):
-                smoothed = np.array([smooth(run) for run in values[name]])
+                values = np.array([[row.get(name, np.nan) for row in run[:length]] for run in runs], float)
+                smoothed, updates = np.array([smooth(run) for run in values]), np.arange(1, length + 1)
                 panel.set(title=title, xlabel="update", yscale="log" if name.endswith("loss") else "linear")
-                low, high = smoothed.min(0), smoothed.max(0)
-                _band(panel, np.arange(1, length + 1), smoothed.mean(0), low, high, agent)
-            best = np.fmin.accumulate(values["prediction_loss"], axis=1)
-            points = np.unique(np.linspace(0, length - 1, 20).round().astype(int))
-            points = points[np.isfinite(best[:, points]).all(0)]
-            bands = np.array([estimate([best[:, t]], interquartile_mean, 2000) for t in points])
-            if len(points):
-                _band(axis, (points + 1) * steps, bands[:, 0], bands[:, 1], bands[:, 2], agent)
-        axis.set(title=f"{dataset}: lowest l_pred so far", xlabel="environment steps")
+                (line,) = panel.plot(updates, smoothed.mean(0), label=agent)
+                band = {"alpha": 0.15, "color": line.get_color(), "linewidth": 0}
+                panel.fill_between(updates, smoothed.min(0), smoothed.max(0), **band)
         axes.flat[0].legend()
-        axis.legend()
-        for name, drawn in (("curves", figure), ("efficiency", efficiency)):
-            file = out / f"{name}-{dataset.replace(':', '-')}.png"
-            checkpoint.save_figure(drawn, file, dpi=110)
-
-
-def _band(
-    axis: Any, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, label: str
-) -> None:
-    (line,) = axis.plot(x, middle, label=label)
-    axis.fill_between(x, low, high, alpha=0.15, color=line.get_color(), linewidth=0)
+        checkpoint.save_figure(figure, out / f"curves-{dataset.replace(':', '-')}.png", dpi=110)
 
 
 @command("interrupted; the same command goes on")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the report."""
     args, words = tyro.cli(PoliciesArgs, args=argv, description=__doc__, return_unknown_args=True)
-    comparison = Comparison(args, "runs.csv")
-    comparison.play(list(cells(args, words)))
-    histories = {
-        (cell.key["dataset"], cell.key["agent"], cell.key["seed"]): json.loads(
-            (cell.place / "metrics.json").read_text(encoding="utf-8")
-        )["history"]
-        for cell in comparison.cells
-        if cell in comparison.figures
-    }
-    run, config, _ = train.parse(["--agent", args.agents.split(",")[0], *words])
-    curves(histories, config.cloning_length + config.episode_length, args.out)
-    tables = [table(comparison.ended(), args.metric)]
-    pictures = {picture.stem: picture for picture in sorted(args.out.glob("*.png"))}
-    failed = comparison.failed()
-    line, device = command_line("benchmarks.policies", argv), str(pick_device(run.device))
-    report(args.out, line, device, tables, [INTERVALS], failed, pictures)
+    played = frame.play(cells(args, words), args, "runs.csv")
+    histories = {}
+    for cell in played.figures:
+        metrics = json.loads((cell.place / "metrics.json").read_text(encoding="utf-8"))
+        histories[cell.key["dataset"], cell.key["agent"], cell.key["seed"]] = metrics["history"]
+    curves(histories, args.out)
+    device = train.parse(["--agent", args.agents.split(",")[0], *words])[0].device
+    pictures = {picture.stem: picture for picture in sorted(args.out.glob("curves-*.png"))}
+    failed = played.failed()
+    report(args.out, "policies", argv, device, [table(played.rows(), args.metric)], failed, pictures)
     if failed:
         sys.exit(1)
 

@@ -1,8 +1,7 @@
-"""What a comparison leaves to be read: table.md and table.html."""
+"""What a comparison leaves to be read: table.md."""
 
 from __future__ import annotations
 
-import html
 import platform
 import shlex
 import sys
@@ -12,7 +11,9 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.statistics import INTERVALS
 from nbs_env import checkpoint
+from nbs_env.env import pick_device
 
 Table = list[list[str]]
 """Lines of cells, the head first."""
@@ -20,14 +21,10 @@ Table = list[list[str]]
 
 def machine(device: str) -> str:
     """What figures were measured on, in one line with versions and date."""
+    device = str(pick_device(device))
     cpu = f"CPU, {torch.get_num_threads()} threads"
     where = cpu if device == "cpu" else torch.cuda.get_device_name(device)
     return f"{where}; PyTorch {torch.__version__}, Python {platform.python_version()}; {date.today()}"
-
-
-def command_line(module: str, argv: Sequence[str] | None) -> str:
-    """What was typed."""
-    return f"python -m {module} {shlex.join(sys.argv[1:] if argv is None else argv)}"
 
 
 def markdown(lines: Table) -> str:
@@ -38,29 +35,18 @@ def markdown(lines: Table) -> str:
 
 def report(
     out: Path,
-    command: str,
+    module: str,
+    argv: Sequence[str] | None,
     device: str,
     tables: Sequence[Table],
-    notes: Sequence[str],
     failed: Sequence[str],
-    pictures: Mapping[str, Path] = {},
+    pictures: Mapping[str, Path],
 ) -> None:
-    """Write and print table.md: the command, the machine, tables and notes; table.html has pictures, too."""
-    missing = [f"Not computed: {each}" for each in failed]
-    parts = [f"`{command}`", f"{machine(device)}.", *map(markdown, tables), *notes, *missing]
-    text = "\n\n".join(parts) + "\n"
+    """Write and print table.md: the command, the machine, tables, what failed, and pictures."""
+    command = f"python -m benchmarks.{module} {shlex.join(sys.argv[1:] if argv is None else argv)}"
+    notes = [INTERVALS, *(f"Not computed: {each}" for each in failed)]
+    places = {title: place.resolve().relative_to(out.resolve()) for title, place in pictures.items()}
+    notes += [f"{title}:\n\n![]({place.as_posix()})" for title, place in places.items()]
+    text = "\n\n".join([f"`{command}`", f"{machine(device)}.", *map(markdown, tables), *notes]) + "\n"
     checkpoint.save_text(text, out / "table.md")
     print(text)
-    page = f'<!doctype html><meta charset="utf-8"><title>Tables</title><pre>{html.escape(command)}</pre>'
-    for table in tables:
-        cells = [
-            "".join(f"<td>{html.escape(cell.replace('**', ''))}</td>" for cell in line) for line in table
-        ]
-        page += (
-            "<table border=1 cellpadding=4>" + "".join(f"<tr>{line}</tr>" for line in cells) + "</table><br>"
-        )
-    page += "".join(f"<p>{html.escape(line)}</p>" for line in [*notes, *missing])
-    for title, picture in pictures.items():
-        where = picture.resolve().relative_to(out.resolve()).as_posix()
-        page += f'<h3>{html.escape(title)}</h3><img src="{html.escape(where)}" width=700>'
-    checkpoint.save_text(page, out / "table.html")

@@ -30,7 +30,6 @@ from nbs_env import checkpoint
 from nbs_env.config import PAPER, PRESETS, Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv, pick_device
-from nbs_env.learner import Learner
 from nbs_env.networks import compute_dtype, keep_freed_memory
 from nbs_env.runs import RunError, command
 from nbs_env.walk import CHANGE_IMAGE
@@ -66,9 +65,9 @@ def noise(unlabeled: int, size: int) -> AnomalyDataset:
     )
 
 
-def make(unlabeled: int, config: Config, device: str) -> PatchSamplingEnv:
+def make(unlabeled: int, config: Config, device: str, labeled: int = LABELED) -> PatchSamplingEnv:
     """An environment on noise, after its first reset."""
-    env = PatchSamplingEnv(noise(unlabeled, config.image_size), LABELED, config, device=device)
+    env = PatchSamplingEnv(noise(unlabeled, config.image_size), labeled, config, device=device)
     env.reset(seed=0)
     return env
 
@@ -93,105 +92,67 @@ def step_cases(device: str) -> Iterator[Case]:
     """Steps that are not terminal, a reset now and then among them; so are an image's first visits."""
     env, rng = make(20, PAPER, device), np.random.default_rng(0)
     play(env, rng)
-    length = PAPER.cloning_length + PAPER.episode_length
-    left = 0
+    numbers = itertools.cycle(range(PAPER.cloning_length + PAPER.episode_length - 1))
 
     def step() -> None:
-        nonlocal left
-        if not left:
+        if next(numbers) == 0:
             env.reset()
-            left = length - 1
-        left -= 1
         env.step(rng.integers(9))
 
     yield Case("step, not terminal", step, share=400)
 
 
-def learner_cases(device: str) -> Iterator[Case]:
-    """An update and its parts, against float32."""
-    patches = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
-    data, labeled = noise(20, 256), np.arange(LABELED)
-    ways = {"float32": replace(PRESETS["quick"], precision="float32"), "as shipped": PRESETS["quick"]}
-    learners = {}
-    for way, config in ways.items():
-        learner = Learner(data.images, labeled, data.masks[:LABELED], config, torch.device(device), 0)
-        for _ in range(config.profile_length):
-            learner.update(patches)
-        learners[way] = learner
-    parts: dict[str, Callable[[Learner], Task]] = {
-        "update": lambda learner: partial(learner.update, patches),
-        "autoencoder": lambda learner: partial(
-            learner.trainer.train, torch.from_numpy(patches).permute(0, 3, 1, 2), 8
-        ),
-        "loss maps of the labelled": lambda learner: partial(learner._measure, learner.labeled),
-        "predictor step": lambda learner: learner._train_predictor,
-    }
-    for part, task in parts.items():
-        slow, fast = (f"{part}, {way}" for way in ways)
-        yield Case(slow, task(learners["float32"]))
-        yield Case(fast, task(learners["as shipped"]), slow)
-
-
 def iteration_cases(device: str) -> Iterator[Case]:
-    """Whole iterations by the number of unlabelled images."""
-    rng, first = np.random.default_rng(1), ""
+    """Whole iterations by the number of unlabelled images, and in float32."""
+    rng, first = np.random.default_rng(1), "iteration, 20 unlabelled, float32"
+    yield Case(first, partial(play, ready(make(20, replace(PAPER, precision="float32"), device)), rng))
     for count in (20, 200, 1000):
         name = f"iteration, {count} unlabelled"
-        env = ready(make(count, PAPER, device))
-        yield Case(name, partial(play, env, rng), first)
-        first = first or name
+        yield Case(name, partial(play, ready(make(count, PAPER, device)), rng), first)
 
 
 def episode_cases(device: str) -> Iterator[Case]:
     """An iteration that REINFORCE plays and learns from, 64 and 64 patches by one walker or by eight."""
-    reference = ""
-    for walkers in (1, 8):
+    names = {1: "iteration with REINFORCE, 1 walker", 8: "iteration with REINFORCE, 8 walkers"}
+    for walkers, name in names.items():
         steps = 64 // walkers
         # In warm-up the agent does not learn.
         config = replace(PAPER, warmup_updates=9, cloning_length=steps, episode_length=steps)
         env = ready(make(20, config, device))
         agent = Reinforce(env, 0, ReinforceOptions(walkers=walkers))
-        task = partial(agent.learn, env, 1, lambda *_: None)
-        name = f"iteration with REINFORCE, {walkers} walker{'s' * (walkers > 1)}"
-        yield Case(name, task, reference)
-        reference = name
+        yield Case(name, partial(agent.learn, env, 1, lambda *_: None), names[1] if walkers > 1 else "")
 
 
 def micro_cases(device: str) -> Iterator[Case]:
     """An episode of the preset `micro` on three labelled images, warm-up over, without and with learning."""
     config = replace(PRESETS["micro"], reinit_period=10_000)  # in warm-up the agent does not learn
-    agents = {"random patches": RandomPatches, "REINFORCE": Reinforce}
-    for name, kind in agents.items():
-        env = PatchSamplingEnv(noise(20, config.image_size), 3, config, device=device)
-        env.reset(seed=0)
+    for name, kind in {"random patches": RandomPatches, "REINFORCE": Reinforce}.items():
+        env = make(20, config, device, labeled=3)
         agent = kind(env, 0)
         agent.learn(env, config.warmup_updates + 1, lambda *_: None)
-        task = partial(agent.learn, env, 1, lambda *_: None)
-        yield Case(f"episode of micro, {name}", task, share=5)
+        yield Case(f"episode of micro, {name}", partial(agent.learn, env, 1, lambda *_: None), share=5)
 
 
 def d_anogan_cases(device: str) -> Iterator[Case]:
     """Five critic steps and one of all others, 15 clusters, batch 128, against float32."""
-    data = torch.randint(256, (1000, 1, 28, 28), dtype=torch.uint8, device=device)
-    config = DAnoGANConfig(critic_start=0)
-    fast = replace(config, bfloat16=compute_dtype("auto", torch.device(device)) == torch.bfloat16)
-    slow = "D-AnoGAN step, float32"
-    yield Case(slow, partial(DAnoGAN(config, 0, device).step, data))
-    yield Case("D-AnoGAN step, as fast as it goes", partial(DAnoGAN(fast, 0, device).step, data), slow)
+    images = torch.randint(256, (1000, 1, 28, 28), dtype=torch.uint8, device=device)
+    return _ways("D-AnoGAN step", DAnoGAN, DAnoGANConfig(critic_start=0), images, device)
 
 
 def alcn_cases(device: str) -> Iterator[Case]:
     """Algorithm 1 on a batch of 64, the paper's sizes, against float32."""
-    images = torch.randn((64, 1, 28, 28), device=device)
-    fast = ALCNConfig(bfloat16=compute_dtype("auto", torch.device(device)) == torch.bfloat16)
-    slow = "ALCN step, float32"
-    yield Case(slow, partial(ALCN(ALCNConfig(), 0, device).step, images))
-    yield Case("ALCN step, as fast as it goes", partial(ALCN(fast, 0, device).step, images), slow)
+    return _ways("ALCN step", ALCN, ALCNConfig(), torch.randn((64, 1, 28, 28), device=device), device)
+
+
+def _ways(name: str, kind: Any, config: Any, images: torch.Tensor, device: str) -> Iterator[Case]:
+    fast = replace(config, bfloat16=compute_dtype("auto", torch.device(device)) == torch.bfloat16)
+    yield Case(f"{name}, float32", partial(kind(config, 0, device).step, images))
+    task = partial(kind(fast, 0, device).step, images)
+    yield Case(f"{name}, as fast as it goes", task, f"{name}, float32")
 
 
 GROUPS: dict[str, Callable[[str], Iterator[Case]]] = {
     "step": step_cases,
-    "learner": learner_cases,
     "iteration": iteration_cases,
     "episode": episode_cases,
     "micro": micro_cases,

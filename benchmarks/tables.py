@@ -6,8 +6,8 @@
 Further options go to `train.py` (default: `--preset standard`). Methods: `reconstruction`, an autoencoder on
 normal images; `unet` and `forest`, on the labelled images; `final_loss`, thresholding the last loss map;
 `nbs` and `nbs_crf`, loss profiles without and with the CRF; `segmenter`, on the labelled images and from
-pre-trained features. Results that DIR already holds are not computed again. DIR gets results.csv, table.md,
-and table.html with every method's pictures.
+pre-trained features. Results that DIR already holds are not computed again. DIR gets results.csv, and
+table.md with every method's pictures.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import train
 from agents.run import RunArgs
 from baselines import forest, reconstruction, unet
 from baselines.segmentation import SegmentationArgs, read, settings
-from benchmarks.frame import Cell, Comparison, DataArgs
+from benchmarks import frame
+from benchmarks.frame import Cell, DataArgs, Played
 from benchmarks.policies import run_metrics, trained
-from benchmarks.report import Table, command_line, report
-from benchmarks.statistics import INTERVALS, mean, shown
+from benchmarks.report import Table, report
+from benchmarks.statistics import mean, shown
 from nbs_env.config import Config
 from nbs_env.data import GOOD
-from nbs_env.env import pick_device
 from nbs_env.runs import RunError, check_data, command
 
 METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter")
@@ -134,22 +134,22 @@ def figures(metrics: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[st
     }
 
 
-def results(comparison: Comparison) -> Results:
+def results(played: Played) -> Results:
     """The figures of every method that has some."""
     return {
         (cell.key["dataset"], cell.key["seed"], name): figures
-        for cell in comparison.cells
-        for name, figures in comparison.figures.get(cell, {}).items()
+        for cell in played.cells
+        for name, figures in played.figures.get(cell, {}).items()
         if figures
     }
 
 
-def rows(comparison: Comparison) -> list[dict[str, Any]]:
+def rows(played: Played) -> list[dict[str, Any]]:
     """The rows of results.csv."""
     return [
         {"dataset": dataset, "seed": seed, "method": method}
         | {name: value for name, value in figures.items() if not isinstance(value, dict | list)}
-        for (dataset, seed, method), figures in results(comparison).items()
+        for (dataset, seed, method), figures in results(played).items()
     ]
 
 
@@ -245,24 +245,20 @@ def _f1(counts: np.ndarray) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the tables."""
     args, words = tyro.cli(TablesArgs, args=argv, description=__doc__, return_unknown_args=True)
-    comparison = Comparison(args, "results.csv", rows)
-    comparison.play(list(cells(args, words)))
+    played = frame.play(cells(args, words), args, "results.csv", rows)
     unknown = [
         (f"{cell.key['dataset']} {name}: no unlabelled image has a mask", cell.key["seed"])
-        for cell, methods in comparison.figures.items()
+        for cell, methods in played.figures.items()
         for name, figures in methods.items()
         if not figures
     ]
-    found, failed = results(comparison), comparison.failed(*unknown)
+    found, failed = results(played), played.failed(*unknown)
     if not found:
         raise RunError("nothing could be computed: " + "; ".join(failed))
-    tables = [main_table(found), differences_table(found), kinds_table(found)]
-    pictures = {
-        f"{cell.name}, seed {cell.key['seed']}": cell.place / "overlays.png" for cell in comparison.figures
-    }
-    device = str(pick_device(train.parse(["--agent", "reinforce", *words])[0].device))
-    line = command_line("benchmarks.tables", argv)
-    report(args.out, line, device, [each for each in tables if len(each) > 1], [INTERVALS], failed, pictures)
+    tables = [each for each in (main_table(found), differences_table(found), kinds_table(found)) if each[1:]]
+    overlays = {f"{cell.name} {cell.key['seed']}": cell.place / "overlays.png" for cell in played.figures}
+    device = train.parse(["--agent", "reinforce", *words])[0].device
+    report(args.out, "tables", argv, device, tables, failed, overlays)
 
 
 if __name__ == "__main__":

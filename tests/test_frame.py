@@ -1,4 +1,4 @@
-"""The frame of comparisons: what is there stands, unless another version or other settings made it."""
+"""The frame of playeds: what is there stands, unless another version or other settings made it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 
 from benchmarks import frame, policies, tables
-from benchmarks.frame import Cell, Comparison, FrameArgs
+from benchmarks.frame import Cell, FrameArgs, Played
 from benchmarks.report import report
-
-Play = Callable[..., Comparison]
 
 
 @dataclass
@@ -34,17 +32,15 @@ class Game:
         self.played.append(size)
         return {"double": 2 * size}
 
-    def __call__(self, *sizes: int, asked: Any = None, **settings: Any) -> Comparison:
+    def __call__(self, *sizes: int, asked: Any = None, **settings: Any) -> Played:
         args = FrameArgs(out=self.out, seeds=1)
         self.played.clear()
-        comparison = Comparison(args, "sizes.csv")
         cells = []
         for size in sizes:
             place = args.runs / str(size)
             key = {"kind": "cell", "seed": size}
             cells.append(Cell(key, place, {"size": size} | settings, partial(self._play, place, size), asked))
-        comparison.play(cells)
-        return comparison
+        return frame.play(cells, args, "sizes.csv")
 
 
 @pytest.fixture
@@ -60,30 +56,30 @@ def rows(out: Path) -> list[dict[str, str]]:
 def test_what_is_there_is_not_played_again(game: Game, capsys: pytest.CaptureFixture[str]) -> None:
     game(1, 2)
     assert game.played == [1, 2]
-    comparison = game(1, 2, 3)
+    played = game(1, 2, 3)
     assert game.played == [3]
     assert [row["double"] for row in rows(game.out)] == ["2", "4", "6"]
-    assert list(comparison.figures.values()) == [{"double": 2}, {"double": 4}, {"double": 6}]
+    assert list(played.figures.values()) == [{"double": 2}, {"double": 4}, {"double": 6}]
     assert "1 of 1: cell, seed 3: done" in capsys.readouterr().out
     assert not (game.out / "before").exists()
 
 
 def test_a_cell_that_fails_is_named_and_stops_no_other(game: Game, tmp_path: Path) -> None:
-    comparison = game(-1, 1, -2)
+    played = game(-1, 1, -2)
     assert [(row["seed"], row["error"]) for row in rows(game.out)] == [
         ("-1", "ValueError: size is negative"),
         ("1", ""),
         ("-2", "ValueError: size is negative"),
     ]
-    failed = comparison.failed(("cell: nothing to score", 1))
+    failed = played.failed(("cell: nothing to score", 1))
     assert failed == ["cell: ValueError: size is negative (seed -1, -2)", "cell: nothing to score (seed 1)"]
-    report(game.out, "the command", "cpu", [[["a"], ["**b**"]]], ["a note"], failed)
+    picture = game.out.resolve() / "runs" / "a.png"
+    report(game.out, "sizes", ["--out", "x y"], "cpu", [[["a"], ["**b**"]]], failed, {"A": picture})
     text = (game.out / "table.md").read_text()
-    assert text.startswith("`the command`\n\nCPU, ")
-    assert text.endswith(
-        f"| a |\n| --- |\n| **b** |\n\na note\n\nNot computed: {failed[0]}\n\nNot computed: {failed[1]}\n"
-    )
-    assert "<td>b</td>" in (game.out / "table.html").read_text()
+    assert text.startswith("`python -m benchmarks.sizes --out 'x y'`\n\nCPU, ")
+    assert "\n\n| a |\n| --- |\n| **b** |\n\n" in text
+    assert f"\n\nNot computed: {failed[0]}\n\nNot computed: {failed[1]}\n\n" in text
+    assert text.endswith("A:\n\n![](runs/a.png)\n")
     game(-1, 1, -2)
     assert game.played == []  # a failure is tried again, and fails
 
@@ -183,5 +179,5 @@ def test_bad_input_ends_with_one_line(
 
 def test_ray_has_to_be_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(frame.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(frame.RunError, match="engine ray"):
+    with pytest.raises(frame.RunError, match="engine is ray"):
         FrameArgs(out=tmp_path, engine="ray")

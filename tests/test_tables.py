@@ -91,8 +91,7 @@ def test_the_command(
     with (out / "results.csv").open() as file:
         methods = {row["method"] for row in csv.DictReader(file)}
     assert methods == {"unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter"}
-    page = (out / "table.html").read_text()
-    assert page.count("<img") == 3
+    assert (out / "table.md").read_text().count("![](runs/folder-0/") == 3
     assert {file.name for file in out.rglob("*.pt")} == {"policy.pt"}  # small, and to be taken along
 
     monkeypatch.setattr(unet, "run", lambda _: pytest.fail("computed twice"))
