@@ -172,6 +172,9 @@ def play(cells: Iterable[Cell], args: FrameArgs, csv: str, rows: Rows = Played.r
     """Compute the cells that are not there yet, a line for each; one that fails stops no other.
 
     The file `csv` gets the `rows` of those that have ended, time and again.
+
+    Raises:
+        RunError: all failed.
     """
     played = Played(list(cells))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -187,6 +190,8 @@ def play(cells: Iterable[Cell], args: FrameArgs, csv: str, rows: Rows = Played.r
             played.figures[cell], _ = cell.look()
         checkpoint.save_csv(rows(played), args.out / csv)
     checkpoint.save_csv(rows(played), args.out / csv)
+    if not played.figures:
+        raise RunError("nothing could be computed: " + "; ".join(played.failed()))
     return played
 
 

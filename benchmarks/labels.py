@@ -246,8 +246,9 @@ def table(rows: list[dict[str, Any]], args: LabelsArgs) -> Table:
     return lines
 
 
-def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
+def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> dict[str, Path]:
     """F1 over the number of masks, a picture for each data set."""
+    pictures = {}
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         figure = new_figure(6, 4)
         axis = figure.subplots()
@@ -257,7 +258,9 @@ def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
             axis.plot(stages, [np.mean(list(f1)) for f1 in found], marker="o", label=query)
         axis.set(title=dataset, xlabel="masks", ylabel="F1 on images put aside")
         axis.legend()
-        checkpoint.save_figure(figure, args.out / f"labels-{dataset.replace(':', '-')}.png", dpi=110)
+        pictures[dataset] = args.out / f"labels-{dataset.replace(':', '-')}.png"
+        checkpoint.save_figure(figure, pictures[dataset], dpi=110)
+    return pictures
 
 
 @command("interrupted; the same command goes on")
@@ -270,10 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise RunError(f"segmenter_size is {config.segmenter_size}; stages are compared at square")
     played = frame.play(cells(args, config, run.device), args, "labels.csv", collect)
     rows, failed = collect(played), played.failed()
-    if not rows:
-        raise RunError("nothing could be computed: " + "; ".join(failed))
-    curves(rows, args)
-    pictures = {picture.stem: picture for picture in sorted(args.out.glob("labels-*.png"))}
+    pictures = curves(rows, args)
     report(args.out, "labels", argv, run.device, [table(rows, args)], failed, pictures)
     if failed:
         sys.exit(1)

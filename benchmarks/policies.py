@@ -36,7 +36,6 @@ from nbs_env.config import Config
 from nbs_env.pictures import new_figure
 from nbs_env.runs import command
 
-History = list[dict[str, float]]
 PASSING = ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt")
 """What a finished run no longer needs, most of what it takes on disc."""
 
@@ -150,8 +149,9 @@ def smooth(values: np.ndarray, span: int = 9) -> np.ndarray:
     )
 
 
-def curves(histories: Mapping[tuple[str, str, int], History], out: Path) -> None:
-    """`curves-DATASET.png`: what is learnt over updates, mean and range of the seeds."""
+def curves(histories: Mapping[tuple[str, str, int], list[dict[str, float]]], out: Path) -> dict[str, Path]:
+    """What is learnt over updates, mean and range of the seeds: a picture of each data set."""
+    pictures = {}
     panels = {
         "R_clone_mean": "R_clone, mean of a segment",
         "R_cover_mean": "R_cover, mean of a segment",
@@ -172,7 +172,9 @@ def curves(histories: Mapping[tuple[str, str, int], History], out: Path) -> None
                 band = {"alpha": 0.15, "color": line.get_color(), "linewidth": 0}
                 panel.fill_between(updates, smoothed.min(0), smoothed.max(0), **band)
         axes.flat[0].legend()
-        checkpoint.save_figure(figure, out / f"curves-{dataset.replace(':', '-')}.png", dpi=110)
+        pictures[dataset] = out / f"curves-{dataset.replace(':', '-')}.png"
+        checkpoint.save_figure(figure, pictures[dataset], dpi=110)
+    return pictures
 
 
 @command("interrupted; the same command goes on")
@@ -184,11 +186,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for cell in played.figures:
         metrics = json.loads((cell.place / "metrics.json").read_text(encoding="utf-8"))
         histories[cell.key["dataset"], cell.key["agent"], cell.key["seed"]] = metrics["history"]
-    curves(histories, args.out)
     device = train.parse(["--agent", args.agents.split(",")[0], *words])[0].device
-    pictures = {picture.stem: picture for picture in sorted(args.out.glob("curves-*.png"))}
-    failed = played.failed()
-    report(args.out, "policies", argv, device, [table(played.rows(), args.metric)], failed, pictures)
+    tables, failed = [table(played.rows(), args.metric)], played.failed()
+    report(args.out, "policies", argv, device, tables, failed, curves(histories, args.out))
     if failed:
         sys.exit(1)
 

@@ -16,14 +16,13 @@ INTERVALS = "Brackets are 95 % bootstrap intervals; of two or three runs on one 
 
 
 def estimate(
-    samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray], reps: int = REPS
+    samples: Sequence[np.ndarray], statistic: Callable[..., np.ndarray]
 ) -> tuple[float, float, float]:
     """A statistic and its 95 % interval by the percentile bootstrap, each sample redrawn on its own.
 
     Args:
         samples: (runs,) each: the scores on one data set, say.
         statistic: of arrays (..., runs), along their last axis.
-        reps: how often they are redrawn.
 
     Returns:
         The statistic and the interval's ends; those are NaN where a sample has fewer than two runs.
@@ -34,7 +33,7 @@ def estimate(
     interval = scipy.stats.bootstrap(
         samples,
         lambda *drawn, axis: statistic(*drawn),
-        n_resamples=reps,
+        n_resamples=REPS,
         method="percentile",
         vectorized=True,
         rng=np.random.default_rng(0),

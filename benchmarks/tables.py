@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     found, failed = results(played), played.failed(*unknown)
     if not found:
-        raise RunError("nothing could be computed: " + "; ".join(failed))
+        raise RunError("nothing could be scored: " + "; ".join(failed))
     tables = [each for each in (main_table(found), differences_table(found), kinds_table(found)) if each[1:]]
     overlays = {f"{cell.name} {cell.key['seed']}": cell.place / "overlays.png" for cell in played.figures}
     device = train.parse(["--agent", "reinforce", *words])[0].device
