@@ -34,8 +34,6 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Comparisons": {
         "policies": ("benchmarks.policies", "agents over data sets and seeds, with intervals"),
-        "sampling": ("benchmarks.sampling", "what a better choice of patches could be worth"),
-        "teaching": ("benchmarks.teaching", "which soft targets a segmenter is best taught with"),
         "labels": ("benchmarks.labels", "which image is best labelled next"),
         "tables": ("benchmarks.tables", "batch sampling beside its rivals"),
         "ablations": ("benchmarks.ablations", "what each part of batch sampling is worth"),

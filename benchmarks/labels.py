@@ -1,4 +1,4 @@
-"""Which image to label next: simulated labelling, and what each query of `nbs_env.desk.queries` is worth.
+"""Which image to label next: simulated labelling, and what each query of `nbs_env.queries` is worth.
 
     python -m benchmarks.labels --datasets crackforest,mvtec:screw,magnetic_tile:Blowhole --data-root DATA \\
         --out DIR
@@ -14,49 +14,45 @@ labels.csv, table.md and a picture of each data set's curves.
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import tyro
 
 import train
-from benchmarks.engine import EngineArgs, check, execute
-from benchmarks.report import INTERVALS, estimate, finish, mean
-from benchmarks.tables import markdown
-from nbs_env.common import checkpoint
-from nbs_env.common.errors import RunError
-from nbs_env.common.networks import compute_dtype, keep_freed_memory, pick_device, place
-from nbs_env.common.pictures import new_figure
-from nbs_env.common.runs import at_least, check_settings, command
+from benchmarks import frame
+from benchmarks.frame import Cell, DataArgs, Played
+from benchmarks.report import Table, report
+from benchmarks.statistics import mean, shown
+from nbs_env import checkpoint, queries
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, load, resize_image, split
-from nbs_env.desk import queries
-from nbs_env.desk.queries import Numbers
 from nbs_env.detect.alarms import image_scores
-from nbs_env.detect.metrics import pixel_ap, pixel_prf
+from nbs_env.detect.encoder import Encoder, describe, pretrained
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.teaching import teach
-from nbs_env.features.encoder import Encoder, describe, pretrained
+from nbs_env.env import pick_device
+from nbs_env.metrics import pixel_ap, pixel_prf
+from nbs_env.networks import compute_dtype, keep_freed_memory, place
+from nbs_env.pictures import new_figure
+from nbs_env.queries import Numbers
+from nbs_env.runs import RunError, at_least, check_data, command, digests, plain
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a query may know of the pool: no mask."""
+class Known(NamedTuple):
+    """What a query may know of the pool of n images: no mask."""
 
-    features: np.ndarray
-    """(n, d)."""
-    unsure: np.ndarray
-    """(n,) `queries.uncertainty`."""
-    scores: np.ndarray
-    """(n,) image scores."""
-    labeled: np.ndarray
-    """Numbers of the labelled images."""
+    features: np.ndarray  # (n, d)
+    unsure: np.ndarray  # (n,) `queries.uncertainty`
+    scores: np.ndarray  # (n,) image scores
+    labeled: np.ndarray  # numbers of the labelled images
     rng: np.random.Generator
 
 
@@ -74,15 +70,9 @@ FIRST = "random"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsArgs(EngineArgs):
+class LabelsArgs(DataArgs):
     """What to compare, and where to put it."""
 
-    out: Path
-    """Folder for stages, table and curves."""
-    datasets: str = "crackforest"
-    """Data sets, separated by commas; a category follows a colon."""
-    data_root: Path | None = None
-    """Folder that holds the data sets."""
     masks: str = "2,5"
     """Numbers of masks at which a segmenter is taught, rising, separated by commas."""
     queries: str = ",".join(QUERIES)
@@ -90,17 +80,20 @@ class LabelsArgs(EngineArgs):
     reference: int = 10
     """Masks up to which the first query alone goes on; 0: no further than the others."""
 
-    def stages(self, query: str | None = None) -> list[int]:
-        """The numbers of masks that `query` gets, or that all get.
+    def __post_init__(self) -> None:
+        """Refuse what could not run."""
+        super().__post_init__()
+        self.stages(self.chosen()[0])
+
+    def stages(self, query: str) -> list[int]:
+        """The numbers of masks that `query` gets.
 
         Raises:
             RunError: they do not rise.
         """
-        try:
-            stages = [int(word) for word in self.masks.split(",")]
-        except ValueError:
-            raise RunError(f"masks is {self.masks!r}; give numbers such as 2,5") from None
-        if stages != sorted(set(stages)) or stages[0] < 1:
+        words = self.masks.replace(" ", "").split(",")
+        stages = [int(word) for word in words if word.isdecimal()]
+        if len(stages) < len(words) or stages != sorted(set(stages)) or not stages[0]:
             raise RunError(f"masks is {self.masks!r}; give rising numbers from 1 on, such as 2,5")
         if self.reference and self.reference <= stages[-1]:
             raise RunError(f"reference is {self.reference}, masks {self.masks}; give more masks, or 0")
@@ -113,9 +106,8 @@ class LabelsArgs(EngineArgs):
             RunError: there is no such query.
         """
         names = [name.strip() for name in self.queries.split(",")]
-        for name in names:
-            if name not in QUERIES:
-                raise RunError(f"there is no query {name!r}; choose among {', '.join(QUERIES)}")
+        if unknown := [name for name in names if name not in QUERIES]:
+            raise RunError(f"queries has {unknown[0]!r}; choose among {', '.join(QUERIES)}")
         return names
 
 
@@ -125,48 +117,58 @@ def divide(data: AnomalyDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(known[: (len(known) + 1) // 2]), np.sort(known[(len(known) + 1) // 2 :])
 
 
-def simulate(dataset: str, seed: int, args: LabelsArgs, config: Config, device: str) -> None:
-    """All queries from one start; each stage leaves a file in `stages/` of the output folder."""
+def play(
+    args: LabelsArgs, dataset: str, seed: int, config: Config, device: str, place: Path
+) -> list[dict[str, Any]]:
+    """All queries from one start; each stage leaves a file in `place`, and a row."""
     keep_freed_memory()
     name, _, category = dataset.partition(":")
     root = None if name == "synthetic" else args.data_root
     data = load(name, root, category=category or None, image_size=config.image_size, seed=seed)
     pool, scored = divide(data, seed)
-    if len(pool) < max(args.stages()[-1], args.reference):
+    stages = args.stages(args.chosen()[0])
+    if len(pool) < stages[-1]:
         raise RunError(f"{dataset} has {len(pool)} images to label; ask for fewer masks")
     encoder = Encoder()
     encoder.load_state_dict(pretrained())
     features = describe(encoder, np.stack([resize_image(image, 256) for image in data.images[pool]]))
-    asked = {"config": json.loads(json.dumps(vars(config))), "images": [data.names[i] for i in pool]}
+    place.mkdir(parents=True, exist_ok=True)
+    now, known_images = digests(names=data.names, images=data.images, masks=data.masks), place / "images.json"
+    if known_images.is_file():
+        check_data(json.loads(known_images.read_text(encoding="utf-8")), now, data.name, place)
+    checkpoint.save_json(now, known_images)
 
     def stage(query: str, labeled: np.ndarray) -> dict[str, Any]:
-        file = _file(args.out, dataset, seed, query, len(labeled))
-        now = asked | {"labeled": [data.names[i] for i in pool[labeled]]}
-        if file.is_file():
-            before = json.loads(file.read_text(encoding="utf-8"))
-            check_settings(before, now, file)
-            return before
-        found = measure(data, pool, labeled, scored, config, seed, pick_device(device))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        row = {"dataset": dataset, "seed": seed, "query": query, "masks": len(labeled)} | found | now
-        checkpoint.save_json(row, file)
-        return row
+        file = place / f"{query}-{len(labeled)}.json".replace(" ", "-")
+        if not file.is_file():
+            found = measure(data, pool, labeled, scored, config, seed, pick_device(device))
+            checkpoint.save_json({"labeled": [data.names[i] for i in pool[labeled]]} | found, file)
+        return json.loads(file.read_text(encoding="utf-8"))
 
-    first = args.stages()[0]
-    start, _ = split(_part(data, pool), first, np.random.default_rng(seed))
-    begun = stage(FIRST, start)
+    start, _ = split(_part(data, pool), stages[0], np.random.default_rng(seed))
+    begun, rows = stage(FIRST, start), []
     for query in args.chosen():
         labeled, row = start, begun
-        for masks in args.stages(query)[1:]:
-            known = Known(
-                features,
-                np.array(row["unsure"]),
-                np.array(row["scores"]),
-                labeled,
-                np.random.default_rng((seed, masks)),
-            )
-            labeled = np.append(labeled, QUERIES[query](known, masks - len(labeled)))
-            row = stage(query, labeled)
+        for masks in args.stages(query):
+            if masks > len(start):
+                unsure, scores = np.array(row["unsure"]), np.array(row["scores"])
+                known = Known(features, unsure, scores, labeled, np.random.default_rng((seed, masks)))
+                labeled = np.append(labeled, QUERIES[query](known, masks - len(labeled)))
+                row = stage(query, labeled)
+            figures = {column: row[column] for column in ("f1", "ap", "defects", "seconds")}
+            rows.append({"dataset": dataset, "seed": seed, "query": query, "masks": masks} | figures)
+    return rows
+
+
+def cells(args: LabelsArgs, config: Config, device: str) -> Iterator[Cell]:
+    """Every split; more queries go on from the stages that are there."""
+    for dataset, seed, _ in args.splits():
+        place = args.runs / f"{dataset.replace(':', '')}-{seed}"
+        root = args.data_root and args.data_root.resolve()
+        settings = plain({"config": vars(config), "masks": args.masks, "data_root": root})
+        made = partial(play, args, dataset, seed, config, device, place)
+        asked = {"queries": args.queries, "reference": args.reference}
+        yield Cell({"dataset": dataset, "seed": seed}, place, settings, made, asked)
 
 
 def measure(
@@ -180,14 +182,7 @@ def measure(
 ) -> dict[str, Any]:
     """Teach a segmenter with labelled images; figures on those for scoring, and what it says of the pool.
 
-    Args:
-        data: all images.
-        pool: indices of those that may be labelled.
-        labeled: places in the pool of those that are.
-        scored: indices of the images for scoring.
-        config: how to teach.
-        seed: of weights, crops and augmentation.
-        device: where to compute.
+    `pool` and `scored` are indices of images, `labeled` places in the pool.
     """
     start, dtype = time.perf_counter(), compute_dtype(config.precision, device)
     taught = teach(data, pool[labeled], config, seed, device, dtype)
@@ -197,10 +192,9 @@ def measure(
         segment_images(segmenter, data.images[part], dtype, config.segmenter_symmetries)
         for part in (pool, scored)
     )
-    truth = data.masks[scored]
     return {
-        "f1": pixel_prf(found >= taught.threshold, truth)[2],
-        "ap": pixel_ap(found, truth),
+        "f1": pixel_prf(found >= taught.threshold, data.masks[scored])[2],
+        "ap": pixel_ap(found, data.masks[scored]),
         "defects": int(data.anomalous[pool[labeled]].sum()),
         "seconds": time.perf_counter() - start,
         "unsure": queries.uncertainty(seen, taught.threshold).tolist(),
@@ -220,100 +214,69 @@ def _part(data: AnomalyDataset, indices: np.ndarray) -> AnomalyDataset:
     )
 
 
-def _file(out: Path, dataset: str, seed: int, query: str, masks: int) -> Path:
-    return out / "stages" / f"{dataset}-{seed}-{query}-{masks}.json".replace(":", "-").replace(" ", "-")
+def collect(played: Played) -> list[dict[str, Any]]:
+    """The rows of all splits."""
+    return [row for rows in played.figures.values() for row in rows]
 
 
-def collect(args: LabelsArgs) -> list[dict[str, Any]]:
-    """The stages that are there; the first counts for every query."""
-    first = args.stages()[0]
-    rows = []
-    for dataset in args.datasets.split(","):
-        for seed in range(args.seeds):
-            for query in args.chosen():
-                for masks in args.stages(query):
-                    file = _file(args.out, dataset, seed, query if masks != first else FIRST, masks)
-                    if file.is_file():
-                        rows.append(json.loads(file.read_text(encoding="utf-8")) | {"query": query})
-    return rows
+def values(rows: list[dict[str, Any]], figure: str = "f1", **wanted: Any) -> dict[int, float]:
+    """A figure by seed, of the rows that have the `wanted` values."""
+    return {row["seed"]: row[figure] for row in rows if row.items() >= wanted.items()}
 
 
-def values(rows: list[dict[str, Any]], dataset: str, query: str, masks: int) -> dict[int, float]:
-    """F1 by seed."""
-    wanted = (dataset, query, masks)
-    return {row["seed"]: row["f1"] for row in rows if (row["dataset"], row["query"], row["masks"]) == wanted}
-
-
-def table(rows: list[dict[str, Any]], args: LabelsArgs) -> list[list[str]]:
+def table(rows: list[dict[str, Any]], args: LabelsArgs) -> Table:
     """Mean F1 at each stage, its difference from the first query's last ones, and defects among the masks."""
-    reference, last = args.chosen()[0], args.stages()[-1]
-    stages = args.stages(reference)
+    reference = args.chosen()[0]
+    stages, last = args.stages(reference), args.stages("")[-1]
     against = [masks for masks in stages if masks >= last]
     head = ["data set", "query", "starts", *(f"F1 with {masks} masks" for masks in stages)]
     head += [f"with {last}, less {reference} with {masks} [95 %]" for masks in against]
     lines = [[*head, f"defects among {last}"]]
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         for query in args.chosen():
-            f1 = {masks: values(rows, dataset, query, masks) for masks in stages}
-            cells = [_estimate(list(each.values())) for each in f1.values()]
+            own = [values(rows, dataset=dataset, query=query, masks=masks) for masks in stages]
+            cells = [shown([np.array(list(f1.values()))], mean) if f1 else "-" for f1 in own]
+            ours = values(rows, dataset=dataset, query=query, masks=last)
             for masks in against:
-                there = values(rows, dataset, reference, masks)
-                pairs = [f1[last][seed] - there[seed] for seed in f1[last] if seed in there]
-                cells.append(_estimate(pairs, "+") if (query, last) != (reference, masks) else "-")
-            own = [r for r in rows if (r["dataset"], r["query"], r["masks"]) == (dataset, query, last)]
-            defects = f"{np.mean([r['defects'] for r in own]):.1f}" if own else "-"
-            lines.append([dataset, query, str(len(f1[last])), *cells, defects])
+                theirs = values(rows, dataset=dataset, query=reference, masks=masks)
+                pairs = np.array([ours[seed] - theirs[seed] for seed in ours])
+                cells.append(shown([pairs], mean, "+") if (query, last) != (reference, masks) else "-")
+            defects = values(rows, "defects", dataset=dataset, query=query, masks=last).values()
+            lines.append([dataset, query, str(len(ours)), *cells, f"{np.mean(list(defects)):.1f}"])
     return lines
 
 
-def _estimate(numbers: list[float], sign: str = "") -> str:
-    """Mean and interval, or a dash."""
-    if not numbers:
-        return "-"
-    middle, low, high = estimate([np.array(numbers)], mean)
-    return f"{middle:{sign}.3f}" + ("" if np.isnan(low) else f" [{low:{sign}.3f}, {high:{sign}.3f}]")
-
-
-def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> None:
+def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> dict[str, Path]:
     """F1 over the number of masks, a picture for each data set."""
+    pictures = {}
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         figure = new_figure(6, 4)
         axis = figure.subplots()
         for query in args.chosen():
-            found = {masks: values(rows, dataset, query, masks) for masks in args.stages(query)}
-            points = [(masks, np.mean(list(f1.values()))) for masks, f1 in found.items() if f1]
-            axis.plot(*zip(*points, strict=True), marker="o", label=query)
+            stages = args.stages(query)
+            found = [values(rows, dataset=dataset, query=query, masks=masks).values() for masks in stages]
+            axis.plot(stages, [np.mean(list(f1)) for f1 in found], marker="o", label=query)
         axis.set(title=dataset, xlabel="masks", ylabel="F1 on images put aside")
         axis.legend()
-        checkpoint.save_figure(figure, args.out / f"labels-{dataset.replace(':', '-')}.png", dpi=110)
+        pictures[dataset] = args.out / f"labels-{dataset.replace(':', '-')}.png"
+        checkpoint.save_figure(figure, pictures[dataset], dpi=110)
+    return pictures
 
 
 @command("interrupted; the same command goes on")
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Compute the stages that are missing, and write the table."""
-    args, words = tyro.cli(LabelsArgs, description=__doc__, return_unknown_args=True)
-    check(args)
+    args, words = tyro.cli(LabelsArgs, args=argv, description=__doc__, return_unknown_args=True)
     run, config, _ = train.parse(["--updates", "0", *words])
     at_least(1, segmenter_steps=config.segmenter_steps)
     if config.segmenter_size != "square":
-        raise RunError(
-            f"segmenter_size is {config.segmenter_size}; stages are compared in squares: choose square"
-        )
-    args.stages(args.chosen()[0])
-    todo = [(dataset, seed) for seed in range(args.seeds) for dataset in args.datasets.split(",")]
-    tasks = [
-        (f"{dataset}, seed {seed}", partial(simulate, dataset, seed, args, config, run.device))
-        for dataset, seed in todo
-    ]
-    failed = [f"{tasks[index][0]}: {each}" for index, each in execute(tasks, args) if each]
-    rows = collect(args)
-    if not rows:
-        raise RunError("nothing could be computed: " + "; ".join(failed))
-    names = ("dataset", "seed", "query", "masks", "f1", "ap", "defects", "seconds")
-    checkpoint.save_csv([{name: row[name] for name in names} for row in rows], args.out / "labels.csv")
-    curves(rows, args)
-    parts = [markdown(table(rows, args)), INTERVALS]
-    finish(args.out, "labels", str(pick_device(run.device)), parts, failed)
+        raise RunError(f"segmenter_size is {config.segmenter_size}; stages are compared at square")
+    played = frame.play(cells(args, config, run.device), args, "labels.csv", collect)
+    rows, failed = collect(played), played.failed()
+    pictures = curves(rows, args)
+    report(args.out, "labels", argv, run.device, [table(rows, args)], failed, pictures)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

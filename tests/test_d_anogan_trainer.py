@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from looped_d_anogan import LoopedDAnoGAN
 
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Critic
 from baselines.d_anogan.trainer import DAnoGAN
 from baselines.d_anogan.watch import look
-from benchmarks.d_anogan import LoopedDAnoGAN
-from nbs_env.common import checkpoint
-from nbs_env.common.errors import RunError, TrainingError
+from nbs_env import checkpoint
+from nbs_env.runs import RunError, TrainingError
 
 SMALL = DAnoGANConfig(clusters=3, latent=4, batch_size=6, critic_steps=2, critic_start=3)
 

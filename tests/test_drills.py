@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drills import __main__ as command_line
+from drills import service
+from drills.attacker import MARKER, PAYLOADS, Bomb
+from drills.cases import CASES, Case
+from drills.disc import no_space_for
+from drills.forks import Outcome, fork
+from drills.inputs import inputs
+from drills.kills import killed
+from drills.small import Command, Row, content, difference, furnish
 
-from benchmarks.drills import __main__ as drills
-from benchmarks.drills import service
-from benchmarks.drills.attacker import MARKER, PAYLOADS, Bomb
-from benchmarks.drills.cases import CASES, Case
-from benchmarks.drills.disc import no_space_for
-from benchmarks.drills.forks import Outcome, command, fork
-from benchmarks.drills.inputs import inputs
-from benchmarks.drills.kills import killed
-from benchmarks.drills.small import Command, Row, content, difference, furnish
-from nbs_env.common import checkpoint
+from nbs_env import checkpoint
 
 
 def end(code: int = 0, out: str = "", err: str = "") -> Outcome:
@@ -210,13 +210,13 @@ def test_inputs_tell_a_refusal_from_what_is_accepted(model: Path, tmp_path: Path
             [
                 Case("no such device", "predict", "tpu", "--device tpu"),
                 Case("something else is named", "predict", "gpu", "--device tpu"),
-                Case("nothing is wrong", "benchmarks.drills", "help", "--help"),
+                Case("nothing is wrong", "drills", "help", "--help"),
             ],
             [Case("predict", "predict", "colour", "--colour blue")],
         )
     )
     assert [row.tried for row in rows] == [3, 1]
-    assert [line.split(":")[0] for line in rows[0].broken][-1] == "nothing is wrong (benchmarks.drills)"
+    assert [line.split(":")[0] for line in rows[0].broken][-1] == "nothing is wrong (drills)"
     assert len(rows[0].broken) == 2
     assert not rows[1].broken
 
@@ -241,26 +241,31 @@ def test_memory_that_grows_with_the_folder_is_found(
 
 def test_the_report_names_what_was_broken() -> None:
     rows = [Row("kills", "the same bits", 3, ["run 2: other values"]), Row("disc", "one line", 2, [])]
-    text = drills.report(rows, ["--out", "x"], 1.0)
+    text = command_line.report(rows, ["--out", "x"], 1.0)
     assert "| kills | the same bits | 3 | 1 |  |" in text
     assert text.rstrip().endswith("- kills: run 2: other values")
-    assert "Broken" not in drills.report(rows[1:], [], 1.0)
+    assert "Broken" not in command_line.report(rows[1:], [], 1.0)
 
 
-@pytest.mark.parametrize("flags", [("--kills", "0"), ("--groups", "fires"), ("--images", "0")])
-def test_wrong_values(flags: tuple[str, str], tmp_path: Path) -> None:
-    outcome = command("benchmarks.drills", "--out", tmp_path / "out", *flags, cwd=Path.cwd())
-    assert outcome.complaint(flags[1] if flags[1] == "fires" else flags[0][2:]) == ""
+@pytest.mark.parametrize(
+    ("words", "named"), [("--kills 0", "kills"), ("--groups fires", "fires"), ("--images 0", "images")]
+)
+def test_wrong_values(words: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        command_line.main(["--out", str(tmp_path / "out"), *words.split()])
+    assert end.value.code == 2
+    assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("group", drills.GROUPS)
+@pytest.mark.parametrize("group", command_line.GROUPS)
 def test_promises_are_kept(group: str, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "benchmarks.drills", "--out", tmp_path, "--groups", group]
+    words = [sys.executable, "-m", "tests.drills", "--out", tmp_path, "--groups", group]
     words += ["--kills", 10, "--images", 2000]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True)
+    line, root = [str(word) for word in words], Path(__file__).parents[1]
+    done = subprocess.run(line, env=environment, cwd=root, capture_output=True, text=True)
     rows = json.loads((tmp_path / "drills.json").read_text())
     assert [row["broken"] for row in rows] == [[]] * len(rows), done.stdout
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""D-AnoGAN's training step as a loop over clusters, for `python -m benchmarks.speed --groups d_anogan`.
+"""D-AnoGAN's training step as a loop over clusters: the slow reference of the one that does all at once.
 
 The loop does what the thesis describes: each generator and encoder runs on its share of the batch, doubled
 convolutions as they are defined, and the gradient penalty by differentiating twice. It starts from the same

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.drills.cases import CASES, USAGE, Case
-from benchmarks.drills.forks import Outcome, command
-from benchmarks.drills.small import COMMANDS, RIVAL, Row, furnished
+from .cases import CASES, USAGE, Case
+from .forks import Outcome, command
+from .small import COMMANDS, RIVAL, Row, furnished
 
 RIVALS = ("forest", "reconstruction")
 SECONDS = 60

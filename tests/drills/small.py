@@ -45,7 +45,9 @@ class Command:
     """Its options when it goes on; empty: it begins again."""
 
 
-REINFORCE = Command("train.py --agent reinforce", "train", TRAIN, "--resume --run-dir run")
+REINFORCE = Command(
+    "train.py --agent reinforce", "train", f"--agent reinforce {TRAIN}", "--resume --run-dir run"
+)
 PPO = Command(
     "train.py --agent ppo", "train", f"--agent ppo --batch-size 4 {TRAIN}", "--resume --run-dir run"
 )

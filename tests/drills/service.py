@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.drills.forks import command, fork
-from benchmarks.drills.small import Row, picture
 from nbs_env.autoencoder import AutoencoderTrainer
 from nbs_env.detect.detector import Detector, Prediction
 from nbs_env.predictor import Predictor
 from nbs_env.profiles import copy_weights
+
+from .forks import command, fork
+from .small import Row, picture
 
 FEW = 1000
 """Images after which a folder's memory is looked at first."""

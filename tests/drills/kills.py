@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.drills.forks import command
-from benchmarks.drills.small import COMMANDS, Command, Row, content, difference, furnished
+from .forks import command
+from .small import COMMANDS, Command, Row, content, difference, furnished
 
 KILLS_A_RUN = 5
 """After so many a run is left to finish."""

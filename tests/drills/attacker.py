@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.drills.forks import command
-from benchmarks.drills.small import COMMANDS, Row, furnished
+from .forks import command
+from .small import COMMANDS, Row, furnished
 
 MARKER = "executed"
 

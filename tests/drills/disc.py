@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.drills.forks import command
-from benchmarks.drills.small import COMMANDS, Row, content, difference, furnished
+from .forks import command
+from .small import COMMANDS, Row, content, difference, furnished
 
 PLACES = (
     ("train", "config.json"), ("train", "events.out"), ("train", "checkpoint.pt"), ("train", "detector.pt"),

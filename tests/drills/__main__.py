@@ -1,4 +1,4 @@
-"""Try what the commands promise: `python -m benchmarks.drills --out DIR`; exit code 1 if one was broken.
+"""Try what the commands promise: `python -m tests.drills --out DIR`; exit code 1 if one was broken.
 
 Commands run in children of this process, on one thread each, with the autoencoder of Table 4.2 at a sixteenth
 of its width. DIR gets drills.md, the table with what was broken, and drills.json.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,19 +18,18 @@ import torch._dynamo  # what optimisers import when they are first made, and all
 import tyro
 
 from benchmarks import ablations, policies, tables  # noqa: F401
-from benchmarks.drills.attacker import attacker
-from benchmarks.drills.disc import disc
-from benchmarks.drills.forks import command
-from benchmarks.drills.inputs import inputs
-from benchmarks.drills.kills import kills
-from benchmarks.drills.service import folder, threads
-from benchmarks.drills.small import COMMANDS, Row, furnish
-from benchmarks.report import machine
-from benchmarks.tables import markdown
-from nbs_env.common import checkpoint
-from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least
-from nbs_env.common.runs import command as surround
+from benchmarks.report import machine, markdown
+from nbs_env import checkpoint
+from nbs_env.runs import RunError, at_least
+from nbs_env.runs import command as surround
+
+from .attacker import attacker
+from .disc import disc
+from .forks import command
+from .inputs import inputs
+from .kills import kills
+from .service import folder, threads
+from .small import COMMANDS, Row, furnish
 
 GROUPS = ("kills", "inputs", "disc", "attacker", "threads", "folder")
 
@@ -82,26 +81,26 @@ def report(rows: list[Row], words: list[str], minutes: float) -> str:
     cells = [["", "promise", "tried", "broken", ""]]
     cells += [[row.group, row.promise, str(row.tried), str(len(row.broken)), row.remark] for row in rows]
     broken = [f"- {row.group}: {each}\n" for row in rows for each in row.broken]
-    head = f"`python -m benchmarks.drills {' '.join(words)}`\n\n{machine('cpu')}; {minutes:.0f} minutes.\n\n"
+    head = f"`python -m tests.drills {' '.join(words)}`\n\n{machine('cpu')}; {minutes:.0f} minutes.\n\n"
     return f"{head}{markdown(cells)}\n" + ("\nBroken:\n\n" + "".join(broken) if broken else "")
 
 
 @surround()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the drills, and write the table."""
-    args = tyro.cli(DrillArgs, description=__doc__)
+    args = tyro.cli(DrillArgs, args=argv, description=__doc__)
     at_least(1, kills=args.kills, images=args.images)
     for name in args.groups.split(","):
         if name not in GROUPS:
-            raise RunError(f"there is no group {name!r}; choose from {', '.join(GROUPS)}")
+            raise RunError(f"groups has {name!r}; choose from {', '.join(GROUPS)}")
     args.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    start, rows = time.monotonic(), []
+    start, rows, words = time.monotonic(), [], sys.argv[1:] if argv is None else list(argv)
     with tempfile.TemporaryDirectory() as place:
         for row in drills(args, Path(place)):
             rows.append(row)
             print(f"{row.group}: {row.promise}: {row.tried} tried, {len(row.broken)} broken", flush=True)
-            text = report(rows, sys.argv[1:], (time.monotonic() - start) / 60)
+            text = report(rows, words, (time.monotonic() - start) / 60)
             checkpoint.save_text(text, args.out / "drills.md")
             checkpoint.save_json([asdict(row) for row in rows], args.out / "drills.json")
     print(text)
