@@ -9,20 +9,18 @@ labelled images that were left out, one at a time where there are five.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
-from tqdm import tqdm
 
-from baselines.segmentation import FOLDS, Problem, SegmentationArgs, command, prepare, score
-from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least
-from nbs_env.common.settings import check_types
-from nbs_env.detect.metrics import best_threshold
-from nbs_env.detect.teaching import folds
+from baselines.segmentation import Problem, SegmentationArgs, command, leave_some_out, prepare, score
+from nbs_env.config import check_types
+from nbs_env.metrics import best_threshold
+from nbs_env.runs import RunError, at_least
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class ForestConfig:
     """Share of the labelled pixels that a tree sees."""
 
     def __post_init__(self) -> None:
-        """Check types first, then values."""
         check_types(self, RunError)
         at_least(1, largest_scale=self.largest_scale, trees=self.trees, depth=self.depth)
         if not 0 < self.sampled_share <= 1:
@@ -48,10 +45,6 @@ class ForestConfig:
 
 class Forest:
     """A forest that learns from a few images.
-
-    Args:
-        config: all settings.
-        seed: of the forest.
 
     Raises:
         RunError: scikit-image is not installed.
@@ -91,14 +84,14 @@ def left_out_threshold(
     features: list[np.ndarray], masks: np.ndarray, config: ForestConfig, seed: int
 ) -> float:
     """The threshold of the best F1 on images that were left out; 0.5 where none can be."""
-    scores, truth = [], []
-    for part in tqdm(folds(masks, FOLDS), desc="leave some out", unit="fold"):
+
+    def learn(kept: np.ndarray, part: np.ndarray) -> np.ndarray:
         forest = Forest(config, seed)
-        kept = np.delete(np.arange(len(masks)), part)
         forest.train([features[k] for k in kept], masks[kept])
-        scores += [forest.probabilities(features[k]) for k in part]
-        truth += [*masks[part]]
-    return best_threshold(np.stack(scores), np.stack(truth)) if np.any(truth) else 0.5
+        return np.stack([forest.probabilities(features[k]) for k in part])
+
+    scores, truth = leave_some_out(masks, learn)
+    return best_threshold(np.concatenate(scores), truth) if truth.any() else 0.5
 
 
 @dataclass(frozen=True)
@@ -110,11 +103,7 @@ class Args(SegmentationArgs):
 
 
 def run(args: Args) -> dict[str, Any]:
-    """Train, score, and write the results; the content of metrics.json.
-
-    Raises:
-        RunError, DataError: before any training.
-    """
+    """Train, score, and write the results; the content of metrics.json."""
     Forest(args.model, args.seed)  # is everything installed?
     with prepare(args, "forest") as problem:
         return fit(problem, args.model, args.seed)
@@ -134,9 +123,9 @@ def fit(problem: Problem, config: ForestConfig, seed: int) -> dict[str, Any]:
     return score(problem, "forest", predict, threshold)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    command(Args, run, __doc__)
+    command(Args, run, __doc__, argv)
 
 
 if __name__ == "__main__":

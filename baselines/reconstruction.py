@@ -9,6 +9,7 @@ without normal images of their own have no such figure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,10 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
-from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
-from nbs_env.data import GOOD, AnomalyDataset, image_files, load, read_image, resize_image
+from baselines.segmentation import Problem, SegmentationArgs, command, prepare, read_images, score
+from nbs_env.config import check_types
+from nbs_env.data import GOOD, AnomalyDataset, image_files, read_image, resize_image
+from nbs_env.runs import RunError, at_least, positive
 
 PATCH = 128
 
@@ -47,10 +47,8 @@ class ReconstructionConfig:
     """Pixels that a region on a normal image may have at the threshold (the paper has one by category)."""
 
     def __post_init__(self) -> None:
-        """Check types first, then values."""
         check_types(self, RunError)
-        counts = ("latent", "steps", "batch_size", "stride")
-        at_least(1, **{name: getattr(self, name) for name in counts})
+        at_least(1, latent=self.latent, steps=self.steps, batch_size=self.batch_size, stride=self.stride)
         at_least(0, smallest_region=self.smallest_region)
         positive(learning_rate=self.learning_rate)
 
@@ -74,7 +72,6 @@ class Autoencoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Reconstruct."""
         return self.layers(patches)
 
 
@@ -125,11 +122,9 @@ class Reconstruction:
 
 
 def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
-    """The lowest threshold at which no region on normal images exceeds `smallest_region` pixels.
+    """The lowest threshold at which no region in `errors` (n, S, S) of normal images is too large.
 
-    Args:
-        errors: (n, S, S) of normal images.
-        smallest_region: pixels, connected by sides or corners.
+    That is more than `smallest_region` pixels, connected by sides or corners.
     """
 
     def too_low(threshold: float) -> bool:
@@ -162,14 +157,7 @@ def normal_images(args: SegmentationArgs, data: AnomalyDataset) -> np.ndarray:
         home: Path = homes[0] if homes[0].is_dir() else homes[1]
         return np.stack([resize_image(read_image(file), args.image_size) for file in image_files(home)])
     if args.dataset == "synthetic":  # other images than those that are scored
-        made = load(
-            "synthetic",
-            category=args.category,
-            image_size=args.image_size,
-            seed=args.seed + 1_000_003,
-            difficulty=args.difficulty,
-            count=160,
-        )
+        made = read_images(replace(args, seed=args.seed + 1_000_003), count=160)
         return made.images[np.array(made.kinds) == GOOD]
     raise RunError(
         f"{args.dataset} has no normal images of its own; add good/ or train/good/, or choose nanotwice or "
@@ -186,11 +174,7 @@ class Args(SegmentationArgs):
 
 
 def run(args: Args) -> dict[str, Any]:
-    """Train, score, and write the results; the content of metrics.json.
-
-    Raises:
-        RunError, DataError: before any training.
-    """
+    """Train, score, and write the results; the content of metrics.json."""
     if args.image_size < PATCH:
         raise RunError(f"image_size is {args.image_size}; it must be at least {PATCH} here")
     with prepare(args, "reconstruction") as problem:
@@ -212,9 +196,9 @@ def fit(problem: Problem, normal: np.ndarray, config: ReconstructionConfig, seed
     return score(problem, "reconstruction", model.errors, threshold)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    command(Args, run, __doc__)
+    command(Args, run, __doc__, argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,16 +11,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 import tyro
+from tqdm import tqdm
 
-from nbs_env.common import checkpoint, runs
-from nbs_env.common.errors import RunError
-from nbs_env.common.networks import pick_device
-from nbs_env.common.pictures import overlay_sheet
-from nbs_env.common.runs import at_least, claim, digests, plain
-from nbs_env.common.settings import check_types
+from nbs_env import checkpoint, runs
+from nbs_env.config import check_types
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.detect.alarms import image_scores
-from nbs_env.detect.metrics import counts_by_kind, evaluate
+from nbs_env.detect.teaching import folds
+from nbs_env.env import pick_device
+from nbs_env.metrics import counts_by_kind, evaluate
+from nbs_env.pictures import overlay_sheet
+from nbs_env.runs import RunError, at_least, claim, digests, plain
 
 FOLDS = 5
 """Parts that the labelled images are divided into; where there are no more, each is left out by itself."""
@@ -52,7 +53,6 @@ class SegmentationArgs:
     """cpu, cuda or auto."""
 
     def __post_init__(self) -> None:
-        """Check types first, then values."""
         check_types(self, RunError)
         at_least(0, seed=self.seed)
         if self.image_size < 64 or self.image_size % 64:
@@ -61,26 +61,18 @@ class SegmentationArgs:
 
 @dataclass(frozen=True)
 class Problem:
-    """One split of one data set.
-
-    Attributes:
-        data: all images.
-        labeled: indices of those whose masks may be learnt from.
-        unlabeled: all others; their masks serve for the figures alone.
-        directory: where results go.
-        device: where to compute.
-        settings: what makes the run what it is.
-        images: digests of the data.
-        start: when all of it began.
-    """
+    """One split of one data set, where its results go, and where to compute."""
 
     data: AnomalyDataset
     labeled: np.ndarray
+    """Indices of the images whose masks may be learnt from."""
     unlabeled: np.ndarray
+    """All others; their masks serve for the figures alone."""
     directory: Path
     device: str
     settings: dict[str, Any] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
+    """Digests of the data."""
     start: float = field(default_factory=time.perf_counter)
 
 
@@ -107,17 +99,15 @@ def prepare(args: SegmentationArgs, method: str) -> Iterator[Problem]:
         yield read(args, directory, device)
 
 
+def read_images(args: SegmentationArgs, **more: Any) -> AnomalyDataset:
+    """The data set; `more` is handed to `load`."""
+    names = ("category", "image_size", "seed", "difficulty", "mask_values")
+    return load(args.dataset, args.data_root, **{name: getattr(args, name) for name in names}, **more)
+
+
 def read(args: SegmentationArgs, directory: Path, device: str) -> Problem:
     """Read the data and draw the labelled images; `prepare` says what can go wrong."""
-    data = load(
-        args.dataset,
-        args.data_root,
-        category=args.category,
-        image_size=args.image_size,
-        seed=args.seed,
-        difficulty=args.difficulty,
-        mask_values=args.mask_values,
-    )
+    data = read_images(args)
     labeled, unlabeled = split(data, args.labeled, np.random.default_rng(args.seed))
     if not data.has_mask[unlabeled].any():
         raise RunError(
@@ -135,13 +125,10 @@ def score(
 
     Args:
         problem: the split.
-        method: its name in metrics.json.
+        method: its name.
         predict: scores (n, S, S) of images (n, S, S, 3) uint8, higher is more anomalous.
         threshold: the score from which a pixel is anomalous.
-        more: what else to write.
-
-    Returns:
-        The content of metrics.json.
+        more: what else to write into metrics.json, whose content is returned.
     """
     data = problem.data
     known = problem.unlabeled[data.has_mask[problem.unlabeled]]
@@ -171,10 +158,33 @@ def score(
     return metrics
 
 
+T = TypeVar("T")
+
+
+def leave_some_out(
+    masks: np.ndarray, learn: Callable[[np.ndarray, np.ndarray], T]
+) -> tuple[list[T], np.ndarray]:
+    """Learn from labelled images with some of them left out, a fold after the other.
+
+    Args:
+        masks: of the labelled images (n, S, S).
+        learn: learns from the first indices, and scores the second ones, which are left out.
+
+    Returns:
+        What `learn` gave for each fold, and the masks of all that was left out in that order, perhaps none.
+    """
+    parts = folds(masks, FOLDS)
+    bar = tqdm(parts, desc="leave some out", unit="fold")
+    found = [learn(np.delete(np.arange(len(masks)), part), part) for part in bar]
+    return found, np.concatenate([masks[part] for part in parts] or [masks[:0]])
+
+
 A = TypeVar("A", bound=SegmentationArgs)
 
 
 @runs.command()
-def command(cls: type[A], run: Callable[[A], Any], description: str | None) -> None:
+def command(
+    cls: type[A], run: Callable[[A], Any], description: str | None, argv: Sequence[str] | None
+) -> None:
     """Run what the command line says."""
-    run(tyro.cli(cls, description=description))
+    run(tyro.cli(cls, args=argv, description=description))

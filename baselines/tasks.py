@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from baselines.d_anogan import wheel
-from nbs_env.common.errors import RunError
 from nbs_env.data import GOOD
 from nbs_env.data.classes import (
     ClassDataset,
@@ -19,16 +18,12 @@ from nbs_env.data.classes import (
     read_plant_village,
 )
 from nbs_env.data.folders import need_directory
+from nbs_env.metrics import image_auroc
+from nbs_env.runs import RunError
 
 
 def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:
-    """Read `mnist`, `fashion_mnist`, `cifar10` or `folder`.
-
-    Args:
-        dataset: one of the four.
-        root: its folder, or the one that holds it.
-        size: side of the square images; 28 for the first two.
-        channels: 1 (grey) or 3 (RGB); 1 for the first two.
+    """Read `mnist`, `fashion_mnist`, `cifar10` or `folder`; the first two are 28 pixels and grey.
 
     Raises:
         RunError: no root, or a size that the data do not have.
@@ -115,23 +110,35 @@ class Task(NamedTuple):
         return train, test, found
 
 
+def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the ROC curve of `scores` (m,), higher for what is anomalous; `truth` as `draw` has it."""
+    rows = truth >= 0
+    value = image_auroc(scores[rows], truth[rows] == 1)
+    assert value is not None, "both kinds are in the test set"
+    return value
+
+
 def class_tasks(
-    dataset: str, root: Path | None, size: int, channels: int, protocol: int, seed: int
+    dataset: str,
+    root: Path | None,
+    size: int,
+    channels: int,
+    protocol: int,
+    seed: int,
+    per_class: int = 250,
 ) -> dict[str, Task]:
     """What can be trained for, by the name that `--classes` takes.
 
     Args:
-        dataset: `synthetic` (200 wheels a class), `wheel` (250 a class, with the anomalies of the D-AnoGAN
-            thesis), `mvtec`, `plant_village`, or one that `read_classes` knows.
+        dataset: `synthetic` (200 wheels a class), `wheel` (with the anomalies of the D-AnoGAN thesis),
+            `mvtec`, `plant_village`, or one that `read_classes` knows.
         root: its folder, or the one that holds it; no matter for wheels.
-        size: side of the square images.
-        channels: 1 (grey) or 3 (RGB).
+        size, channels: of the images; 1 (grey) or 3 (RGB).
         protocol: 1: the class is anomalous; 2: all others are. No matter for the three that have their own.
-        seed: of wheels.
+        seed, per_class: of wheels.
 
     Raises:
-        RunError: as `read_classes` does.
-        DataError: something in the data is wrong.
+        RunError, DataError: as `read_classes` does.
     """
     if dataset == "mvtec":
         found = read_mvtec(home(dataset, root), size, channels)
@@ -140,7 +147,7 @@ def class_tasks(
         found = read_plant_village(home(dataset, root), size, channels)
         return {n: Task(data, tuple(k for k in data.names if k != GOOD), 0.8) for n, data in found.items()}
     if dataset in ("synthetic", "wheel"):
-        images, labels, _ = wheel.make(200 if dataset == "synthetic" else 250, size, seed)
+        images, labels, _ = wheel.make(200 if dataset == "synthetic" else per_class, size, seed)
         pool = ClassDataset(images[:, None].repeat(channels, 1), labels, wheel.CLASSES)
         if dataset == "wheel":
             return {"wheel": Task(pool, wheel.ANOMALIES, 0.8, apart=True)}

@@ -7,7 +7,7 @@ out, one at a time where there are five; masks of other images serve for the fig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,14 +18,13 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.segmentation import FOLDS, Problem, SegmentationArgs, command, prepare, score
-from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
-from nbs_env.common.symmetries import dihedral, inverse
-from nbs_env.detect.metrics import best_threshold
-from nbs_env.detect.teaching import bounded_threshold, folds
+from baselines.segmentation import Problem, SegmentationArgs, command, leave_some_out, prepare, score
+from nbs_env.config import check_types
+from nbs_env.detect.teaching import bounded_threshold
+from nbs_env.metrics import best_threshold
 from nbs_env.predictor import class_weights
+from nbs_env.profiles import dihedral, inverse
+from nbs_env.runs import RunError, at_least, positive
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,9 @@ class UNetConfig:
     """Steps between looks at the image that is left out."""
 
     def __post_init__(self) -> None:
-        """Check types first, then values."""
         check_types(self, RunError)
-        counts = ("width", "crop", "batch_size", "steps", "check_every")
-        at_least(1, **{name: getattr(self, name) for name in counts})
+        at_least(1, width=self.width, crop=self.crop, batch_size=self.batch_size)
+        at_least(1, steps=self.steps, check_every=self.check_every)
         positive(learning_rate=self.learning_rate)
 
 
@@ -72,7 +70,6 @@ class UNet(nn.Module):
         self.output = nn.Conv2d(width, 1, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits."""
         x, skipped = images, []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)
@@ -83,15 +80,7 @@ class UNet(nn.Module):
 
 
 class Trainer:
-    """A U-Net that learns from a few images.
-
-    Args:
-        images: (n, S, S, 3) uint8.
-        masks: (n, S, S) bool.
-        config: all settings.
-        seed: of weights, crops and augmentation.
-        device: where it computes.
-    """
+    """A U-Net that learns from a few images (n, S, S, 3) uint8 and their masks (n, S, S) bool."""
 
     def __init__(
         self, images: np.ndarray, masks: np.ndarray, config: UNetConfig, seed: int, device: str
@@ -161,18 +150,16 @@ def leave_out(
 
     The threshold keeps to the segmenter's bounds. Where no image can be left out, all steps and 0.5.
     """
-    left_out = folds(masks, FOLDS)
     checks = list(range(config.check_every, config.steps + 1, config.check_every)) or [config.steps]
-    kept: list[list[np.ndarray]] = []
-    for part in tqdm(left_out, desc="leave some out", unit="fold"):
-        trainer = Trainer(
-            np.delete(images, part, axis=0), np.delete(masks, part, axis=0), config, seed, device
-        )
-        kept.append([trainer.probabilities(images[part]) for s in trainer.steps(config.steps) if s in checks])
-    if not any(masks[part].any() for part in left_out):
+
+    def learn(kept: np.ndarray, part: np.ndarray) -> list[np.ndarray]:
+        trainer = Trainer(images[kept], masks[kept], config, seed, device)
+        return [trainer.probabilities(images[part]) for s in trainer.steps(config.steps) if s in checks]
+
+    found, truth = leave_some_out(masks, learn)
+    if not truth.any():
         return config.steps, 0.5
-    truth = masks[np.concatenate(left_out)]
-    scores = [np.concatenate(each) for each in zip(*kept, strict=True)]
+    scores = [np.concatenate(each) for each in zip(*found, strict=True)]
     best = int(np.argmax([best_f1(each, truth) for each in scores]))
     weight, _ = class_weights(torch.from_numpy(masks), "sqrt")
     return checks[best], bounded_threshold(scores[best], truth, weight)
@@ -193,14 +180,10 @@ class Args(SegmentationArgs):
 
 
 def run(args: Args) -> dict[str, Any]:
-    """Train, score, and write the results; the content of metrics.json.
-
-    Raises:
-        RunError, DataError: before any training.
-    """
-    model = args.model
-    if model.crop % 16 or model.crop > args.image_size:
-        raise RunError(f"model.crop is {model.crop}; choose a multiple of 16 up to {args.image_size}")
+    """Train, score, and write the results; the content of metrics.json."""
+    crop = args.model.crop
+    if crop % 16 or crop > args.image_size:
+        raise RunError(f"model.crop is {crop}; choose a multiple of 16 up to {args.image_size}")
     with prepare(args, "unet") as problem:
         return fit(problem, args.model, args.seed)
 
@@ -215,9 +198,9 @@ def fit(problem: Problem, config: UNetConfig, seed: int) -> dict[str, Any]:
     return score(problem, "unet", trainer.probabilities, threshold, steps=steps)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    command(Args, run, __doc__)
+    command(Args, run, __doc__, argv)
 
 
 if __name__ == "__main__":

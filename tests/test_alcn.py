@@ -1,4 +1,4 @@
-"""ALCN: sizes, the blend, who learns when, and what noise does to an autoencoder."""
+"""ALCN: sizes, the blend, who learns when, what noise does to an autoencoder, and its command."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from baselines.alcn import __main__ as command
 from baselines.alcn import networks
 from baselines.alcn.networks import Denoiser, NoiseGenerator
-from baselines.alcn.noise import NOISES, blend
-from baselines.alcn.trainer import ALCN, ALCNConfig
-from nbs_env.common import checkpoint
-from nbs_env.common.errors import TrainingError
-from nbs_env.detect.metrics import image_auroc
+from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, blend
+from nbs_env import checkpoint
+from nbs_env.metrics import image_auroc
+from nbs_env.runs import TrainingError
 
 SMALL = ALCNConfig(size=16, batch_size=8, denoiser_lr=1e-3, noise_lr=1e-3)
 
@@ -68,16 +68,16 @@ def test_noises_are_what_they_are_called(data: torch.Tensor) -> None:
     images = torch.zeros(50, 3, 16, 16)
     generator = torch.Generator().manual_seed(0)
     models = {name: ALCN(replace(SMALL, noise=name, channels=3), 0) for name in NOISES}
-    assert models["none"].noise.sample(images, generator) is None
-    speckle = models["speckle"].noise.sample(images, generator)
+    assert models["none"].draw_noise(images, generator) is None
+    speckle = models["speckle"].draw_noise(images, generator)
     assert speckle is not None
     assert set(speckle.unique().tolist()) == {0.0, 1.0}
     assert float(speckle.mean()) == pytest.approx(0.5, abs=0.02)
     assert (speckle[:, 0] == speckle[:, 2]).all()
-    gaussian = models["gaussian"].noise.sample(images, generator)
+    gaussian = models["gaussian"].draw_noise(images, generator)
     assert gaussian is not None
     assert float(gaussian.std()) == pytest.approx(0.5, abs=0.01)
-    learnt = models["alcn"].noise.sample(images, generator)
+    learnt = models["alcn"].draw_noise(images, generator)
     assert learnt is not None
     assert 0 <= learnt.min() <= learnt.max() <= 1
     assert float((learnt[0] - learnt[1]).abs().mean().detach()) > 0  # continuous, and another one each time
@@ -97,11 +97,10 @@ def snapshot(model: ALCN) -> dict[str, list[torch.Tensor]]:
 
 def test_each_step_moves_its_own_network(data: torch.Tensor) -> None:
     model = ALCN(SMALL, 0)
-    model.fit_scale(data)
     images = model.standardize(data)
     for name, sign in (("noise", -1), ("denoiser", 1)):
         before = snapshot(model)
-        model._descend(name, sign * model.error(images, torch.tensor(0.5)))
+        model.descend(name, sign * model.error(images, torch.tensor(0.5)))
         assert changed(model, before) == {name}
 
 
@@ -110,13 +109,12 @@ def test_noise_raises_the_error_and_the_denoiser_lowers_it(data: torch.Tensor) -
     errors = {}
     for name, sign in (("noise", -1), ("denoiser", 1)):
         model = ALCN(replace(SMALL, noise_lr=3e-2), 0)
-        model.fit_scale(data)
         images, alpha = model.standardize(data), torch.tensor(0.4)
         values = []
         for _ in range(60):
             loss = model.error(images, alpha)
             values.append(float(loss.detach()))
-            model._descend(name, sign * loss)
+            model.descend(name, sign * loss)
         errors[name] = np.mean(values[-5:]) - np.mean(values[:5])
     assert errors["noise"] > 0
     assert errors["denoiser"] < 0
@@ -124,22 +122,18 @@ def test_noise_raises_the_error_and_the_denoiser_lowers_it(data: torch.Tensor) -
 
 def test_images_are_standardised(data: torch.Tensor) -> None:
     data = data // torch.arange(1, 21, dtype=torch.uint8)[:, None, None, None]  # of many contrasts
-    alone, together = ALCN(SMALL, 0), ALCN(replace(SMALL, standardize="data"), 0)
-    for model, dims in ((alone, (1, 2, 3)), (together, (0, 2, 3))):
-        model.fit_scale(data)
-        values = model.standardize(data)
-        torch.testing.assert_close(values.mean(dims), torch.zeros_like(values.mean(dims)), atol=1e-4, rtol=0)
-        torch.testing.assert_close(values.std(dims), torch.ones_like(values.std(dims)), atol=1e-3, rtol=0)
+    model = ALCN(SMALL, 0)
+    values = model.standardize(data)
+    torch.testing.assert_close(values.mean((1, 2, 3)), torch.zeros(20), atol=1e-4, rtol=0)
+    torch.testing.assert_close(values.std((1, 2, 3)), torch.ones(20), atol=1e-3, rtol=0)
     flat = torch.full((1, 1, 16, 16), 7, dtype=torch.uint8)
-    assert not alone.standardize(flat).any()
+    assert not model.standardize(flat).any()
 
 
 @pytest.mark.parametrize("test_noise", [False, True])
-@pytest.mark.parametrize("standardize", ["image", "data"])
-def test_errors_are_of_each_image_alone(standardize: str, test_noise: bool, data: torch.Tensor) -> None:
-    model = ALCN(replace(SMALL, standardize=standardize), 0)  # type: ignore[arg-type]
-    model.fit_scale(data)
-    model.train_epoch(data)
+def test_errors_are_of_each_image_alone(test_noise: bool, data: torch.Tensor) -> None:
+    model = ALCN(SMALL, 0)
+    model.advance(data)
     before = model.random.get_state()
     together = model.errors(data.numpy(), test_noise)
     alone = [model.errors(data.numpy()[k : k + 1], test_noise) for k in range(20)]
@@ -171,14 +165,14 @@ def test_errors_by_hand(data: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> 
 def test_resuming_gives_the_same_bits(
     data: torch.Tensor, tmp_path: Path, same_bits: Callable[..., None]
 ) -> None:
-    model = ALCN(SMALL, 1)
-    model.fit_scale(data)
-    model.train_epoch(data)
+    model, other = ALCN(SMALL, 1), ALCN(SMALL, 2)
+    model.held_out = other.held_out = data.numpy()
+    model.advance(data)
     checkpoint.save(model.state_dict(), tmp_path / "state.pt")
-    other = ALCN.load(tmp_path / "state.pt")
+    other.load_state_dict(checkpoint.load(tmp_path / "state.pt"))
     for each in (model, other):
-        each.train_epoch(data)
-        each.should_stop(each.held_out_error(data))
+        each.advance(data)
+    assert other.done == 2
     same_bits(model.state_dict(), other.state_dict())
 
 
@@ -191,14 +185,17 @@ def test_weights_come_from_the_seed_alone() -> None:
 
 
 def test_early_stopping_counts_epochs_without_progress(thin: None) -> None:
-    model = ALCN(replace(SMALL, patience=2), 0)
-    assert [model.should_stop(error) for error in (3.0, 2.0, 2.5, 1.0, 1.1, 1.2)] == [False] * 5 + [True]
+    model, seen = ALCN(replace(SMALL, patience=2), 0), []
+    for error in (3.0, 2.0, 2.5, 1.0, 1.1, 1.2):
+        model.watch(error)
+        seen.append(model.finished)
+    assert seen == [False] * 5 + [True]
 
 
 def test_learning_rates_follow_the_cosine(data: torch.Tensor) -> None:
     model = ALCN(replace(SMALL, schedule="cosine", epochs=4), 0)
     for epoch in range(4):  # two batches each
-        model.train_epoch(data)
+        model.advance(data)
         factor = (1 + np.cos(np.pi * (epoch + 0.5) / 4)) / 2
         assert [o.param_groups[0]["lr"] for o in model.optimizers.values()] == pytest.approx(
             [1e-3 * factor] * 2
@@ -219,7 +216,7 @@ def easy() -> ALCN:
     config = replace(SMALL, batch_size=32, bottleneck=8, width=0.25, noise_width=0.05)
     model = ALCN(config, 0)
     for _ in range(20):
-        model.train_epoch(blobs(1, 512, seed=0))
+        model.advance(blobs(1, 512, seed=0))
     return model
 
 
@@ -250,7 +247,7 @@ def test_an_easy_set_is_easy_at_any_contrast(alpha: float, easy: ALCN) -> None:
 def test_figures_that_are_not_finite_end_the_training(data: torch.Tensor) -> None:
     model = ALCN(replace(SMALL, noise="none", denoiser_lr=1e30), 0)
     with pytest.raises(TrainingError, match=r"error became (nan|inf) in epoch \d; lower the learning rates"):
-        [model.train_epoch(data) for _ in range(5)]
+        [model.check(model.advance(data)) for _ in range(5)]
 
 
 def test_a_model_of_another_kind_of_device_loads(tmp_path: Path) -> None:
@@ -258,6 +255,60 @@ def test_a_model_of_another_kind_of_device_loads(tmp_path: Path) -> None:
     checkpoint.save(
         model.state_dict() | {"random": torch.zeros(16, dtype=torch.uint8)}, tmp_path / "model.pt"
     )
-    loaded = ALCN.load(tmp_path / "model.pt")
+    loaded = ALCN(SMALL, 1)
+    loaded.load_state_dict(checkpoint.load(tmp_path / "model.pt"))
     image = np.zeros((1, SMALL.channels, SMALL.size, SMALL.size), np.uint8)
     assert loaded.errors(image) == model.errors(image)
+
+
+@pytest.fixture
+def main(thin: None, noise_classes: Path, tmp_path: Path) -> Callable[..., None]:
+    """The command on three classes of noise, with thin networks."""
+    tiny = "--dataset folder --model.size 16 --model.epochs 4 --checkpoint-every 2 --device cpu"
+    line = [*tiny.split(), "--data-root", str(noise_classes), "--run-dir", str(tmp_path / "run")]
+    return lambda *words: command.main([*line, *map(str, words)])
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_both_protocols(
+    protocol: int, main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main("--protocol", protocol, "--noise", "alcn,none", "--classes", "a,c")
+    out = capsys.readouterr().out
+    assert "|  | a | c | mean |" in out
+    titles = [line.split("|")[1].strip() for line in out.splitlines()[2:]]
+    kinds = ("alcn, test noise", "alcn", "alcn, test noise, relative error", "alcn, relative error")
+    assert [title for title in titles if not title.startswith("(")] == [
+        *("pca", "pca, relative error"),
+        *(title for kind in kinds for title in (kind, f"{kind}, less none")),
+        *("none", "none, relative error"),
+    ]
+    for noise in ("alcn", "none"):
+        for name in ("checkpoint.pt", "metrics.json", "pictures.png"):
+            assert (tmp_path / "run" / noise / "c" / name).stat().st_size > 0
+    state = checkpoint.load(tmp_path / "run" / "alcn" / "a" / "checkpoint.pt")
+    assert state["done"] == 4
+
+
+def test_noise_is_compared_with_none_class_by_class() -> None:
+    """t with one degree of freedom is 12.706, and the standard error of 0.1 and 0.3 is 0.1."""
+    results = {
+        "none": {name: {"auc": 0.6, "auc_relative": 0.7} for name in "ab"},
+        "speckle": {"a": {"auc": 0.7, "auc_relative": 0.7}, "b": {"auc": 0.9, "auc_relative": 0.7}},
+    }
+    lines = command.table(command.Args(dataset="folder"), results).splitlines()
+    assert "| speckle, less none | +0.100 | +0.300 | +0.200 [-1.071, +1.471] |" in lines
+
+
+def test_a_model_whose_patience_ran_out_is_only_scored_again(
+    main: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--classes", "a", "--noise", "none", "--model.patience", 1)
+    watch = ALCN.watch
+    monkeypatch.setattr(ALCN, "watch", lambda self, _: watch(self, 1.0))  # never better
+    main(*words)
+    file = tmp_path / "run" / "none" / "a" / "checkpoint.pt"
+    assert checkpoint.load(file)["done"] == 2
+    written = file.stat().st_mtime_ns
+    main(*words, "--resume")
+    assert file.stat().st_mtime_ns == written

@@ -1,10 +1,11 @@
-"""D-AnoGAN's networks: golden sizes, one cluster at a time against all at once, doubled convolutions."""
+"""D-AnoGAN's networks and prior: golden sizes, one cluster at a time against all, doubled convolutions."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
+from d_anogan_loops import LoopedEncoder, LoopedGenerator
 
 from baselines.d_anogan.networks import (
     Classifier,
@@ -16,6 +17,7 @@ from baselines.d_anogan.networks import (
     layer_channels,
     upsample_conv,
 )
+from baselines.d_anogan.prior import Prior
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -70,25 +72,6 @@ def test_doubled_convolution_against_the_definition() -> None:
     torch.testing.assert_close(upsample_conv(x, kernel, bias.view(3, 2)), expected, rtol=1e-5, atol=1e-4)
 
 
-def one_generator(networks: MultiGenerator, k: int, latents: torch.Tensor) -> torch.Tensor:
-    """Cluster k's generator as the thesis lists it, for 28 pixels."""
-    x = F.selu(F.linear(latents, networks.dense_weight[k], networks.dense_bias[k])).view(-1, 128, 4, 4)
-    for layer in range(3):
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        if layer == 2:
-            x = F.pad(x, (-2, -2, -2, -2))
-        x = F.conv2d(x, networks.weights[layer][k], networks.biases[layer][k], padding=2)
-        x = torch.tanh(x) if layer == 2 else F.selu(x)
-    return x
-
-
-def one_encoder(networks: MultiEncoder, k: int, images: torch.Tensor) -> torch.Tensor:
-    x = images
-    for layer in range(3):
-        x = F.selu(F.conv2d(x, networks.weights[layer][k], networks.biases[layer][k], stride=2, padding=1))
-    return torch.tanh(F.linear(x.flatten(1), networks.dense_weight[k], networks.dense_bias[k]))
-
-
 def test_all_clusters_at_once_equal_one_after_the_other() -> None:
     generators, encoders = MultiGenerator(28, 1, 4, 6, seeded()), MultiEncoder(28, 1, 4, 6, seeded(1))
     for network in (generators, encoders):
@@ -97,12 +80,12 @@ def test_all_clusters_at_once_equal_one_after_the_other() -> None:
     latents = torch.rand(4, 3, 6, generator=seeded(3)) * 2 - 1
     images = generators(latents)
     again = encoders(images)
-    expected = torch.stack([one_generator(generators, k, latents[k]) for k in range(4)])
-    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
-    expected = torch.stack([one_encoder(encoders, k, images[k]) for k in range(4)])
+    in_turn = LoopedGenerator.forward(generators, latents)  # type: ignore[arg-type]
+    torch.testing.assert_close(images, in_turn, rtol=0, atol=1e-5)
+    expected = LoopedEncoder.forward(encoders, images)  # type: ignore[arg-type]
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-5)
     gradients = []
-    for picture in (images, torch.stack([one_generator(generators, k, latents[k]) for k in range(4)])):
+    for picture in (images, in_turn):
         generators.zero_grad()
         picture.square().mean().backward(retain_graph=True)
         gradients.append([p.grad.clone() for p in generators.parameters() if p.grad is not None])
@@ -150,3 +133,37 @@ def test_slopes_of_the_critic_are_its_gradients(size: int, channels: int) -> Non
     )
     for twice, once in zip(*by_weight, strict=True):
         torch.testing.assert_close(once, twice, rtol=1e-4, atol=1e-6)
+
+
+def test_prior_loss_by_hand() -> None:
+    prior = Prior(2, entropy_weight=3.0, decay=0.5)
+    estimate = torch.tensor([0.75, 0.25])
+    log2 = torch.log(torch.tensor(2.0))
+    torch.testing.assert_close(prior.loss(estimate).float(), log2 / 2 - 3 * log2 / 2)
+    prior.advance()
+    torch.testing.assert_close(prior.loss(estimate).float(), log2 / 2 - 1.5 * log2 / 2)
+
+
+def test_prior_follows_the_estimate_and_shuts_down_for_good() -> None:
+    prior = Prior(4, entropy_weight=0.0, threshold=0.05)
+    optimizer = torch.optim.Adam(prior.parameters(), 0.05)
+    estimate = torch.tensor([0.5, 0.3, 0.2, 0.0])
+    for _ in range(400):
+        optimizer.zero_grad()
+        prior.loss(estimate).backward()
+        optimizer.step()
+        prior.advance()
+    torch.testing.assert_close(prior.probabilities(), estimate, atol=0.01, rtol=0)
+    assert prior.alive.tolist() == [True, True, True, False]
+    with torch.no_grad():
+        prior.logits[3] = 10.0
+    prior.advance()
+    assert prior.probabilities()[3] == 0
+
+
+def test_last_cluster_is_never_shut_down() -> None:
+    prior = Prior(3, threshold=0.9)
+    with torch.no_grad():
+        prior.logits[1] += 0.1
+    prior.advance()
+    assert prior.alive.tolist() == [False, True, False]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from baselines import forest
-from baselines.common import RunError
 from baselines.segmentation import FOLDS, Problem
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.teaching import folds
+from nbs_env.runs import RunError
 
 SMALL = forest.ForestConfig(largest_scale=4.0, trees=10)
 

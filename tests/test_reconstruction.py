@@ -10,7 +10,6 @@ import pytest
 import scipy.ndimage
 import torch
 
-from baselines.common import RunError
 from baselines.reconstruction import (
     Args,
     Autoencoder,
@@ -22,6 +21,7 @@ from baselines.reconstruction import (
 )
 from baselines.segmentation import Problem
 from nbs_env.data import AnomalyDataset
+from nbs_env.runs import RunError
 
 TINY = ReconstructionConfig(latent=4, steps=40, batch_size=4, learning_rate=2e-3, smallest_region=4)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +11,16 @@ import pytest
 import torch
 
 from baselines.classes import __main__ as command
-from baselines.classes import f_anogan
-from baselines.classes.arae import ARAE, RADIUS
-from baselines.classes.deep_svdd import NEAREST, DeepSVDD
-from baselines.classes.f_anogan import FAnoGAN
-from baselines.classes.method import Method, ModelConfig
-from baselines.classes.methods import METHODS
-from baselines.classes.ocgan import OCGAN
-from baselines.classes.oled import HIDDEN, MaskModule
-from baselines.classes.published import published
-from baselines.classes.vae import VAE
+from baselines.classes.__main__ import METHODS
+from baselines.classes.autoencoders import ARAE, VAE, DeepSVDD, MaskModule
+from baselines.classes.gans import OCGAN, FAnoGAN
+from baselines.classes.method import Method
+from baselines.models import ModelConfig
+from baselines.tables import published
 from baselines.tasks import Task, class_tasks
-from nbs_env.common import checkpoint
-from nbs_env.common.errors import RunError, TrainingError
 from nbs_env.data.classes import ClassDataset
-from nbs_env.detect.metrics import image_auroc
+from nbs_env.metrics import image_auroc
+from nbs_env.runs import RunError, TrainingError
 
 TINY = ModelConfig(size=16, width=0.25, batch_size=16)
 
@@ -60,7 +54,7 @@ def trained(name: str, steps: int, config: ModelConfig = TINY) -> Method:
 @pytest.mark.parametrize("name", METHODS)
 def test_each_tells_standing_bars_from_lying_ones(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what it says of an image does not depend on what else it is shown."""
-    monkeypatch.setattr(f_anogan, "CRITIC_UPDATES", 2)  # for the sake of time
+    monkeypatch.setattr(FAnoGAN, "CRITIC_UPDATES", 2)  # for the sake of time
     model = trained(name, STEPS.get(name, 40), replace(TINY, width=1.0) if name == "f_anogan" else TINY)
     scores = model.scores(np.concatenate([LYING, STANDING]))
     auc = image_auroc(scores, np.arange(200) >= 100)
@@ -73,7 +67,7 @@ def test_each_tells_standing_bars_from_lying_ones(name: str, monkeypatch: pytest
 def test_sizes_are_those_of_the_docstrings_and_near_the_papers(name: str) -> None:
     model = METHODS[name](ModelConfig(), 1, 0, "cpu")
     assert model.parameters() == SIZES[name]
-    said = sys.modules[type(model).__module__].__doc__ or ""
+    said = type(model).__doc__ or ""
     assert f"{SIZES[name]:,}".replace(",", " ") in " ".join(said.split())
     if name in PAPERS:
         assert 0.75 < SIZES[name] / PAPERS[name] < 1.1
@@ -122,9 +116,9 @@ def test_deep_svdd_takes_its_centre_from_all_images_when_half_of_the_steps_are_d
     mean = model.encoder(model.scale(torch.from_numpy(NORMAL))).mean(dim=0).detach()
     assert not model.encoder.centre.any()
     model.advance(torch.from_numpy(NORMAL))
-    far = mean.abs() > NEAREST
+    far = mean.abs() > DeepSVDD.NEAREST
     torch.testing.assert_close(model.encoder.centre[far], mean[far], rtol=1e-4, atol=1e-5)
-    assert (model.encoder.centre[~far].abs() == torch.tensor(NEAREST)).all()
+    assert (model.encoder.centre[~far].abs() == torch.tensor(DeepSVDD.NEAREST)).all()
 
 
 def test_arae_attacks_within_the_cube_and_moves_the_code_farther_than_chance() -> None:
@@ -132,8 +126,8 @@ def test_arae_attacks_within_the_cube_and_moves_the_code_farther_than_chance() -
     assert isinstance(model, ARAE)
     images = model.scale(torch.from_numpy(NORMAL[:32]))
     attacked = model.attack(images)
-    by_chance = (images + RADIUS * model.uniform(*images.shape).sign()).clamp(-1, 1)
-    assert float((attacked - images).abs().max()) <= RADIUS + 1e-6
+    by_chance = (images + ARAE.RADIUS * model.uniform(*images.shape).sign()).clamp(-1, 1)
+    assert float((attacked - images).abs().max()) <= ARAE.RADIUS + 1e-6
     assert float(attacked.abs().max()) <= 1
     with torch.no_grad():
         moves = [float((model.encoder(x) - model.encoder(images)).norm()) for x in (attacked, by_chance)]
@@ -152,7 +146,7 @@ def test_oled_hides_an_eighth_of_every_image_and_its_mask_can_learn() -> None:
     mask = MaskModule(16, 1, 4)
     hidden = mask(torch.from_numpy(NORMAL[:5] / 127.5 - 1).float())
     assert hidden.shape == (5, 1, 16, 16)
-    torch.testing.assert_close(hidden.mean(dim=(1, 2, 3)), torch.full((5,), HIDDEN))
+    torch.testing.assert_close(hidden.mean(dim=(1, 2, 3)), torch.full((5,), MaskModule.HIDDEN))
     hidden[:, :, :8].sum().backward()
     assert all(bool(p.grad.any()) for p in mask.parameters() if p.grad is not None and p.dim() > 1)
 
@@ -237,17 +231,11 @@ def test_the_papers_figures_stand_below_ours(
 
 
 @pytest.fixture
-def main(noise_classes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def main(noise_classes: Path, tmp_path: Path) -> Callable[..., None]:
     """The command on three classes of noise, with thin networks."""
-    tiny = ["--dataset", "folder", "--model.size", "16", "--model.width", "0.1", "--model.batch-size", "4"]
-    tiny += ["--steps", "4", "--checkpoint-every", "2", "--device", "cpu", "--method", "ganomaly"]
-
-    def call(*words: object) -> None:
-        line = [*tiny, "--data-root", noise_classes, "--run-dir", tmp_path / "run", *words]
-        monkeypatch.setattr(sys, "argv", ["classes", *map(str, line)])
-        command.main()
-
-    return call
+    tiny = "--dataset folder --model.size 16 --model.width 0.1 --model.batch-size 4 --steps 4 --device cpu"
+    line = [*tiny.split(), "--data-root", str(noise_classes), "--run-dir", str(tmp_path / "run")]
+    return lambda *words: command.main([*line, *map(str, words)])
 
 
 @pytest.mark.parametrize("protocol", [1, 2])
@@ -264,56 +252,7 @@ def test_the_table(
         assert (tmp_path / "run" / "vae" / "c" / name).stat().st_size > 0
 
 
-def test_a_killed_command_goes_on_and_a_finished_model_is_only_scored_again(
-    main: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_bits: Callable[..., None]
-) -> None:
-    main("--classes", "a", "--run-dir", tmp_path / "whole")
-    original = Method.advance
-
-    def killed(self: Method, data: torch.Tensor) -> dict[str, torch.Tensor]:
-        if self.done == 3:
-            raise KeyboardInterrupt
-        return original(self, data)
-
-    monkeypatch.setattr(Method, "advance", killed)
-    with pytest.raises(SystemExit) as end:
-        main("--classes", "a")
-    assert end.value.code == 130
-    monkeypatch.setattr(Method, "advance", original)
-    main("--classes", "a", "--resume")
-    files = [tmp_path / n / "ganomaly" / "a" / "checkpoint.pt" for n in ("whole", "run")]
-    same_bits(*map(checkpoint.load, files))
-    written = files[1].stat().st_mtime_ns
-    main("--classes", "a", "--resume", "--method", "ganomaly,pca")  # another one beside it
-    assert files[1].stat().st_mtime_ns == written
-
-
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     model = METHODS["vae"](TINY, 1, 0, "cpu")
     with pytest.raises(TrainingError, match="error became nan in step 0"):
         model.check({"error": torch.tensor(float("nan"))})
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--method salt", "there is no method 'salt'; choose from pca, vae, deep_svdd"),
-        ("--classes d", "there is no class 'd'; choose from a, b, c"),
-        ("--model.size 8", "image size is 8; the networks take sizes from 16 up"),
-        ("--model.width 0", "width is 0.0; it must be above 0"),
-        ("--model.channels 2", "channels is 2; choose 1 (grey) or 3 (RGB)"),
-        ("--model.batch-size 1", "batch_size is 1; it must be at least 2"),
-        ("--dataset mnist --model.size 28", "lacks train-images-idx3-ubyte.gz"),
-        ("--dataset mnist --model.size 32", "mnist is 28 pixels and grey"),
-        ("--steps -1", "steps is -1; it must be at least 0"),
-        ("--device gpu", "there is no device 'gpu'; choose cpu, cuda or auto"),
-    ],
-)
-def test_bad_input_ends_with_one_line(
-    words: str, message: str, main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(*words.split())
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()

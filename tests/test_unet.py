@@ -1,8 +1,7 @@
-"""The U-Net baseline: shapes, learning a plain defect, no leak of test masks, and bad input."""
+"""The U-Net: shapes, learning a plain defect, no leak of test masks; and the command of all three rivals."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import unet
-from baselines.common import RunError
-from baselines.segmentation import Problem, command, prepare
+from baselines import forest, reconstruction, unet
+from baselines.segmentation import Problem, prepare
 from nbs_env.data import AnomalyDataset
 from nbs_env.predictor import class_weights
+from nbs_env.runs import RunError
 
 TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=40, check_every=20, learning_rate=1e-2)
 
@@ -87,27 +86,27 @@ def test_twelve_labelled_images_are_left_out_in_five_parts(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("module", "words", "named"),
     [
-        ("--model.crop 100", "model.crop is 100; choose a multiple of 16 up to 256"),
-        ("--dataset crackforest", "crackforest is read from files"),
-        ("--labeled 99", "99"),
-        ("--image-size 200", "image_size is 200; choose a multiple of 64"),
-        ("--model.check-every 0", "check_every is 0; it must be at least 1"),
+        (unet, "--model.crop 100", "model.crop is 100"),
+        (unet, "--model.check-every 0", "check_every is 0"),
+        *((each, "--image-size 200", "image_size is 200") for each in (unet, forest, reconstruction)),
+        (forest, "--dataset crackforest", "crackforest is read from files"),
+        (forest, "--labeled 99", "99"),
+        (forest, "--seed -1", "seed is -1"),
+        (forest, "--model.sampled-share 0", "sampled_share is 0"),
+        (reconstruction, "--image-size 64", "image_size is 64"),
+        (reconstruction, "--model.stride 0", "stride is 0"),
     ],
 )
 def test_bad_input_ends_with_one_line(
-    words: str,
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    module: Any, words: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["unet", "--run-dir", str(tmp_path / "run"), *words.split()])
     with pytest.raises(SystemExit) as end:
-        command(unet.Args, unet.run, None)
+        module.main(["--run-dir", str(tmp_path / "run"), *words.split()])
     assert end.value.code == 2
-    assert message in capsys.readouterr().err
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_interrupted_run_begins_again_and_a_finished_one_stays(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,10 +79,9 @@ def test_seeded() -> None:
     np.testing.assert_array_equal(hubs, first[-2:])  # a class does not depend on the others
 
 
-def test_command_writes_pictures_and_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_writes_pictures_and_a_manifest(tmp_path: Path) -> None:
     out = tmp_path / "wheels"
-    monkeypatch.setattr(sys, "argv", ["wheel", "--out", str(out), "--per-class", "2", "--size", "32"])
-    wheel.main()
+    wheel.main(["--out", str(out), "--per-class", "2", "--size", "32"])
     with (out / "manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 20

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from baselines.common import sides
+from baselines.models import sides
 
 
 def down(i: int, o: int, side: int, bias: bool = True) -> nn.Conv2d:
@@ -29,8 +29,7 @@ class Encoder(nn.Module):
     """Images (B, channels, size, size) to vectors (B, out); with `out` 1 a discriminator's logits.
 
     Args:
-        size: side of the square images, from 16 up.
-        channels: 1 or 3.
+        size, channels: of the images; a size from 16 up.
         width: channels of the first layer.
         out: length of the vectors.
         norm: BatchNorm behind every convolution but the first.
@@ -69,10 +68,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Vectors (B, latent) to images (B, channels, size, size) in [-1, 1]; arguments as above.
-
-    `bounded` is the tanh at the end.
-    """
+    """Vectors (B, latent) to images (B, channels, size, size), in [-1, 1] if `bounded` by a tanh."""
 
     def __init__(
         self, size: int, channels: int, width: int, latent: int, norm: bool = False, bounded: bool = True
@@ -91,7 +87,6 @@ class Decoder(nn.Module):
         self.bounded = bounded
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Images."""
         # Near -1 bfloat16 rounds to -1, where tanh has no gradient: black images would stay black.
         images = self.layers(vectors).float()
         return torch.tanh(images) if self.bounded else images

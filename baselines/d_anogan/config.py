@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
-from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
+from baselines.models import FAST
+from nbs_env.config import check_types
+from nbs_env.runs import RunError, at_least, positive
 
 
 @dataclass(frozen=True)
@@ -58,27 +56,22 @@ class DAnoGANConfig:
     entropy_share: float = 0.177
     """Share of the generator steps after which a thousandth of `entropy_weight` is left, so that the bandit
     acts whatever the budget; with the thesis's budget that is its beta, 0.999."""
-    revive: bool = False
-    """Draw a generator that has died anew from one that lives."""
     bfloat16: bool = False
     """Run the convolutions in bfloat16."""
 
     def __post_init__(self) -> None:
-        """Check types first, then values."""
         check_types(self, RunError)
-        counts: tuple[str, ...] = ("clusters", "latent", "batch_size", "critic_steps")
-        at_least(1, **{name: getattr(self, name) for name in counts})
-        counts = ("critic_start", "generator_steps", "xzx_steps")
-        at_least(0, **{name: getattr(self, name) for name in counts})
-        rates = ("generator_lr", "critic_lr", "classifier_lr", "encoder_lr", "prior_lr", "entropy_share")
-        positive(width=self.width, **{name: getattr(self, name) for name in rates})
+        given = vars(self)
+        at_least(1, **{k: given[k] for k in ("clusters", "latent", "batch_size", "critic_steps")})
+        at_least(0, **{k: given[k] for k in ("critic_start", "generator_steps", "xzx_steps")})
+        rates = ("generator_lr", "critic_lr", "classifier_lr", "encoder_lr", "prior_lr")
+        positive(**{k: given[k] for k in ("width", "entropy_share", *rates)})
         if not 0 <= self.steady <= 1:
             raise RunError(f"steady is {self.steady}; choose a share of the generator steps from 0 to 1")
         if self.channels not in (1, 3):
             raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
 
 
-FAST = torch.cpu._is_avx512_bf16_supported()
 QUICK = DAnoGANConfig(
     size=64,
     width=0.5,

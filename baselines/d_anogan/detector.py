@@ -35,9 +35,8 @@ def mean_scores(errors: np.ndarray, divergences: np.ndarray, alpha: float) -> np
 class DAnoGANDetector:
     """Scores images by how well their own cluster reconstructs them.
 
-    Args:
-        models: trained, with the same settings; one, or several whose scores are averaged.
-        alpha: share of the divergence in a score, in [0, 1]; the rest is the reconstruction error's.
+    `models` have the same settings; their scores are averaged. `alpha`, in [0, 1], is the share of the
+    divergence in a score; the rest is the reconstruction error's.
     """
 
     def __init__(self, models: Sequence[DAnoGAN], alpha: float) -> None:
@@ -59,13 +58,13 @@ class DAnoGANDetector:
 
     def save(self, path: Path | str) -> None:
         """Write networks and settings into one file."""
-        networks = [
-            {name: network.state_dict() for name, network in model.networks.items()} for model in self.models
-        ]
-        config = json.dumps(asdict(self.models[0].config))
-        checkpoint.save(
-            {"kind": "baselines.DAnoGAN", "alpha": self.alpha, "config": config, "networks": networks}, path
-        )
+        state = {
+            "kind": "baselines.DAnoGAN",
+            "alpha": self.alpha,
+            "config": json.dumps(asdict(self.models[0].config)),
+            "networks": [model.state_dict()["networks"] for model in self.models],
+        }
+        checkpoint.save(state, path)
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> DAnoGANDetector:
@@ -77,8 +76,8 @@ class DAnoGANDetector:
         state = checkpoint.load(path, device)
         if state.get("kind") != "baselines.DAnoGAN":
             raise checkpoint.CheckpointError(f"{path} holds no D-AnoGAN; expected the detector.pt of a run")
-        models, stored = [], state["networks"]
-        for networks in [stored] if isinstance(stored, dict) else stored:  # a dict: from when there was one
+        models = []
+        for networks in state["networks"]:
             model = DAnoGAN(DAnoGANConfig(**json.loads(state["config"])), 0, device)
             for name, network in model.networks.items():
                 network.load_state_dict(networks[name])

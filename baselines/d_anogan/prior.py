@@ -12,11 +12,8 @@ class Prior(nn.Module):
     A cluster whose probability falls below `threshold` is shut down for good: it is drawn no more, and its
     generator and encoder cost nothing.
 
-    Args:
-        clusters: how many to begin with.
-        entropy_weight: nu of Eq. 4.2.
-        decay: beta of Eq. 4.2, per update.
-        threshold: probability below which a cluster is shut down; default: a tenth of the uniform one.
+    `entropy_weight` is nu of Eq. 4.2, `decay` its beta, per update; the default of `threshold` is a tenth of
+    the uniform probability.
     """
 
     def __init__(
@@ -43,10 +40,8 @@ class Prior(nn.Module):
         """Eq. 4.2, means over clusters as in the thesis's listing: cross-entropy less decaying entropy.
 
         The entropy is that of the prior itself, as in the listing; the equation has the classifier's, which
-        does not depend on the prior.
-
-        Args:
-            estimate: (K,) mean of the classifier's probabilities over real images.
+        does not depend on the prior. `estimate` (K,) is the mean of the classifier's probabilities over real
+        images.
         """
         log_prior = self.logits.log_softmax(dim=0)
         entropy = -(log_prior.exp() * log_prior).mean()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from baselines.common import finite, load_training_state, training_state
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
 from baselines.d_anogan.prior import Prior
-
-Kinds = tuple[type[MultiGenerator], type[MultiEncoder], type[Critic]]
+from baselines.models import Trainable, finite
 
 
 def critic_loss(
@@ -23,11 +20,7 @@ def critic_loss(
 ) -> torch.Tensor:
     """WGAN-GP: E[D(fake)] - E[D(real)] + penalty (Eq. 4.4 with the listing's signs).
 
-    Args:
-        real: scores (B,).
-        fake: scores (F,).
-        weights: (F,), of the expectation over fakes; they sum to 1.
-        penalty: what `gradient_penalty` gives.
+    Scores are (B,) and (F,); the expectation over fakes is by `weights` (F,), which sum to 1.
     """
     return (weights * fake).sum() - real.mean() + penalty
 
@@ -37,12 +30,7 @@ def gradient_penalty(
 ) -> torch.Tensor:
     """One-sided penalty E[max(0, |gradient| - 1)^2] between pairs of `real` and `fake` (B, C, S, S).
 
-    Args:
-        critic: the network.
-        real: real images.
-        fake: generated ones.
-        mix: (B,) in [0, 1], the share of the real one.
-        weights: (B,), of the expectation; they sum to 1.
+    `mix` (B,) is the share of the real one, and `weights` (B,), of the expectation, sum to 1.
     """
     mix = mix[:, None, None, None]
     slopes = critic.slopes(mix * real + (1 - mix) * fake).float()
@@ -55,58 +43,47 @@ def generator_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """-E[D(fake)] + cross-entropy (Eq. 4.1 with the listing's signs), and the cross-entropy (Eq. 4.5) alone.
 
-    Args:
-        fake: critic's scores (F,).
-        logits: the classifier's (F, K).
-        clusters: (F,) int64 that the fakes were made for.
-        weights: (F,), of the expectations; they sum to 1.
+    Scores (F,) and `logits` (F, K) are of fakes made for `clusters` (F,); `weights` (F,) sum to 1.
     """
     cross_entropy = (weights * F.cross_entropy(logits, clusters, reduction="none")).sum()
     return -(weights * fake).sum() + cross_entropy, cross_entropy
 
 
-class DAnoGAN:
+class DAnoGAN(Trainable):
     """Networks, optimisers and generators of random numbers: everything that training changes.
 
     Fakes are drawn in equal numbers from every cluster that is alive, and each counts with its cluster's
     probability. That is the thesis's expectation over k ~ prior with less noise, and all shapes are fixed.
-
-    Args:
-        config: all settings.
-        seed: of weights and draws.
-        device: where everything lives.
     """
 
-    kinds: Kinds = (MultiGenerator, MultiEncoder, Critic)
+    COUNTS = ("steps", "xzx_steps", "history")
 
     def __init__(self, config: DAnoGANConfig, seed: int, device: torch.device | str = "cpu") -> None:
-        self.config, self.device = config, torch.device(device)
-        decay = 0.001 ** (1 / max(1, config.entropy_share * config.generator_steps))
-        weights = torch.Generator().manual_seed(seed)
-        shape, drawn = (config.size, config.channels), (weights, config.width)
-        self.generators = self.kinds[0](*shape, config.clusters, config.latent, *drawn).to(device)
-        self.encoders = self.kinds[1](*shape, config.clusters, config.latent, *drawn).to(device)
-        self.critic = self.kinds[2](*shape, *drawn).to(device)
-        self.classifier = Classifier(config.size, config.clusters, *drawn).to(device)
-        self.prior = Prior(config.clusters, config.entropy_weight, decay).to(device)
-        self.networks = {
-            name: getattr(self, name) for name in ("generators", "encoders", "critic", "classifier", "prior")
-        }
-        slow, fast = (0.9, 0.99), (0.5, 0.5)
-        adam = torch.optim.Adam
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "generators": adam(
-                self.generators.parameters(), config.generator_lr, slow, weight_decay=5e-5, fused=True
-            ),
-            "critic": adam(self.critic.parameters(), config.critic_lr, fast, fused=True),
-            "classifier": adam(self.classifier.parameters(), config.classifier_lr, slow, fused=True),
-            "encoders": adam(self.encoders.parameters(), config.encoder_lr, fast, fused=True),
-            "prior": adam(self.prior.parameters(), config.prior_lr, fast, fused=True),
-        }
-        self.random = torch.Generator(device).manual_seed(seed)
+        self.config = config
         self.steps = self.xzx_steps = 0
         self.history: list[dict[str, float]] = []
+        super().__init__(seed, device)
         self.refresh_active()
+
+    def build(self) -> dict[str, torch.optim.Optimizer]:
+        """All weights come from one generator; betas and decay are the thesis's."""
+        config = self.config
+        shape = config.size, config.channels
+        drawn = torch.Generator().manual_seed(self.seed), config.width
+        decay = 0.001 ** (1 / max(1, config.entropy_share * config.generator_steps))
+        self.generators = MultiGenerator(*shape, config.clusters, config.latent, *drawn)
+        self.encoders = MultiEncoder(*shape, config.clusters, config.latent, *drawn)
+        self.critic = Critic(*shape, *drawn)
+        self.classifier = Classifier(config.size, config.clusters, *drawn)
+        self.prior = Prior(config.clusters, config.entropy_weight, decay)
+        slow, fast = (0.9, 0.99), (0.5, 0.5)
+        return {
+            "generators": self.adam(config.generator_lr, self.generators, betas=slow, decay=5e-5),
+            "critic": self.adam(config.critic_lr, self.critic, betas=fast),
+            "classifier": self.adam(config.classifier_lr, self.classifier, betas=slow),
+            "encoders": self.adam(config.encoder_lr, self.encoders, betas=fast),
+            "prior": self.adam(config.prior_lr, self.prior, betas=fast),
+        }
 
     def refresh_active(self) -> None:
         """Look which clusters are alive; the one place where training waits for the device."""
@@ -306,18 +283,9 @@ class DAnoGAN:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
-        return {
-            "config": asdict(self.config),
-            **training_state(self),
-            "clusters": self.clusters.cpu(),
-            "history": self.history,
-            "steps": self.steps,
-            "xzx_steps": self.xzx_steps,
-        }
+        return super().state_dict() | {"clusters": self.clusters.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-        load_training_state(self, state)
-        self.steps, self.xzx_steps = state["steps"], state["xzx_steps"]
-        self.history = state["history"]
+        super().load_state_dict(state)
         self._activate(state["clusters"])

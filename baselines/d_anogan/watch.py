@@ -1,13 +1,18 @@
-"""What a training is watched by: clusters against true classes, and which generators have died."""
+"""What a training is watched by: clusters against true classes, generators that have died, and pictures."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import normalized_mutual_info_score, roc_curve
 from sklearn.metrics.cluster import contingency_matrix
 
 from baselines.d_anogan.trainer import DAnoGAN
+from nbs_env import checkpoint
+from nbs_env.pictures import new_figure
 
 DEAD = 1e-5
 """Variance of the pixels, in [-1, 1], over a cluster's samples below which its generator is dead."""
@@ -32,15 +37,10 @@ def fixed_latents(model: DAnoGAN, samples: int) -> torch.Tensor:
 
 
 def look(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
-    """Figures of the clustering, kept in `model.history`; generators that have died are drawn anew if wanted.
+    """Figures of the clustering of normal images (n, C, S, S) uint8, which are kept in `model.history`.
 
-    Args:
-        model: in its first phase.
-        images: normal ones (n, C, S, S) uint8.
-        labels: their true classes (n,), which nothing else gets to see.
-
-    Returns:
-        Purity, normalized mutual information, the mean variety, how many generators are dead, and the prior.
+    They are purity, normalized mutual information, the mean variety, how many generators are dead, and the
+    prior. Nothing else gets to see the true classes, `labels` (n,).
     """
     model.refresh_active()
     model.settle(images)
@@ -56,24 +56,58 @@ def look(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray) -> dict[str, 
     prior = model.prior.probabilities().tolist()
     figures |= {f"cluster_probability/{k}": probability for k, probability in enumerate(prior)}
     model.history.append({"step": float(model.steps), **figures})
-    if model.config.revive and dead.any() and not dead.all():
-        revive(model, model.clusters[dead], model.clusters[~dead])
     return figures
 
 
 @torch.no_grad()
-def revive(model: DAnoGAN, dead: torch.Tensor, living: torch.Tensor, noise: float = 0.1) -> None:
-    """Give the generators `dead` (n,) the weights of one of `living`, and noise of a tenth of their spread.
+def sample_sheet(model: DAnoGAN, columns: int = 8) -> np.ndarray:
+    """Generated images, a row for each living cluster, uint8 (rows S, columns S), and of RGB (..., 3)."""
+    return _sheet(model.generators(fixed_latents(model, columns), model.active).cpu().numpy())
 
-    They get those of the most probable one, whose share of the images is the first to be split.
+
+def query_sheet(model: DAnoGAN, images: torch.Tensor) -> np.ndarray:
+    """A row of query, reconstruction and difference for each of `images` (n, C, S, S) uint8."""
+    query = images.float() / 127.5 - 1
+    again = model.reconstruct(query, model.assign(query).argmax(dim=1))
+    return _sheet(torch.stack([query, again, (query - again).abs() - 1], dim=1).cpu().numpy())
+
+
+def _sheet(images: np.ndarray) -> np.ndarray:
+    """(rows, columns, C, S, S) in [-1, 1] as one picture, (rows S, columns S), and of RGB (..., 3)."""
+    rows, columns, channels, side, _ = images.shape
+    picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * side, columns * side, channels)
+    return ((picture if channels == 3 else picture[..., 0]) * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
+
+
+def plot(
+    scores: dict[str, tuple[np.ndarray, np.ndarray]],
+    swept: dict[str, Any],
+    alpha: float,
+    history: list[dict[str, float]],
+    whose: str,
+    file: Path,
+) -> None:
+    """ROC at the fixed alpha, AUC over alpha, and over generator steps the clustering and the prior.
+
+    `scores` are of (normal, anomalous) images by anomalous class; `history` is what `look` has kept, and
+    `whose` says in the labels of which model.
     """
-    source = living[model.prior.probabilities()[living].argmax()]
-    for parameter in model.generators.parameters():
-        state = model.optimizers["generators"].state[parameter]
-        for k in dead.tolist():
-            weight = parameter[source]
-            drawn = torch.randn(weight.shape, generator=model.random, device=model.device)
-            parameter[k] = weight + noise * weight.std(correction=0) * drawn
-            for name in ("exp_avg", "exp_avg_sq"):
-                if name in state:
-                    state[name][k] = 0
+    figure = new_figure(10, 9)
+    (left, right), (below, last) = figure.subplots(2, 2)
+    for name, (normal, anomalous) in scores.items():
+        truth = np.repeat([0, 1], [len(normal), len(anomalous)])
+        false_positive, true_positive, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
+        left.plot(false_positive, true_positive, label=name)
+        right.plot(swept["alpha"], swept[name], label=name)
+    left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, alpha {alpha}")
+    right.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
+    right.axvline(alpha, color="grey", linewidth=0.8)
+    for name in history[0] if history else ():
+        axes = last if name.startswith("cluster_probability") else below
+        if name not in ("step", "dead"):
+            axes.plot([row["step"] for row in history], [row[name] for row in history], label=name)
+    below.set(xlabel=f"generator steps{whose}", title="clusters and true classes, for looking only")
+    last.set(xlabel=f"generator steps{whose}", ylabel="probability", title="prior")
+    left.legend()
+    below.legend()
+    checkpoint.save_figure(figure, file, dpi=100)

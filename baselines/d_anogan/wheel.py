@@ -6,9 +6,8 @@ hub; and two anomalies: `spoke`, forks of low contrast, and `hub`, both bolt pat
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,8 +16,8 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from nbs_env.common.checkpoint import save_picture, save_text
-from nbs_env.common.runs import command
+from nbs_env.checkpoint import save_csv, save_picture
+from nbs_env.runs import command
 
 NORMAL = tuple(
     f"{spokes}-{kind}-{bolts}"
@@ -133,22 +132,20 @@ class WheelArgs:
 
 
 @command()
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Write the data set."""
-    args = tyro.cli(WheelArgs, description=__doc__)
+    args = tyro.cli(WheelArgs, args=argv, description=__doc__)
     images, labels, wheels = make(args.per_class, args.size, args.seed)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ["file", "class", "anomalous", *asdict(wheels[0])])
-    writer.writeheader()
+    rows = []
     for number, (image, label, wheel) in enumerate(zip(tqdm(images), labels, wheels, strict=True)):
         file = Path(CLASSES[label]) / f"{number % args.per_class:04}.png"
         save_picture(image, args.out / file)
         anomalous = int(label >= len(NORMAL))
         row = asdict(wheel) | {"bolts": "+".join(map(str, wheel.bolts))}
-        writer.writerow({"file": str(file), "class": CLASSES[label], "anomalous": anomalous} | row)
+        rows.append({"file": str(file), "class": CLASSES[label], "anomalous": anomalous} | row)
     sheet = contact_sheet(images, labels, min(6, args.per_class))
     save_picture(np.asarray(Image.fromarray(sheet)), args.out / "contact_sheet.png")
-    save_text(text.getvalue(), args.out / "manifest.csv")
+    save_csv(rows, args.out / "manifest.csv")
 
 
 if __name__ == "__main__":

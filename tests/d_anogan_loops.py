@@ -1,9 +1,4 @@
-"""D-AnoGAN's training step as a loop over clusters: the slow reference of the one that does all at once.
-
-The loop does what the thesis describes: each generator and encoder runs on its share of the batch, doubled
-convolutions as they are defined, and the gradient penalty by differentiating twice. It starts from the same
-weights and draws the same, so its losses are the same.
-"""
+"""D-AnoGAN cluster by cluster, as the thesis describes it: slow, obvious, with equal draws."""
 
 from __future__ import annotations
 
@@ -21,10 +16,9 @@ def _clusters(active: torch.Tensor | None, rows: torch.Tensor) -> Iterable[tuple
 
 
 class LoopedGenerator(MultiGenerator):
-    """One generator after the other."""
+    """One generator after the other, doubled convolutions as they are defined."""
 
     def kernels(self, active: torch.Tensor | None = None) -> list[torch.Tensor]:
-        """None are made."""
         return []
 
     def forward(
@@ -33,7 +27,6 @@ class LoopedGenerator(MultiGenerator):
         active: torch.Tensor | None = None,
         kernels: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """See `MultiGenerator.forward`."""
         images = []
         for k, x in _clusters(active, latents):
             x = F.selu(F.linear(x, self.dense_weight[k], self.dense_bias[k]))
@@ -53,7 +46,6 @@ class LoopedEncoder(MultiEncoder):
     """One encoder after the other."""
 
     def forward(self, images: torch.Tensor, active: torch.Tensor | None = None) -> torch.Tensor:
-        """See `MultiEncoder.forward`."""
         latents = []
         for k, x in _clusters(active, images):
             for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -63,15 +55,16 @@ class LoopedEncoder(MultiEncoder):
 
 
 class PlainCritic(Critic):
-    """Its slopes by automatic differentiation."""
+    """Its slopes by differentiating twice."""
 
     def slopes(self, images: torch.Tensor) -> torch.Tensor:
-        """See `Critic.slopes`."""
         images = images.detach().requires_grad_(True)
         return torch.autograd.grad(self(images)[0].sum(), images, create_graph=True)[0]
 
 
-class LoopedDAnoGAN(DAnoGAN):
-    """The same training, cluster by cluster."""
-
-    kinds = LoopedGenerator, LoopedEncoder, PlainCritic
+def looped(model: DAnoGAN) -> DAnoGAN:
+    """Let `model` train in loops."""
+    model.generators.__class__ = LoopedGenerator
+    model.encoders.__class__ = LoopedEncoder
+    model.critic.__class__ = PlainCritic
+    return model

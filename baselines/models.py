@@ -1,0 +1,165 @@
+"""What image-level models have in common: everything that training changes, and how it is stored."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from nbs_env.config import check_types
+from nbs_env.runs import RunError, TrainingError, at_least, positive
+
+FAST = torch.cpu._is_avx512_bf16_supported()
+"""Whether bfloat16 is fast on this CPU: commands then begin with it."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What ALCN and its rivals have in common; the rest of a method is in its file."""
+
+    size: int = 28
+    """Side of the square images in pixels."""
+    channels: int = 1
+    """1 (grey) or 3 (RGB)."""
+    width: float = 1.0
+    """Factor on the channels of a method's convolutions; 1 gives the published size."""
+    batch_size: int = 64
+    """Images of a step."""
+    bfloat16: bool = False
+    """Train in bfloat16, the command's default on a CPU that is fast at it."""
+
+    def __post_init__(self) -> None:
+        check_types(self, RunError)
+        at_least(2, batch_size=self.batch_size)
+        positive(width=self.width)
+        if self.channels not in (1, 3):
+            raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
+
+
+class Trainable(ABC):
+    """Networks, optimisers and a generator of random numbers: everything that training changes.
+
+    The networks are the modules that `build` makes attributes of; a subclass sets `config` first. Weights and
+    draws come from `seed`.
+    """
+
+    COUNTS: ClassVar[tuple[str, ...]] = ("done",)
+    """Attributes, beside the three, that training changes."""
+
+    def __init__(self, seed: int, device: torch.device | str) -> None:
+        self.seed, self.device = seed, torch.device(device)
+        with torch.random.fork_rng(devices=[]):  # PyTorch draws its default weights from the global generator
+            torch.manual_seed(seed)
+            self.optimizers = self.build()
+        modules = {name: each for name, each in vars(self).items() if isinstance(each, nn.Module)}
+        self.networks: dict[str, Any] = {name: module.to(device) for name, module in modules.items()}
+        self.random = torch.Generator(device).manual_seed(seed)
+
+    @abstractmethod
+    def build(self) -> dict[str, torch.optim.Optimizer]:
+        """Make the networks; their optimisers by name."""
+
+    def adam(
+        self, rate: float, *modules: nn.Module, betas: tuple[float, float] = (0.9, 0.999), decay: float = 0.0
+    ) -> torch.optim.Adam:
+        """Adam for some of the networks."""
+        parameters = [p for module in modules for p in module.to(self.device).parameters()]
+        return torch.optim.Adam(parameters, rate, betas, weight_decay=decay, fused=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes."""
+        return {
+            "networks": {name: network.state_dict() for name, network in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": self.random.get_state(),
+            **{name: getattr(self, name) for name in self.COUNTS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for name, network in self.networks.items():
+            network.load_state_dict(state["networks"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        if len(state["random"]) == len(self.random.get_state()):  # another kind of device has another form
+            self.random.set_state(state["random"].cpu())
+        for name in self.COUNTS:
+            setattr(self, name, state[name])
+
+
+class Model(Trainable):
+    """A model that learns from normal images alone, for so many `steps`."""
+
+    UNIT: ClassVar[str] = "step"
+    LOG_EVERY: ClassVar[int] = 50
+    """Steps from one point of a curve to the next."""
+    REMEDY: ClassVar[str] = "try --model.no-bfloat16, or another --seed"
+    """What to do about losses that are not finite."""
+
+    def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
+        self.config, self.steps, self.done = config, steps, 0
+        super().__init__(seed, device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether training is over."""
+        return self.done >= self.steps
+
+    @abstractmethod
+    def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
+        """A step of training on `data` (n, C, S, S) uint8; the losses, detached."""
+
+    def descend(self, name: str, loss: torch.Tensor) -> None:
+        """Step the optimiser `name` down `loss`; only the gradients that it needs are computed."""
+        optimizer = self.optimizers[name]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def check(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Losses as numbers.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        return finite(figures, f"in {self.UNIT} {self.done}", self.REMEDY)
+
+
+def finite(figures: Mapping[str, torch.Tensor], when: str, remedy: str) -> dict[str, float]:
+    """Read figures from the device.
+
+    Raises:
+        TrainingError: one is not finite; it says `when`, and the `remedy`.
+    """
+    values = {name: float(value) for name, value in figures.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(f"{name} became {value} {when}; {remedy}")
+    return values
+
+
+def image_batches(images: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """Parts of `images` (n, C, S, S) that networks take at once: 512 of 32 pixels, fewer of larger ones."""
+    return torch.from_numpy(images).split(max(1, 512 * 32**2 // images.shape[-1] ** 2))
+
+
+def sides(size: int) -> list[int]:
+    """Sides of feature maps, from the image's to four pixels or fewer, each half of the last, rounded up.
+
+    Raises:
+        RunError: below 16.
+    """
+    if size < 16:
+        raise RunError(f"image size is {size}; the networks take sizes from 16 up")
+    values = [size]
+    while values[-1] > 4:
+        values.append(math.ceil(values[-1] / 2))
+    return values

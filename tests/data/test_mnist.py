@@ -1,0 +1,53 @@
+"""MNIST's files, and how images in classes are split."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nbs_env.data import DataError
+from nbs_env.data.classes import ClassDataset
+from nbs_env.data.mnist import FILES, read, read_idx
+
+
+def test_split_keeps_the_anomalous_out_of_training() -> None:
+    labels = np.repeat(np.arange(3), 10)
+    data = ClassDataset(np.zeros((30, 1, 28, 28), np.uint8), labels, ("a", "b", "c"))
+    train, test = data.split(("b",), 0.8, np.random.default_rng(0))
+    assert np.bincount(labels[train], minlength=3).tolist() == [8, 0, 8]
+    assert np.bincount(labels[test]).tolist() == [2, 10, 2]
+    assert not np.intersect1d(train, test).size
+    with pytest.raises(DataError, match="there is no class 'd'; choose from a, b, c"):
+        data.split(("d",), 0.8, np.random.default_rng(0))
+    with pytest.raises(DataError, match="none is left to train on"):
+        data.split(("a", "b", "c"), 0.8, np.random.default_rng(0))
+
+
+def write_idx(file: Path, array: np.ndarray) -> None:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    content = header + array.tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+def test_idx_files(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(256, size=shape, dtype=np.uint8) for shape in ((5, 28, 28), 5, (3, 28, 28), 3)]
+    for number, (name, array) in enumerate(zip(FILES, arrays, strict=True)):
+        write_idx(tmp_path / (name + (".gz" if number % 2 else "")), array)
+    images, labels = read(tmp_path)
+    np.testing.assert_array_equal(images, np.concatenate(arrays[::2]))
+    np.testing.assert_array_equal(labels, np.concatenate(arrays[1::2]))
+    bad = tmp_path / f"{FILES[1]}.gz"
+    bad.write_bytes(bad.read_bytes()[:-9])
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: not a readable idx file"):
+        read(tmp_path)
+    (tmp_path / "x").write_bytes(b"\0\0\x08\x01\0\0\0\x09abc")
+    with pytest.raises(DataError, match="not an idx file of bytes"):
+        read_idx(tmp_path / "x")
+    bad.unlink()
+    with pytest.raises(DataError, match=r"lacks train-labels-idx1-ubyte\.gz"):
+        read(tmp_path)
