@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from agents.base import AgentError, Env, OnEpisode, play_episode
-from nbs_env.common.settings import check_types
 from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS, Walk
 
 PATCH, MARGIN = 64, 32

@@ -18,9 +18,10 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 
 from baselines.segmentation import Problem, SegmentationArgs, command, leave_some_out, prepare, score
-from nbs_env.config import check_types
-from nbs_env.metrics import best_threshold
-from nbs_env.runs import RunError, at_least
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least
+from nbs_env.common.settings import check_types
+from nbs_env.detect.metrics import best_threshold
 
 
 @dataclass(frozen=True)

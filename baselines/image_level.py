@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from baselines.models import Model, Trainable, sides
 from baselines.tasks import class_tasks
-from nbs_env import checkpoint, runs
-from nbs_env.config import check_types
-from nbs_env.curves import Curves
+from nbs_env.common import checkpoint, runs
+from nbs_env.common.curves import Curves
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least
+from nbs_env.common.settings import check_types
 from nbs_env.data.classes import ClassDataset
-from nbs_env.runs import RunError, at_least
 
 Figures = dict[str, Any]
 """What the training of one model ends with."""
@@ -140,7 +141,9 @@ def open_run(
     else:
         runs.check_new(directory)
     if state is not None:
-        runs.check_data(state.get("images"), images, str(args.data_root or "the data"), directory)
+        with checkpoint.unpacking(file):
+            before = dict(state["images"])
+        runs.check_data(before, images, str(args.data_root or "the data"), directory)
         with checkpoint.unpacking(file):
             model.load_state_dict(state)
     directory.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from nbs_env.config import check_types
-from nbs_env.runs import RunError, TrainingError, at_least, positive
+from nbs_env.common.errors import RunError, TrainingError
+from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import check_types
 
 FAST = torch.cpu._is_avx512_bf16_supported()
 """Whether bfloat16 is fast on this CPU: commands then begin with it."""

@@ -22,9 +22,10 @@ from torch import nn
 from tqdm import tqdm
 
 from baselines.segmentation import Problem, SegmentationArgs, command, prepare, read_images, score
-from nbs_env.config import check_types
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import check_types
 from nbs_env.data import GOOD, AnomalyDataset, image_files, read_image, resize_image
-from nbs_env.runs import RunError, at_least, positive
 
 PATCH = 128
 

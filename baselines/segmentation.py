@@ -13,15 +13,16 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from nbs_env import checkpoint, runs
-from nbs_env.config import check_types
+from nbs_env.common import checkpoint, runs
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import pick_device
+from nbs_env.common.pictures import overlay_sheet
+from nbs_env.common.runs import at_least, claim, digests, plain
+from nbs_env.common.settings import check_types
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.metrics import counts_by_kind, evaluate
 from nbs_env.detect.teaching import folds
-from nbs_env.env import pick_device
-from nbs_env.metrics import counts_by_kind, evaluate
-from nbs_env.pictures import overlay_sheet
-from nbs_env.runs import RunError, at_least, claim, digests, plain
 
 FOLDS = 5
 """Parts that the labelled images are divided into; where there are no more, each is left out by itself."""

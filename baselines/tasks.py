@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from baselines.d_anogan import wheel
+from nbs_env.common.errors import RunError
 from nbs_env.data import GOOD
 from nbs_env.data.classes import (
     ClassDataset,
@@ -18,8 +19,7 @@ from nbs_env.data.classes import (
     read_plant_village,
 )
 from nbs_env.data.folders import need_directory
-from nbs_env.metrics import image_auroc
-from nbs_env.runs import RunError
+from nbs_env.detect.metrics import image_auroc
 
 
 def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:

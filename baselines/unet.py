@@ -19,12 +19,13 @@ from torch import nn
 from tqdm import tqdm
 
 from baselines.segmentation import Problem, SegmentationArgs, command, leave_some_out, prepare, score
-from nbs_env.config import check_types
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import check_types
+from nbs_env.common.symmetries import dihedral, inverse
+from nbs_env.detect.metrics import best_threshold
 from nbs_env.detect.teaching import bounded_threshold
-from nbs_env.metrics import best_threshold
 from nbs_env.predictor import class_weights
-from nbs_env.profiles import dihedral, inverse
-from nbs_env.runs import RunError, at_least, positive
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     python -m benchmarks.ablations --dataset crackforest --data-root DATA --seeds 3 --out DIR
     python -m benchmarks.ablations --part segmenter --dataset crackforest --data-root DATA --out DIR
 
-Further options go to `train.py` and hold for all runs (`--preset standard`, `--agent ppo`). Results that DIR
+Further options go to `nbs train` and hold for all runs (`--preset standard`, `--agent ppo`). Results that DIR
 already holds are not computed again. DIR gets ablations.csv and table.md; the CRF is left out by reading
 another figure of the same run.
 """
@@ -18,17 +18,16 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-import train
+from agents.run import parse
 from benchmarks import frame
 from benchmarks.frame import Cell, FrameArgs
 from benchmarks.policies import play, trained
 from benchmarks.report import Table, report
 from benchmarks.statistics import mean, shown
-from nbs_env.config import Config
-from nbs_env.runs import command
+from nbs_env.common.runs import command
 
 NO_CRF = "no CRF"
-Variants = dict[str, Callable[[Config], list[str]]]
+Variants = dict[str, Callable[[Any], list[str]]]
 SAMPLING: Variants = {
     "all parts": lambda config: [],
     "profiles of one loss": lambda config: ["--profile-length", "1"],
@@ -40,7 +39,8 @@ SAMPLING: Variants = {
     "seams still": lambda config: ["--seams", "still"],
     "a quarter of the width": lambda config: ["--autoencoder-width", "16", "--bottleneck-channels", "64"],
 }
-"""Options of `train.py` that take a part away, by what the table calls that; the first has all."""
+"""Options of `nbs train` that take a part away, by what the table calls that and of the game's settings; the
+first has all."""
 SEGMENTER: Variants = {
     "as it is": lambda config: [],
     "no pasted defects": lambda config: ["--paste-share", "0"],
@@ -49,7 +49,7 @@ SEGMENTER: Variants = {
 """Options that change what the segmenter is taught with."""
 PARTS = {
     "sampling": (SAMPLING, ["--agent", "reinforce", "--segmenter-steps", "0"], "nbs_crf"),
-    "segmenter": (SEGMENTER, ["--updates", "0"], "segmenter"),
+    "segmenter": (SEGMENTER, [], "segmenter"),
 }
 """Variants, what all runs have in common, and the method whose figures count."""
 
@@ -67,11 +67,18 @@ def cells(args: AblationArgs, words: Sequence[str]) -> Iterator[Cell]:
     variants, common, _ = PARTS[args.part]
     for seed in range(args.seeds):
         line = [*common, *words, "--seed", str(seed)]
-        run, config, _ = train.parse(line)
+        run, detector, game = parse(line)
         for number, (variant, change) in enumerate(variants.items()):
             dataset = run.dataset + (f":{run.category}" if run.category else "")
-            key = {"variant": variant, "agent": run.agent, "dataset": dataset, "seed": seed}
-            yield trained(key, args.runs / f"{seed}-{number}", [*line, *change(config)], play)
+            key = {
+                "variant": variant,
+                "agent": game.agent_name if game else "",
+                "dataset": dataset,
+                "seed": seed,
+            }
+            yield trained(
+                key, args.runs / f"{seed}-{number}", [*line, *change(game.config if game else detector)], play
+            )
 
 
 def table(rows: list[dict[str, Any]], part: str) -> Table:
@@ -105,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, words = tyro.cli(AblationArgs, args=argv, description=__doc__, return_unknown_args=True)
     played = frame.play(cells(args, words), args, "ablations.csv")
     failed = played.failed()
-    device = train.parse([*PARTS[args.part][1], *words])[0].device
+    device = parse([*PARTS[args.part][1], *words])[0].device
     report(args.out, "ablations", argv, device, [table(played.rows(), args.part)], failed, {})
     if failed:
         sys.exit(1)

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from nbs_env import checkpoint
-from nbs_env.runs import RunError, at_least, versions
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, versions
 
 PACKAGES = ("nbs_env", "agents", "baselines", "benchmarks")
 OTHER = "by another version of the code"
@@ -62,7 +63,7 @@ class DataArgs(FrameArgs):
     """Folder that holds the data sets."""
 
     def splits(self) -> Iterator[tuple[str, int, list[str]]]:
-        """Each data set under each seed, with its options of `train.py`; all of a seed come first."""
+        """Each data set under each seed, with its options of `nbs train`; all of a seed come first."""
         for seed in range(self.seeds):  # so that an unfinished comparison is a fair one
             for dataset in self.datasets.split(","):
                 name, _, category = dataset.partition(":")

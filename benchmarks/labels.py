@@ -1,4 +1,4 @@
-"""Which image to label next: simulated labelling, and what each query of `nbs_env.queries` is worth.
+"""Which image to label next: simulated labelling, and what each query of `nbs_env.desk.queries` is worth.
 
     python -m benchmarks.labels --datasets crackforest,mvtec:screw,magnetic_tile:Blowhole --data-root DATA \\
         --out DIR
@@ -6,7 +6,7 @@
 Half of the images are put aside for scoring. Of the others, `--masks 2,5` draws two, teaches a segmenter,
 lets each query choose three more, and teaches again; `--masks 2,3,4,5` asks after every image. `--reference
 10` goes on with the first query to ten masks: whether the others' five are worth them. Further options go to
-`train.py` (default: `--preset quick`). A query sees features of all images, what the segmenter says of them,
+`nbs train` (default: `--preset quick`). A query sees features of all images, what the segmenter says of them,
 and which are labelled; never a mask. Stages that DIR already holds are not computed again. DIR gets
 labels.csv, table.md and a picture of each data set's curves.
 """
@@ -26,24 +26,25 @@ import numpy as np
 import torch
 import tyro
 
-import train
+from agents.run import parse
 from benchmarks import frame
 from benchmarks.frame import Cell, DataArgs, Played
 from benchmarks.report import Table, report
 from benchmarks.statistics import mean, shown
-from nbs_env import checkpoint, queries
-from nbs_env.config import Config
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import compute_dtype, keep_freed_memory, pick_device, place
+from nbs_env.common.pictures import new_figure
+from nbs_env.common.runs import at_least, check_data, command, digests, plain
 from nbs_env.data import AnomalyDataset, load, resize_image, split
+from nbs_env.desk import queries
+from nbs_env.desk.queries import Numbers
 from nbs_env.detect.alarms import image_scores
-from nbs_env.detect.encoder import Encoder, describe, pretrained
+from nbs_env.detect.config import DetectorConfig
+from nbs_env.detect.metrics import pixel_ap, pixel_prf
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.teaching import teach
-from nbs_env.env import pick_device
-from nbs_env.metrics import pixel_ap, pixel_prf
-from nbs_env.networks import compute_dtype, keep_freed_memory, place
-from nbs_env.pictures import new_figure
-from nbs_env.queries import Numbers
-from nbs_env.runs import RunError, at_least, check_data, command, digests, plain
+from nbs_env.features.encoder import Encoder, describe, pretrained
 
 
 class Known(NamedTuple):
@@ -118,7 +119,7 @@ def divide(data: AnomalyDataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def play(
-    args: LabelsArgs, dataset: str, seed: int, config: Config, device: str, place: Path
+    args: LabelsArgs, dataset: str, seed: int, config: DetectorConfig, device: str, place: Path
 ) -> list[dict[str, Any]]:
     """All queries from one start; each stage leaves a file in `place`, and a row."""
     keep_freed_memory()
@@ -160,7 +161,7 @@ def play(
     return rows
 
 
-def cells(args: LabelsArgs, config: Config, device: str) -> Iterator[Cell]:
+def cells(args: LabelsArgs, config: DetectorConfig, device: str) -> Iterator[Cell]:
     """Every split; more queries go on from the stages that are there."""
     for dataset, seed, _ in args.splits():
         place = args.runs / f"{dataset.replace(':', '')}-{seed}"
@@ -176,7 +177,7 @@ def measure(
     pool: np.ndarray,
     labeled: np.ndarray,
     scored: np.ndarray,
-    config: Config,
+    config: DetectorConfig,
     seed: int,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -267,7 +268,7 @@ def curves(rows: list[dict[str, Any]], args: LabelsArgs) -> dict[str, Path]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute the stages that are missing, and write the table."""
     args, words = tyro.cli(LabelsArgs, args=argv, description=__doc__, return_unknown_args=True)
-    run, config, _ = train.parse(["--updates", "0", *words])
+    run, config, _ = parse(words)
     at_least(1, segmenter_steps=config.segmenter_steps)
     if config.segmenter_size != "square":
         raise RunError(f"segmenter_size is {config.segmenter_size}; stages are compared at square")

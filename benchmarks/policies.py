@@ -3,7 +3,7 @@
     python -m benchmarks.policies --agents random,normal-only,reinforce,ppo \\
         --datasets synthetic,crackforest --data-root DATA --seeds 5 --out DIR
 
-What follows is handed to `train.py`: `--preset standard`, `--updates 200`, and so on. Runs that DIR already
+What follows is handed to `nbs train`: `--preset standard`, `--updates 200`, and so on. Runs that DIR already
 holds are not repeated, interrupted ones are resumed, and one that fails is reported and stops no other.
 DIR gets `runs.csv`, a row for each run, `table.md`, and curves as PNG.
 
@@ -24,17 +24,18 @@ from typing import Any
 import numpy as np
 import tyro
 
-import train
 from agents.base import file_name
-from agents.run import RunArgs, run_once, settings
+from agents.game import AgentGame
+from agents.run import parse
 from benchmarks import frame
 from benchmarks.frame import Cell, DataArgs
 from benchmarks.report import Table, report
 from benchmarks.statistics import interquartile_mean, mean, probability_of_improvement, shown
-from nbs_env import checkpoint
-from nbs_env.config import Config
-from nbs_env.pictures import new_figure
-from nbs_env.runs import command
+from nbs_env.common import checkpoint
+from nbs_env.common.pictures import new_figure
+from nbs_env.common.runs import command
+from nbs_env.desk.run import RunArgs, run_once, settings
+from nbs_env.detect.config import DetectorConfig
 
 PASSING = ("checkpoint.pt", "detector.pt", "nbs.pt", "teaching.pt")
 """What a finished run no longer needs, most of what it takes on disc."""
@@ -54,20 +55,23 @@ class PoliciesArgs(DataArgs):
     """Figure that the table compares."""
 
 
-def run_metrics(run: RunArgs, config: Config, options: Any) -> tuple[dict[str, Any], dict[str, float]]:
-    """What `train.py` comes to, unless it did before: the content of metrics.json and of timing.json."""
-    metrics = run_once(run, config, options)
+def run_metrics(
+    run: RunArgs, config: DetectorConfig, game: AgentGame | None
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """What `nbs train` comes to, unless it did before: the content of metrics.json and of timing.json."""
+    metrics = run_once(run, config, game)
     for name in PASSING:
         (run.directory() / name).unlink(missing_ok=True)
     return metrics, json.loads((run.directory() / "timing.json").read_text(encoding="utf-8"))
 
 
-def play(run: RunArgs, config: Config, options: Any) -> dict[str, Any]:
+def play(run: RunArgs, config: DetectorConfig, game: AgentGame | None) -> dict[str, Any]:
     """A run's figures, as a row of the CSV has them."""
-    metrics, seconds = run_metrics(run, config, options)
+    metrics, seconds = run_metrics(run, config, game)
     history = metrics["history"]
     values: dict[str, Any] = {"wall_seconds": sum(seconds.values())}
-    values["env_steps"] = len(history) * (config.cloning_length + config.episode_length)
+    if game:
+        values["env_steps"] = len(history) * (game.config.cloning_length + game.config.episode_length)
     for name in ("R_clone_mean", "R_cover_mean", "autoencoder_loss") if history else ():
         values[name] = float(np.mean([episode[name] for episode in history]))
     paid = [episode["R_pred"] for episode in history if not episode["warmup"]]
@@ -78,13 +82,13 @@ def play(run: RunArgs, config: Config, options: Any) -> dict[str, Any]:
 
 
 def trained(key: Mapping[str, Any], place: Path, words: Sequence[str], play: Callable[..., Any]) -> Cell:
-    """The cell of a run of `train.py` with these options; `play` gets what `train.parse` makes of them."""
-    job = train.parse([*words, "--run-dir", str(place)])
+    """The cell of a run of `nbs train` with these options; `play` gets what `parse` makes of them."""
+    job = parse([*words, "--run-dir", str(place)])
     return Cell(dict(key), place, settings(*job), partial(play, *job))
 
 
 def cells(args: PoliciesArgs, words: Sequence[str]) -> Iterator[Cell]:
-    """Every combination; `words` are options of train.py."""
+    """Every combination; `words` are options of `nbs train`."""
     for dataset, seed, split in args.splits():
         for agent in args.agents.split(","):
             place = args.runs / f"{dataset.replace(':', '')}-{file_name(agent)}-{seed}"
@@ -186,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for cell in played.figures:
         metrics = json.loads((cell.place / "metrics.json").read_text(encoding="utf-8"))
         histories[cell.key["dataset"], cell.key["agent"], cell.key["seed"]] = metrics["history"]
-    device = train.parse(["--agent", args.agents.split(",")[0], *words])[0].device
+    device = parse(["--agent", args.agents.split(",")[0], *words])[0].device
     tables, failed = [table(played.rows(), args.metric)], played.failed()
     report(args.out, "policies", argv, device, tables, failed, curves(histories, args.out))
     if failed:

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.statistics import INTERVALS
-from nbs_env import checkpoint
-from nbs_env.env import pick_device
+from nbs_env.common import checkpoint
+from nbs_env.common.networks import pick_device
 
 Table = list[list[str]]
 """Lines of cells, the head first."""

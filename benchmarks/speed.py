@@ -26,12 +26,13 @@ from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.trainer import DAnoGAN
 from benchmarks.report import machine, markdown
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import compute_dtype, keep_freed_memory, pick_device
+from nbs_env.common.runs import command
 from nbs_env.config import PAPER, PRESETS, Config
 from nbs_env.data import AnomalyDataset
-from nbs_env.env import PatchSamplingEnv, pick_device
-from nbs_env.networks import compute_dtype, keep_freed_memory
-from nbs_env.runs import RunError, command
+from nbs_env.env import PatchSamplingEnv
 from nbs_env.walk import CHANGE_IMAGE
 
 LABELED = 5

@@ -1,9 +1,10 @@
 """The tables of the thesis: batch sampling beside its rivals, on the same splits.
 
     python -m benchmarks.tables --datasets crackforest,nanotwice,mvtec:grid,mvtec:screw --data-root DATA \\
-        --seeds 3 --out DIR
+        --seeds 3 --out DIR [--agent reinforce]
 
-Further options go to `train.py` (default: `--preset standard`). Methods: `reconstruction`, an autoencoder on
+Further options go to `nbs train` (default: `--preset standard`); batch sampling is played where they name an
+agent. Methods: `reconstruction`, an autoencoder on
 normal images; `unet` and `forest`, on the labelled images; `final_loss`, thresholding the last loss map;
 `nbs` and `nbs_crf`, loss profiles without and with the CRF; `segmenter`, on the labelled images and from
 pre-trained features. Results that DIR already holds are not computed again. DIR gets results.csv, and
@@ -21,8 +22,8 @@ from typing import Any
 import numpy as np
 import tyro
 
-import train
-from agents.run import RunArgs
+from agents.game import AgentGame
+from agents.run import parse
 from baselines import forest, reconstruction, unet
 from baselines.segmentation import SegmentationArgs, read, settings
 from benchmarks import frame
@@ -30,9 +31,11 @@ from benchmarks.frame import Cell, DataArgs, Played
 from benchmarks.policies import run_metrics, trained
 from benchmarks.report import Table, report
 from benchmarks.statistics import mean, shown
-from nbs_env.config import Config
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import check_data, command
 from nbs_env.data import GOOD
-from nbs_env.runs import RunError, check_data, command
+from nbs_env.desk.run import RunArgs
+from nbs_env.detect.config import DetectorConfig
 
 METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter")
 FIGURES = ("precision", "recall", "f1", "f1_within_2", "f1_within_5", "ap", "auroc", "aupro")
@@ -44,7 +47,7 @@ PUBLISHED: dict[str, tuple[tuple[float, ...], ...]] = {
 }
 """Precision, recall and F1 of `reconstruction`, `unet` and `nbs_crf` in the thesis's Tables 4.4 and 4.5."""
 WORDS = {"nanotwice": ["--bottleneck-channels", "500"]}
-"""What the thesis sets otherwise on a data set (4.2.2)."""
+"""What the thesis sets otherwise on a data set (4.2.2), where a game is played."""
 RIVALS: dict[str, Any] = {"unet": unet, "forest": forest, "reconstruction": reconstruction}
 
 Key = tuple[str, int, str]  # data set, seed, method
@@ -58,7 +61,7 @@ class TablesArgs(DataArgs):
     labeled: int = 5
     """Labelled images of a split."""
     rivals: str = "unet,forest,reconstruction"
-    """What stands beside `train.py`, separated by commas."""
+    """What stands beside the segmenter, separated by commas."""
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
@@ -72,15 +75,15 @@ class TablesArgs(DataArgs):
 
 
 def cells(args: TablesArgs, words: Sequence[str]) -> Iterator[Cell]:
-    """`train.py` and its rivals on every split; all methods of a split one after another."""
+    """`nbs train` and its rivals on every split; all methods of a split one after another."""
     preset = ["--preset", "standard"] if "--preset" not in words else []
     for dataset, seed, split in args.splits():
         name, _, _ = dataset.partition(":")
-        line = ["--agent", "reinforce", *split, "--labeled", str(args.labeled), *preset]
-        line += [*WORDS.get(name, []), *words]
+        thesis = WORDS.get(name, []) if any(word.startswith("--agent") for word in words) else []
+        line = [*split, "--labeled", str(args.labeled), *preset, *thesis, *words]
         place, key = args.runs / f"{dataset.replace(':', '')}-{seed}", {"dataset": dataset, "seed": seed}
         yield trained(key | {"run": "nbs"}, place / "nbs", line, play)
-        run, config, _ = train.parse(line)
+        run, config, _ = parse(line)
         for method in args.chosen():
             options = RIVALS[method].Args(
                 dataset=run.dataset,
@@ -98,9 +101,9 @@ def cells(args: TablesArgs, words: Sequence[str]) -> Iterator[Cell]:
             yield Cell(key | {"run": method}, place / method, settings(options), made)
 
 
-def play(run: RunArgs, config: Config, options: Any) -> dict[str, Any]:
-    """What `train.py` comes to, by method."""
-    metrics, seconds = run_metrics(run, config, options)
+def play(run: RunArgs, config: DetectorConfig, game: AgentGame | None) -> dict[str, Any]:
+    """What `nbs train` comes to, by method."""
+    metrics, seconds = run_metrics(run, config, game)
     teaching = seconds.pop("teaching_seconds", 0.0)
     rest = sum(seconds.values())
     return figures(metrics, {name: teaching if name == "segmenter" else rest for name in metrics["methods"]})
@@ -257,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise RunError("nothing could be scored: " + "; ".join(failed))
     tables = [each for each in (main_table(found), differences_table(found), kinds_table(found)) if each[1:]]
     overlays = {f"{cell.name} {cell.key['seed']}": cell.place / "overlays.png" for cell in played.figures}
-    device = train.parse(["--agent", "reinforce", *words])[0].device
+    device = parse(words)[0].device
     report(args.out, "tables", argv, device, tables, failed, overlays)
 
 

@@ -14,9 +14,9 @@ from baselines.alcn import __main__ as command
 from baselines.alcn import networks
 from baselines.alcn.networks import Denoiser, NoiseGenerator
 from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, blend
-from nbs_env import checkpoint
-from nbs_env.metrics import image_auroc
-from nbs_env.runs import TrainingError
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import TrainingError
+from nbs_env.detect.metrics import image_auroc
 
 SMALL = ALCNConfig(size=16, batch_size=8, denoiser_lr=1e-3, noise_lr=1e-3)
 

@@ -17,9 +17,9 @@ from baselines.d_anogan import wheel
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector, mean_scores
 from baselines.d_anogan.trainer import DAnoGAN
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
 from nbs_env.data.classes import ClassDataset, read_folder
-from nbs_env.metrics import image_auroc
+from nbs_env.detect.metrics import image_auroc
 
 TINY = ("--model.size 28 --model.clusters 3 --model.latent 4 --model.batch-size 8 "
         "--model.generator-steps 5 --model.critic-start 2 --model.xzx-steps 5 "

@@ -15,8 +15,8 @@ from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Critic
 from baselines.d_anogan.trainer import DAnoGAN, critic_loss, generator_loss, gradient_penalty
 from baselines.d_anogan.watch import look
-from nbs_env import checkpoint
-from nbs_env.runs import RunError, TrainingError
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError, TrainingError
 
 SMALL = DAnoGANConfig(clusters=3, latent=4, batch_size=6, critic_steps=2, critic_start=3)
 

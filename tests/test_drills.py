@@ -26,7 +26,7 @@ from drills.inputs import inputs
 from drills.kills import killed
 from drills.small import Command, Row, content, difference, furnish
 
-from nbs_env import checkpoint
+from nbs_env.common import checkpoint
 
 
 def end(code: int = 0, out: str = "", err: str = "") -> Outcome:

@@ -12,9 +12,9 @@ import pytest
 
 from baselines import forest
 from baselines.segmentation import FOLDS, Problem
+from nbs_env.common.errors import RunError
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.teaching import folds
-from nbs_env.runs import RunError
 
 SMALL = forest.ForestConfig(largest_scale=4.0, trees=10)
 

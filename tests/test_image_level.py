@@ -13,8 +13,8 @@ from baselines.alcn import __main__ as alcn
 from baselines.classes import __main__ as classes
 from baselines.d_anogan import __main__ as d_anogan
 from baselines.models import Model
-from nbs_env import checkpoint
-from nbs_env.runs import claim
+from nbs_env.common import checkpoint
+from nbs_env.common.runs import claim
 
 MODULES = {"alcn": alcn, "classes": classes, "d_anogan": d_anogan}
 FOLDER = "--dataset folder --data-root DATA --model.size 16 --model.width 0.1 --checkpoint-every 2"

@@ -30,9 +30,8 @@ def test_help_names_every_command_and_imports_no_pytorch() -> None:
 
 def test_predicting_waits_for_no_statistics() -> None:
     """A third of the wait for the command was their import; only scores need them."""
-    code = (
-        "import sys, nbs_env.predict; sys.exit(bool({'sklearn', 'scipy.stats', 'pandas'} & set(sys.modules)))"
-    )
+    slow = {"sklearn", "scipy.stats", "pandas"}
+    code = f"import sys, nbs_env.detect.predict; sys.exit(bool({slow} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

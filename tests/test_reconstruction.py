@@ -20,8 +20,8 @@ from baselines.reconstruction import (
     normal_threshold,
 )
 from baselines.segmentation import Problem
+from nbs_env.common.errors import RunError
 from nbs_env.data import AnomalyDataset
-from nbs_env.runs import RunError
 
 TINY = ReconstructionConfig(latent=4, steps=40, batch_size=4, learning_rate=2e-3, smallest_region=4)
 

@@ -18,9 +18,9 @@ from baselines.classes.method import Method
 from baselines.models import ModelConfig
 from baselines.tables import published
 from baselines.tasks import Task, class_tasks
+from nbs_env.common.errors import RunError, TrainingError
 from nbs_env.data.classes import ClassDataset
-from nbs_env.metrics import image_auroc
-from nbs_env.runs import RunError, TrainingError
+from nbs_env.detect.metrics import image_auroc
 
 TINY = ModelConfig(size=16, width=0.25, batch_size=16)
 

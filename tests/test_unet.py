@@ -12,9 +12,9 @@ import torch
 
 from baselines import forest, reconstruction, unet
 from baselines.segmentation import Problem, prepare
+from nbs_env.common.errors import RunError
 from nbs_env.data import AnomalyDataset
 from nbs_env.predictor import class_weights
-from nbs_env.runs import RunError
 
 TINY = unet.UNetConfig(width=4, crop=64, batch_size=4, steps=40, check_every=20, learning_rate=1e-2)
 

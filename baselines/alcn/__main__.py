@@ -21,9 +21,9 @@ from baselines.image_level import Figures, MethodsArgs, names_in, open_run, pars
 from baselines.models import FAST
 from baselines.tables import markdown, paper_rows, row
 from baselines.tasks import Task, auroc
-from nbs_env import checkpoint
-from nbs_env.env import pick_device
-from nbs_env.runs import command
+from nbs_env.common import checkpoint
+from nbs_env.common.networks import pick_device
+from nbs_env.common.runs import command
 
 HELD_OUT = 256
 """Normal images at most, of those for training, that say when to stop."""

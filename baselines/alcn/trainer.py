@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from baselines.alcn.networks import NOISE_LATENT, Denoiser, NoiseGenerator
 from baselines.models import Model, ModelConfig, image_batches
-from nbs_env.runs import RunError, at_least, positive
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, positive
 
 NoiseName = Literal["none", "speckle", "gaussian", "alcn"]
 NOISES: tuple[NoiseName, ...] = ("none", "speckle", "gaussian", "alcn")

@@ -22,9 +22,9 @@ from baselines.image_level import Figures, MethodsArgs, names_in, open_run, pars
 from baselines.models import FAST, ModelConfig
 from baselines.tables import markdown, paper_rows, row
 from baselines.tasks import Task, auroc
-from nbs_env import checkpoint
-from nbs_env.env import pick_device
-from nbs_env.runs import at_least, command
+from nbs_env.common import checkpoint
+from nbs_env.common.networks import pick_device
+from nbs_env.common.runs import at_least, command
 
 METHODS: dict[str, type[Method]] = {
     "pca": PCA,

@@ -22,11 +22,11 @@ from baselines.d_anogan.watch import look, plot, query_sheet, sample_sheet
 from baselines.image_level import Figures, ImageLevelArgs, Kept, names_in, open_run, parse, run_all
 from baselines.tables import markdown, paper_rows, row
 from baselines.tasks import Task, auroc, class_tasks
-from nbs_env import checkpoint
-from nbs_env.curves import Curves
-from nbs_env.env import pick_device
-from nbs_env.networks import keep_freed_memory
-from nbs_env.runs import RunError, at_least, command
+from nbs_env.common import checkpoint
+from nbs_env.common.curves import Curves
+from nbs_env.common.errors import RunError
+from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.runs import at_least, command
 
 ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "cifar10": 0.9, "wheel": 1.0, "folder": 0.9}
 """Share of the divergence in a score (thesis 5.4), fixed before any test image is seen."""

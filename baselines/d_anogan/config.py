@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from baselines.models import FAST
-from nbs_env.config import check_types
-from nbs_env.runs import RunError, at_least, positive
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import check_types
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from sklearn.metrics import normalized_mutual_info_score, roc_curve
 from sklearn.metrics.cluster import contingency_matrix
 
 from baselines.d_anogan.trainer import DAnoGAN
-from nbs_env import checkpoint
-from nbs_env.pictures import new_figure
+from nbs_env.common import checkpoint
+from nbs_env.common.pictures import new_figure
 
 DEAD = 1e-5
 """Variance of the pixels, in [-1, 1], over a cluster's samples below which its generator is dead."""

@@ -16,8 +16,8 @@ import tyro
 from PIL import Image
 from tqdm import tqdm
 
-from nbs_env.checkpoint import save_csv, save_picture
-from nbs_env.runs import command
+from nbs_env.common.checkpoint import save_csv, save_picture
+from nbs_env.common.runs import command
 
 NORMAL = tuple(
     f"{spokes}-{kind}-{bolts}"

@@ -48,9 +48,8 @@ def parse(
     words = [HELP[1] if word == HELP_ALL else word for word in argv]
     if brief:
         description += f"\n\n{HELP_ALL} shows every option."
-    parsed = tyro.cli(
-        tyro.conf.OmitArgPrefixes[everything], args=words, default=default, description=description
-    )
+    flat = (tyro.conf.OmitArgPrefixes,)
+    parsed = tyro.cli(everything, args=words, default=default, description=description, config=flat)
     return {name: type(part)(**vars(getattr(parsed, name))) for name, part in parts.items()}
 
 

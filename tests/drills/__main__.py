@@ -19,9 +19,10 @@ import tyro
 
 from benchmarks import ablations, policies, tables  # noqa: F401
 from benchmarks.report import machine, markdown
-from nbs_env import checkpoint
-from nbs_env.runs import RunError, at_least
-from nbs_env.runs import command as surround
+from nbs_env.common import checkpoint
+from nbs_env.common.errors import RunError
+from nbs_env.common.runs import at_least
+from nbs_env.common.runs import command as surround
 
 from .attacker import attacker
 from .disc import disc
