@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nbs_env.common.errors import DataError
-
-if TYPE_CHECKING:
-    from nbs_env.data.originals import Original
+from nbs_env.data.images import Original
 
 GOOD = "good"
 """The defect kind of an image that is known to hold no anomaly."""
