@@ -22,7 +22,6 @@ MASK_SHARE = 0.25
 """A pixel of a resized mask is anomalous where at least this share of its source area is."""
 WHITE_12, WHITE_16 = 4095, 65535
 """The highest level of 12 and of 16 bit."""
-TWELVE_BIT = "no level of 16 bit above 4095, so it is read as 12 bit: 0..4095 became 0..255"
 UNTURNED = "damaged EXIF data, so it is read as stored, not turned; check that it is upright"
 
 _TURNS = {
@@ -100,14 +99,9 @@ def decode(source: Path | IO[bytes], name: str) -> Picture:
     except Exception as error:
         # Pillow's decoders raise nearly anything on a damaged file: OSError, SyntaxError, struct.error,
         # zlib.error, TypeError, OverflowError, KeyError and more.
-        raise DataError(
-            f"{name}: not a readable image ({_reason(error, name)}); replace or remove it"
-        ) from error
-
-
-def _reason(error: Exception, name: str) -> str:
-    text = " ".join(str(error).replace(name, "the file").split()).rstrip(".")
-    return text[:200] or type(error).__name__
+        text = " ".join(str(error).replace(name, "the file").split()).rstrip(".")
+        reason = text[:200] or type(error).__name__
+        raise DataError(f"{name}: not a readable image ({reason}); replace or remove it") from error
 
 
 def _orientation(picture: Image.Image) -> tuple[int | None, bool]:
@@ -140,7 +134,8 @@ def read_image(path: Path, white: int | None = None) -> NDArray[np.uint8]:
     """
     rgb, found, picture = read_with_white(path, white)
     if found == WHITE_12 and white is None:
-        warnings.warn(f"{path}: {TWELVE_BIT}", DataWarning, stacklevel=2)
+        message = f"{path}: no level of 16 bit above 4095, so it is read as 12 bit: 0..4095 became 0..255"
+        warnings.warn(message, DataWarning, stacklevel=2)
     if picture.exif_damaged:
         warnings.warn(f"{path}: {UNTURNED}", DataWarning, stacklevel=2)
     return rgb
@@ -260,9 +255,8 @@ def resize_map(values: NDArray[np.float32], height: int, width: int) -> NDArray[
     import torch  # which not every reader needs
 
     tensor = torch.from_numpy(values)[None, None]
-    return torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)[
-        0, 0
-    ].numpy()
+    resized = torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)
+    return resized[0, 0].numpy()
 
 
 def _overlap(source: int, target: int) -> NDArray[np.float64]:
