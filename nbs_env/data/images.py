@@ -154,10 +154,15 @@ def read_with_white(path: Path, white: int | None = None) -> tuple[NDArray[np.ui
     picture = decode(path, str(path))
     if picture.pages > 1 and picture.format != "MPO":  # MPO: a phone's photo with its depth or brightness
         raise DataError(f"{path}: an image of {picture.pages} pages; save each as a file of its own")
-    rgb, found = _to_rgb(picture.pixels, str(path), white)
-    if picture.cut and 0 < rgb.max() < 16:
-        raise DataError(f"{path}: 12 bit in a colour file of 16 bit; save it with 8 bit a channel")
-    return rgb, found, picture
+    deep = deep_levels(picture.pixels, str(path))
+    if deep is None:
+        rgb = to_rgb8(picture.pixels, str(path))
+        if picture.cut and 0 < rgb.max() < 16:
+            raise DataError(f"{path}: 12 bit in a colour file of 16 bit; save it with 8 bit a channel")
+        return rgb, 255, picture
+    high = int(deep.max())
+    white = white or (WHITE_12 if high <= WHITE_12 else WHITE_16)
+    return _to_rgb(deep, str(path), white), white if high else 255, picture
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,7 @@ class Original:
 
 
 def resize_image(
-    image: NDArray[np.uint8] | NDArray[np.uint16] | Image.Image,
-    size: int | tuple[int, int],
-    white: int = WHITE_16,
+    image: NDArray[np.uint8] | NDArray[np.uint16], size: int | tuple[int, int], white: int = WHITE_16
 ) -> NDArray[np.uint8]:
     """Bring an image to a size: the rule for training images and for new images alike.
 
@@ -209,7 +212,7 @@ def resize_image(
     ratio, as in the thesis (4.1). An image that has the size already is returned pixel for pixel.
 
     Args:
-        image: `(h, w)`, `(h, w, 1)` or `(h, w, 3)`, uint8 or uint16, or a picture.
+        image: `(h, w)`, `(h, w, 1)` or `(h, w, 3)`, uint8 or uint16.
         size: Side of the result in pixels, or its height and width.
         white: The level of 16-bit images that becomes 255.
 
@@ -219,10 +222,7 @@ def resize_image(
     Raises:
         DataError: If the array has another shape or dtype, or levels above `white`.
     """
-    if isinstance(image, Image.Image):
-        rgb, _ = _to_rgb(image, "image", white)
-    else:
-        rgb = _array_to_rgb(image, "image", white)
+    rgb = _to_rgb(image, "image", white)
     height, width = (size, size) if isinstance(size, int) else size
     if rgb.shape[:2] == (height, width):
         return rgb.copy()
@@ -282,16 +282,6 @@ def deep_levels(pixels: Image.Image, name: str) -> NDArray[np.uint16] | None:
     return values.astype(np.uint16)
 
 
-def _to_rgb(pixels: Image.Image, name: str, white: int | None) -> tuple[NDArray[np.uint8], int]:
-    """RGB, and the level that became 255; 255 for 8 bit, and for a picture that is all black."""
-    deep = deep_levels(pixels, name)
-    if deep is None:
-        return to_rgb8(pixels, name), 255
-    high = int(deep.max())
-    white = white or (WHITE_12 if high <= WHITE_12 else WHITE_16)
-    return _array_to_rgb(deep, name, white), white if high else 255
-
-
 def to_rgb8(pixels: Image.Image, name: str, mode: str = "RGB") -> NDArray[np.uint8]:
     """The picture in another mode, RGB or RGBA, `(h, w, 3 or 4)`.
 
@@ -304,7 +294,7 @@ def to_rgb8(pixels: Image.Image, name: str, mode: str = "RGB") -> NDArray[np.uin
         raise DataError(f"{name}: colours of the kind {pixels.mode}; save it as RGB") from error
 
 
-def _array_to_rgb(array: NDArray[np.uint8] | NDArray[np.uint16], name: str, white: int) -> NDArray[np.uint8]:
+def _to_rgb(array: NDArray[np.uint8] | NDArray[np.uint16], name: str, white: int) -> NDArray[np.uint8]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3) or array.dtype not in (np.uint8, np.uint16):

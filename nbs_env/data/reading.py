@@ -156,9 +156,9 @@ class Collection:
     def __init__(self, request: Request, part: str = "") -> None:
         self.name = f"{request.name}/{part}" if part else request.name
         self.image_size, self.mask_values = request.image_size, request.mask_values
-        picture, mask = (self.image_size, self.image_size, 3), (self.image_size, self.image_size)
-        self._images, self._good = _Stack(picture, np.uint8), _Stack(picture, np.uint8)
-        self._masks = _Stack(mask, np.bool_)
+        square = (self.image_size, self.image_size)
+        self._images, self._good = _Stack((*square, 3), np.uint8), _Stack((*square, 3), np.uint8)
+        self._masks = _Stack(square, np.bool_)
         self._originals: list[Original] = []
         self._good_originals: list[Original] = []
         self._has_mask: list[bool] = []
@@ -227,14 +227,15 @@ class Collection:
                 f"{pair.file}: among the good images, but its mask marks a defect; move it or clear the mask"
             )
         small = np.zeros((size, size), dtype=np.bool_) if truth is None else resize_mask(truth, size)
-        vanished = truth is not None and truth.any() and not small.any()
-        if truth is not None and vanished:
+        known = truth is not None or kind == GOOD
+        if truth is not None and truth.any() and not small.any():
+            known = False
             self._vanished.append(name)
             self._keeping_size = _keeping_size(truth, self._keeping_size)
         self._anomalous |= bool(small.any())
         self._images.append(resize_image(pair.image, size))
-        self._has_mask.append(not vanished and (truth is not None or kind == GOOD))
         self._masks.append(small)
+        self._has_mask.append(known)
         self._names.append(name)
         self._kinds.append(kind)
         self._originals.append(Original.of(pair.file, pair.image.shape[:2], truth))
