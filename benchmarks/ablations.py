@@ -68,6 +68,7 @@ def cells(args: AblationArgs, words: Sequence[str]) -> Iterator[Cell]:
     for seed in range(args.seeds):
         line = [*common, *words, "--seed", str(seed)]
         run, detector, game = parse(line)
+        settings = game.config if game and args.part == "sampling" else detector
         for number, (variant, change) in enumerate(variants.items()):
             dataset = run.dataset + (f":{run.category}" if run.category else "")
             key = {
@@ -76,9 +77,7 @@ def cells(args: AblationArgs, words: Sequence[str]) -> Iterator[Cell]:
                 "dataset": dataset,
                 "seed": seed,
             }
-            yield trained(
-                key, args.runs / f"{seed}-{number}", [*line, *change(game.config if game else detector)], play
-            )
+            yield trained(key, args.runs / f"{seed}-{number}", [*line, *change(settings)], play)
 
 
 def table(rows: list[dict[str, Any]], part: str) -> Table:

@@ -1,7 +1,6 @@
 """Pictures: the colours keep the order of the values, outlines lie on boundaries, sheets hold columns."""
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from nbs_env.common.pictures import heat, outline, overlay_sheet
@@ -102,21 +101,3 @@ def test_names_are_legible_and_stay_on_the_sheet() -> None:
     assert long.min() < 100
     assert (long[:, -12:] == 255).all()
     assert not np.array_equal(long, strip_of("folder/" * 100 + "2.png"))  # the end of a long name is kept
-
-
-def test_wrong_input_is_named() -> None:
-    image, mask = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), bool)
-    with pytest.raises(ValueError, match="NaN"):
-        heat(np.full((2, 2), np.nan), 0, 1)
-    with pytest.raises(ValueError, match="larger"):
-        heat(np.zeros((2, 2)), 1, 1)
-    with pytest.raises(ValueError, match="one map"):
-        heat(np.zeros((1, 2, 2)), 0, 1)
-    with pytest.raises(ValueError, match="float64"):
-        outline(image.astype(float), mask, CYAN)
-    with pytest.raises(ValueError, match=r"\(5, 4\)"):
-        outline(image, mask.T, CYAN)
-    with pytest.raises(ValueError, match="equal numbers"):
-        overlay_sheet([image], [np.zeros((4, 5))], [mask], None, [])
-    with pytest.raises(ValueError, match="goes with an image"):
-        overlay_sheet([image], [np.zeros((5, 4))], [mask], None, ["a"])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from conftest import arguments
 
-from agents import run
 from benchmarks import policies
 from benchmarks.policies import score_matrix, smooth, table
 from benchmarks.statistics import estimate, mean
+from nbs_env.desk import run
 
 Compare = Callable[..., int]
 FIGURE = "nbs_crf.pixel_f1"
@@ -25,7 +25,7 @@ def compare(folder: Path, tmp_path: Path) -> Compare:
     """The command on the tiny images; its exit status."""
 
     def call(*words: str, **changes: Any) -> int:
-        tiny = arguments(**{"dataset": None, **changes})
+        tiny = arguments(**{"dataset": None, "agent": None, **changes})
         try:
             policies.main(["--out", str(tmp_path / "out"), "--data-root", str(folder), *words, *tiny])
         except SystemExit as end:
@@ -69,9 +69,9 @@ def test_every_combination_is_run_once(
     started = []
     original = run.run
 
-    def watched(args: run.RunArgs, *rest: Any) -> dict[str, Any]:
-        started.append((args.agent, args.seed))
-        return original(args, *rest)
+    def watched(args: run.RunArgs, config: Any, game: Any) -> dict[str, Any]:
+        started.append((game.agent_name, args.seed))
+        return original(args, config, game)
 
     monkeypatch.setattr(run, "run", watched)
     assert compare("--agents", "random,reinforce,sweep", *words[2:], updates=6) == 0
@@ -85,10 +85,10 @@ def test_a_run_that_fails_stops_no_other(
 ) -> None:
     original = run.finish
 
-    def broken(env: Any, directory: Path, *rest: Any) -> dict[str, Any]:
+    def broken(data: Any, labeled: Any, directory: Path, *rest: Any) -> dict[str, Any]:
         if directory.name == "folder-random-0":
             raise MemoryError("too large")
-        return original(env, directory, *rest)
+        return original(data, labeled, directory, *rest)
 
     monkeypatch.setattr(run, "finish", broken)
     words = ("--agents", "random,sweep", "--datasets", "folder", "--seeds", "1")

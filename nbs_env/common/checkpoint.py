@@ -111,9 +111,7 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # PyTorch's remarks on pickle protocols, which are no errors of ours
+            warnings.simplefilter("ignore")  # PyTorch's remarks on pickle protocols
             state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds, none of them documented
         raise unreadable(path) from error

@@ -1,12 +1,11 @@
 """Pictures of predictions: heat maps, outlines and sheets that put them side by side."""
 
 import os
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 _PREDICTED = (0, 229, 255)  # cyan and magenta: seldom met in images of surfaces
 _TRUE = (255, 64, 224)
@@ -15,19 +14,8 @@ _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 _MARGIN, _GAP, _LINE, _FONT_SIZE = 16, 8, 26, 16  # pixels
 
 # Inferno at ninths of its range: dark to bright, even to the eye, readable by the colour-blind.
-_HEAT = np.array(
-    [
-        (0, 0, 4),
-        (33, 12, 74),
-        (87, 16, 110),
-        (138, 34, 106),
-        (188, 55, 84),
-        (227, 89, 51),
-        (249, 142, 9),
-        (249, 203, 53),
-        (252, 255, 164),
-    ]
-)
+_COLOURS = "#000004", "#210c4a", "#57106e", "#8a226a", "#bc3754", "#e35933", "#f98e09", "#f9cb35", "#fcffa4"
+_HEAT = np.array([ImageColor.getrgb(colour) for colour in _COLOURS])
 
 
 def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -40,16 +28,7 @@ def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
     Returns:
         `(H, W, 3)` uint8.
-
-    Raises:
-        ValueError: The values are not one map, hold NaN, or `high` is not above `low`.
     """
-    if values.ndim != 2:
-        raise ValueError(f"The values have shape {values.shape}; expected one map (H, W).")
-    if np.isnan(values).any():
-        raise ValueError("The values hold NaN, which has no colour.")
-    if not low < high:
-        raise ValueError(f"The range of the colours is {low} to {high}; the second must be the larger.")
     position = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * (len(_HEAT) - 1)
     channels = [np.interp(position, np.arange(len(_HEAT)), _HEAT[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
@@ -68,16 +47,7 @@ def outline(image: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -
 
     Returns:
         A new `(H, W, 3)` uint8 array.
-
-    Raises:
-        ValueError: The image is not uint8 `(H, W, 3)` or the mask is not bool `(H, W)` of its size.
     """
-    _check_image(image)
-    if mask.dtype != bool or mask.shape != image.shape[:2]:
-        raise ValueError(
-            f"The mask is {mask.dtype} of shape {mask.shape}; expected bool of shape {image.shape[:2]}, "
-            "the image's."
-        )
     around = np.pad(mask, 1)
     inner = mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     drawn = image.copy()
@@ -132,16 +102,7 @@ def overlay_sheet(
 
     Returns:
         The sheet, RGB.
-
-    Raises:
-        ValueError: There is no image, the numbers of images, maps, masks and names differ, or an image, its
-            map and its masks do not have one size.
     """
-    columns = [probabilities, masks_pred, names] + ([] if masks_true is None else [masks_true])
-    if len(images) == 0 or any(len(column) != len(images) for column in columns):
-        raise ValueError(
-            f"The sheet got {[len(images), *map(len, columns)]} things a column; expected equal numbers."
-        )
     rows = []
     for i, image in enumerate(images):
         masks = [(masks_pred[i], _PREDICTED)] + ([] if masks_true is None else [(masks_true[i], _TRUE)])
@@ -185,12 +146,6 @@ def _row(
     tile: int,
 ) -> list[Image.Image]:
     """The pictures of one row, `tile` wide: outlined after scaling, so that outlines stay one pixel wide."""
-    _check_image(image)
-    for what in (probability, *(mask for mask, _ in masks)):
-        if what.shape != image.shape[:2]:
-            raise ValueError(
-                f"A map or mask of shape {what.shape} goes with an image of shape {image.shape}."
-            )
     size = (tile, max(1, round(tile * image.shape[0] / image.shape[1])))
     scaled = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     values = Image.fromarray(probability.astype(np.float32)).resize(size, Image.Resampling.BOX)
@@ -205,10 +160,8 @@ def _header(sheet: Image.Image, draw: ImageDraw.ImageDraw, font: _Font, tile: in
     """The labels of the columns; the probability has a colour bar, each mask a patch of its colour."""
     middle = _MARGIN + _LINE // 2
     bar = Image.fromarray(heat(np.tile(np.linspace(0, 1, 48), (12, 1)), 0, 1))
-    labels = [("image", None), ("probability", None), ("predicted", _PREDICTED)] + [
-        ("truth", _TRUE)
-    ] * with_truth
-    for column, (label, colour) in enumerate(labels):
+    labels = [("image", None), ("probability", None), ("predicted", _PREDICTED), ("truth", _TRUE)]
+    for column, (label, colour) in enumerate(labels[: 3 + with_truth]):
         x = _MARGIN + column * (tile + _GAP)
         if colour is not None:
             draw.rectangle((x, middle - 6, x + 11, middle + 5), colour)
@@ -225,12 +178,6 @@ def _shorten(name: str, font: _Font, width: int) -> str:
     """Cut the front of a name that is too long for the sheet: file names differ at their ends."""
     if font.getlength(name) <= width:
         return name
-    fitting = bisect_right(
-        range(1, len(name)), False, key=lambda n: font.getlength("..." + name[-n:]) > width
-    )
-    return "..." + name[len(name) - fitting :]
-
-
-def _check_image(image: np.ndarray) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"The image is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3).")
+    while font.getlength("..." + name) > width:
+        name = name[1:]
+    return "..." + name

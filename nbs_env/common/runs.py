@@ -109,22 +109,14 @@ def command(interrupted: str = "") -> Iterator[None]:
 
 
 def at_least(least: int, **values: float) -> None:
-    """Refuse whatever is smaller than `least`.
-
-    Raises:
-        RunError: naming the value.
-    """
+    """Raise `RunError` that names what is smaller than `least`."""
     for name, value in values.items():
         if value < least:
             raise RunError(f"{name} is {value}; it must be at least {least}")
 
 
 def positive(**values: float) -> None:
-    """Refuse whatever is not above 0.
-
-    Raises:
-        RunError: naming the value.
-    """
+    """Raise `RunError` that names what is not above 0."""
     for name, value in values.items():
         if value <= 0:
             raise RunError(f"{name} is {value}; it must be above 0")
@@ -236,12 +228,9 @@ def held(directory: Path) -> bool:
 def check_new(directory: Path, leftovers: tuple[str, ...] = ()) -> None:
     """See that a run may begin in `directory`.
 
-    Args:
-        directory: where.
-        leftovers: names of files that a run that was interrupted, and cannot be resumed, may have left.
-
     Raises:
-        RunError: it holds more than those and files that were never completed.
+        RunError: it holds more than files that were never completed, and `leftovers`: names of those that a
+            run that was interrupted, and cannot be resumed, may have left.
     """
     if directory.is_dir() and any(
         file.suffix != PART and file.name not in (LOCK, *leftovers) for file in directory.iterdir()
@@ -258,14 +247,12 @@ def plain(settings: Any) -> Any:
 
 
 def check_settings(before: Any, now: Mapping[str, Any], source: Path) -> None:
-    """See that a run goes on with the settings that it was begun with.
-
-    Where the data lie is no matter, see `check_data`.
+    """See that a run goes on with the settings that it was begun with; where the data lie is no matter.
 
     Args:
-        before: settings, perhaps in groups, as `source` has them.
+        before: settings, perhaps in groups, as the file `source` has them.
         now: those of today, as `plain` has them.
-        source: a file.
+        source: for messages.
 
     Raises:
         RunError: naming the first that differs.
@@ -307,13 +294,7 @@ def digests(**parts: Any) -> dict[str, str]:
 
 
 def check_data(before: Mapping[str, str], now: Mapping[str, str], data: str, directory: Path) -> None:
-    """See that the data are those that a run was begun with, wherever they lie.
-
-    Args:
-        before: the run's `digests`.
-        now: those of the data at hand.
-        data: its name.
-        directory: the run's.
+    """See that the `digests` of data (its name) are those that a run was begun with, wherever they lie.
 
     Raises:
         RunError: saying what differs.

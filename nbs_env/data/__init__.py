@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nbs_env.common.errors import DataError, DataWarning
-from nbs_env.data import crackforest, folder, magnetic_tile, mvtec, nanotwice, synthetic
+from nbs_env.data import folder, published, synthetic
 from nbs_env.data.dataset import GOOD, AnomalyDataset, split
 from nbs_env.data.folders import image_files
 from nbs_env.data.images import read_image, resize_image, resize_map, resize_mask
 from nbs_env.data.masks import read_mask
-from nbs_env.data.reading import Request
+from nbs_env.data.reading import MIN_SIDE, Request
 
 __all__ = [
     "GOOD",
@@ -33,10 +33,10 @@ __all__ = [
 READERS: dict[str, Callable[[Request], AnomalyDataset]] = {
     "synthetic": synthetic.read,
     "folder": folder.read,
-    "mvtec": mvtec.read,
-    "crackforest": crackforest.read,
-    "nanotwice": nanotwice.read,
-    "magnetic_tile": magnetic_tile.read,
+    "mvtec": folder.read_mvtec,
+    "crackforest": published.read_crackforest,
+    "nanotwice": published.read_nanotwice,
+    "magnetic_tile": published.read_magnetic_tile,
 }
 """The reader of each data set."""
 
@@ -47,7 +47,6 @@ def load(
     *,
     category: str | None = None,
     image_size: int = 256,
-    min_side: int = 64,
     seed: int = 0,
     count: int = 40,
     difficulty: float = 0.5,
@@ -61,7 +60,6 @@ def load(
         category: The category of `mvtec`, the texture of `synthetic` (`weave`, `wood` or `speckle`), the
             defect kind of `magnetic_tile`, or a folder inside the root of `folder`.
         image_size: Side in pixels that every image is resized to.
-        min_side: Smallest side in pixels that an image may have: the patch's.
         seed: Seed of the images of `synthetic`.
         count: Number of images of `synthetic`.
         difficulty: How hard the defects of `synthetic` are to find, from 0 to 1.
@@ -76,22 +74,14 @@ def load(
     """
     if name not in READERS:
         raise DataError(f"there is no data set {name!r}; choose one of {', '.join(READERS)}")
-    if image_size < min_side:
-        raise DataError(f"image_size is {image_size}; it must be at least the patch's side, {min_side}")
+    if image_size < MIN_SIDE:
+        raise DataError(f"image_size is {image_size}; it must be at least the patch's side, {MIN_SIDE}")
     for value in mask_values:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 65535:
             raise DataError(
                 f"mask_values holds {value!r}; give whole numbers from 0 to 65535, such as 85 170"
             )
     request = Request(
-        name=name,
-        root=None if root is None else Path(root),
-        category=category,
-        image_size=image_size,
-        min_side=min_side,
-        seed=seed,
-        count=count,
-        difficulty=difficulty,
-        mask_values=tuple(mask_values),
+        name, root, category, image_size, seed, count, difficulty, mask_values=tuple(mask_values)
     )
     return READERS[name](request)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nbs_env.common.errors import DataError
-from nbs_env.data import cifar10, load, mnist, mvtec
+from nbs_env.data import cifar10, load
 from nbs_env.data.dataset import GOOD
+from nbs_env.data.folder import is_mvtec, read_mvtec_training
 from nbs_env.data.folders import entries, image_files, subfolders, warn_left_out
 from nbs_env.data.images import read_with_white, resize_image
 from nbs_env.data.reading import Whites
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 
 
 @dataclass(frozen=True)
@@ -58,15 +69,48 @@ class ClassDataset:
 
 
 def read_mnist(root: Path) -> ClassDataset:
-    """MNIST or Fashion-MNIST, classes "0" to "9".
+    """MNIST or Fashion-MNIST, all 70 000 images, those for training first; classes "0" to "9".
 
     Raises:
-        DataError: a file is missing or wrong.
+        DataError: one of the four idx files, gzipped or not, is missing or wrong.
     """
-    images, labels = mnist.read(root)
-    if labels.max(initial=0) > 9:
-        raise DataError(f"{root}: a label is {labels.max()}, expected 0 to 9; download the files again")
+    arrays = []
+    for name in MNIST_FILES:
+        found = [file for file in (root / f"{name}.gz", root / name) if file.is_file()]
+        if not found:
+            raise DataError(f"{root} lacks {name}.gz; expected {', '.join(MNIST_FILES)}, gzipped or not")
+        arrays.append(read_idx(found[0]))
+    side = arrays[0].shape[1:]
+    for name, array in zip(MNIST_FILES, arrays, strict=True):
+        if len(side) != 2 or array.shape[1:] != (side if "images" in name else ()):
+            raise DataError(f"{root}: {name} has the shape {array.shape}; download it again")
+    images, labels = np.concatenate(arrays[::2]), np.concatenate(arrays[1::2]).astype(np.int64)
+    if len(images) != len(labels) or labels.max(initial=0) > 9:
+        raise DataError(
+            f"{root}: {len(images)} images and {len(labels)} labels up to {labels.max(initial=0)}; expected "
+            "as many labels, from 0 to 9, so download the files again"
+        )
     return ClassDataset(images[:, None], labels, tuple(map(str, range(10))))
+
+
+def read_idx(file: Path) -> np.ndarray:
+    """The array of an idx file of bytes, gzipped or not.
+
+    Raises:
+        DataError: the file is absent, damaged, or of another kind.
+    """
+    try:
+        content = file.read_bytes()
+        if file.suffix == ".gz":
+            content = gzip.decompress(content)
+        zeros, kind, dimensions = struct.unpack(">HBB", content[:4])
+        shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
+        array = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+        if zeros or kind != 8 or array.size != math.prod(shape):
+            raise ValueError("not an idx file of bytes")
+        return array.reshape(shape)
+    except Exception as error:  # gzip alone raises OSError, EOFError, struct.error and zlib.error
+        raise DataError(f"{file}: not a readable idx file ({error}); download it again") from error
 
 
 def read_cifar10(root: Path, size: int, channels: int) -> ClassDataset:
@@ -118,14 +162,14 @@ def read_mvtec(root: Path, size: int, channels: int) -> dict[str, ClassDataset]:
     Raises:
         DataError: there is no category, or a file cannot be used.
     """
-    homes = [folder for folder in subfolders(root) if mvtec.is_layout(folder)]
+    homes = [folder for folder in subfolders(root) if is_mvtec(folder)]
     if not homes:
         raise DataError(
             f"{root} holds no categories of MVTec AD; expected CATEGORY/train/good and CATEGORY/test"
         )
     found = {}
     for home in homes:
-        train = mvtec.normal_training_images(home, None, image_size=size)
+        train = read_mvtec_training(home, size)
         test = load("mvtec", home, image_size=size)
         names = (GOOD, *sorted(set(test.kinds) - {GOOD}))
         labels = np.array([0] * len(train) + [names.index(kind) for kind in test.kinds])

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nbs_env.common.errors import DataError
-
-if TYPE_CHECKING:
-    from nbs_env.data.originals import Original
+from nbs_env.data.images import Original
 
 GOOD = "good"
 """The defect kind of an image that is known to hold no anomaly."""
@@ -93,15 +90,15 @@ class AnomalyDataset:
         if not self.sizes:
             height, width = self.images.shape[1:3]
             object.__setattr__(self, "sizes", ((height, width),) * n)
-        for name, values in (("names", self.names), ("kinds", self.kinds), ("sizes", self.sizes)):
-            if len(values) != n:
-                raise DataError(f"{self.name}: {len(values)} {name} for {n} images; give one an image")
-        for name, files, count in (
-            ("originals", self.originals, n),
-            ("good_originals", self.good_originals, len(self.good)),
+        for name, values, count in (
+            ("names", self.names, n),
+            ("kinds", self.kinds, n),
+            ("sizes", self.sizes, n),
+            ("originals", self.originals, n if self.originals else 0),
+            ("good_originals", self.good_originals, len(self.good) if self.good_originals else 0),
         ):
-            if files and len(files) != count:
-                raise DataError(f"{self.name}: {len(files)} {name} for {count} images; give one an image")
+            if len(values) != count:
+                raise DataError(f"{self.name}: {len(values)} {name} for {count} images; give one an image")
         if len(set(self.names)) != n:
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise DataError(f"{self.name}: two images are named {twice!r}; make the names unique")

@@ -66,11 +66,6 @@ def child(directory: Path, *names: str) -> Path:
     return directory
 
 
-def is_dangling(path: Path) -> bool:
-    """Whether a path is a link to nothing."""
-    return path.is_symlink() and not path.exists()
-
-
 def warn_left_out(directory: Path, paths: Iterable[Path], hint: str = "") -> None:
     """Name what is not read in a directory, if anything is, in one `DataWarning` that ends with `hint`."""
     names = [_described(path) for path in paths]
@@ -80,7 +75,7 @@ def warn_left_out(directory: Path, paths: Iterable[Path], hint: str = "") -> Non
 
 
 def _described(path: Path) -> str:
-    if is_dangling(path):
+    if path.is_symlink() and not path.exists():
         return f"{path.name} (a link to nothing)"
     return f"{path.name}/" if path.is_dir() else path.name
 
@@ -93,22 +88,15 @@ def image_files(directory: Path) -> list[Path]:
     Raises:
         DataError: If the directory is missing or holds no image file.
     """
-    return files_of(directory, SUFFIXES)
-
-
-def files_of(directory: Path, suffixes: tuple[str, ...], what: str = "image") -> list[Path]:
-    """`image_files` for any suffixes, in lower case."""
     directory = Path(directory)
-    need_directory(directory, f"one with {what} files")
+    need_directory(directory, "one with image files")
     there = entries(directory)
-    files = [path for path in there if path.suffix.lower() in suffixes and path.is_file()]
+    files = [path for path in there if path.suffix.lower() in SUFFIXES and path.is_file()]
     taken = set(files)
     others = [path for path in there if path not in taken]
     if not files:
         left = f" ({some([_described(path) for path in others])})" if others else ""
-        raise DataError(
-            f"{directory}: no {what} file in this directory{left}; expected {', '.join(suffixes)}"
-        )
+        raise DataError(f"{directory}: no image file in this directory{left}; expected {', '.join(SUFFIXES)}")
     warn_left_out(directory, others)
     return files
 

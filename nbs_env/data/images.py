@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,6 @@ MASK_SHARE = 0.25
 """A pixel of a resized mask is anomalous where at least this share of its source area is."""
 WHITE_12, WHITE_16 = 4095, 65535
 """The highest level of 12 and of 16 bit."""
-TWELVE_BIT = "no level of 16 bit above 4095, so it is read as 12 bit: 0..4095 became 0..255"
 UNTURNED = "damaged EXIF data, so it is read as stored, not turned; check that it is upright"
 
 _TURNS = {
@@ -99,14 +99,9 @@ def decode(source: Path | IO[bytes], name: str) -> Picture:
     except Exception as error:
         # Pillow's decoders raise nearly anything on a damaged file: OSError, SyntaxError, struct.error,
         # zlib.error, TypeError, OverflowError, KeyError and more.
-        raise DataError(
-            f"{name}: not a readable image ({_reason(error, name)}); replace or remove it"
-        ) from error
-
-
-def _reason(error: Exception, name: str) -> str:
-    text = " ".join(str(error).replace(name, "the file").split()).rstrip(".")
-    return text[:200] or type(error).__name__
+        text = " ".join(str(error).replace(name, "the file").split()).rstrip(".")
+        reason = text[:200] or type(error).__name__
+        raise DataError(f"{name}: not a readable image ({reason}); replace or remove it") from error
 
 
 def _orientation(picture: Image.Image) -> tuple[int | None, bool]:
@@ -139,7 +134,8 @@ def read_image(path: Path, white: int | None = None) -> NDArray[np.uint8]:
     """
     rgb, found, picture = read_with_white(path, white)
     if found == WHITE_12 and white is None:
-        warnings.warn(f"{path}: {TWELVE_BIT}", DataWarning, stacklevel=2)
+        message = f"{path}: no level of 16 bit above 4095, so it is read as 12 bit: 0..4095 became 0..255"
+        warnings.warn(message, DataWarning, stacklevel=2)
     if picture.exif_damaged:
         warnings.warn(f"{path}: {UNTURNED}", DataWarning, stacklevel=2)
     return rgb
@@ -158,16 +154,57 @@ def read_with_white(path: Path, white: int | None = None) -> tuple[NDArray[np.ui
     picture = decode(path, str(path))
     if picture.pages > 1 and picture.format != "MPO":  # MPO: a phone's photo with its depth or brightness
         raise DataError(f"{path}: an image of {picture.pages} pages; save each as a file of its own")
-    rgb, found = _to_rgb(picture.pixels, str(path), white)
-    if picture.cut and 0 < rgb.max() < 16:
-        raise DataError(f"{path}: 12 bit in a colour file of 16 bit; save it with 8 bit a channel")
-    return rgb, found, picture
+    deep = deep_levels(picture.pixels, str(path))
+    if deep is None:
+        rgb = to_rgb8(picture.pixels, str(path))
+        if picture.cut and 0 < rgb.max() < 16:
+            raise DataError(f"{path}: 12 bit in a colour file of 16 bit; save it with 8 bit a channel")
+        return rgb, 255, picture
+    high = int(deep.max())
+    white = white or (WHITE_12 if high <= WHITE_12 else WHITE_16)
+    return _to_rgb(deep, str(path), white), white if high else 255, picture
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image file, to be read again in its own size, and its truth in few bytes."""
+
+    file: Path
+    """The image's."""
+    size: tuple[int, int]
+    """Height and width."""
+    truth: bytes
+    """Of `mask`, compressed; empty where it is not known, or nothing is anomalous."""
+
+    @classmethod
+    def of(cls, file: Path, size: tuple[int, int], truth: NDArray[np.bool_] | None) -> Original:
+        """Keep the truth `(h, w)` of an image of this size."""
+        if truth is None or not truth.any():
+            return cls(file, size, b"")
+        return cls(file, size, zlib.compress(np.packbits(truth).tobytes(), 1))
+
+    def image(self, white: int) -> NDArray[np.uint8]:
+        """RGB `(h, w, 3)`; `white` is the level of 16-bit files that becomes 255.
+
+        Raises:
+            DataError: If the file is no longer what it was.
+        """
+        image, _, _ = read_with_white(self.file, None if white == 255 else white)
+        if image.shape[:2] != self.size:
+            raise DataError(f"{self.file}: another size than when it was read first; leave the files alone")
+        return image
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Where it is known to be anomalous, `(h, w)`."""
+        height, width = self.size
+        if not self.truth:
+            return np.zeros(self.size, np.bool_)
+        bits = np.frombuffer(zlib.decompress(self.truth), np.uint8)
+        return np.unpackbits(bits, count=height * width).reshape(self.size).astype(np.bool_)
 
 
 def resize_image(
-    image: NDArray[np.uint8] | NDArray[np.uint16] | Image.Image,
-    size: int | tuple[int, int],
-    white: int = WHITE_16,
+    image: NDArray[np.uint8] | NDArray[np.uint16], size: int | tuple[int, int], white: int = WHITE_16
 ) -> NDArray[np.uint8]:
     """Bring an image to a size: the rule for training images and for new images alike.
 
@@ -175,7 +212,7 @@ def resize_image(
     ratio, as in the thesis (4.1). An image that has the size already is returned pixel for pixel.
 
     Args:
-        image: `(h, w)`, `(h, w, 1)` or `(h, w, 3)`, uint8 or uint16, or a picture.
+        image: `(h, w)`, `(h, w, 1)` or `(h, w, 3)`, uint8 or uint16.
         size: Side of the result in pixels, or its height and width.
         white: The level of 16-bit images that becomes 255.
 
@@ -185,10 +222,7 @@ def resize_image(
     Raises:
         DataError: If the array has another shape or dtype, or levels above `white`.
     """
-    if isinstance(image, Image.Image):
-        rgb, _ = _to_rgb(image, "image", white)
-    else:
-        rgb = _array_to_rgb(image, "image", white)
+    rgb = _to_rgb(image, "image", white)
     height, width = (size, size) if isinstance(size, int) else size
     if rgb.shape[:2] == (height, width):
         return rgb.copy()
@@ -221,9 +255,8 @@ def resize_map(values: NDArray[np.float32], height: int, width: int) -> NDArray[
     import torch  # which not every reader needs
 
     tensor = torch.from_numpy(values)[None, None]
-    return torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)[
-        0, 0
-    ].numpy()
+    resized = torch.nn.functional.interpolate(tensor, (height, width), mode="bilinear", antialias=True)
+    return resized[0, 0].numpy()
 
 
 def _overlap(source: int, target: int) -> NDArray[np.float64]:
@@ -249,16 +282,6 @@ def deep_levels(pixels: Image.Image, name: str) -> NDArray[np.uint16] | None:
     return values.astype(np.uint16)
 
 
-def _to_rgb(pixels: Image.Image, name: str, white: int | None) -> tuple[NDArray[np.uint8], int]:
-    """RGB, and the level that became 255; 255 for 8 bit, and for a picture that is all black."""
-    deep = deep_levels(pixels, name)
-    if deep is None:
-        return to_rgb8(pixels, name), 255
-    high = int(deep.max())
-    white = white or (WHITE_12 if high <= WHITE_12 else WHITE_16)
-    return _array_to_rgb(deep, name, white), white if high else 255
-
-
 def to_rgb8(pixels: Image.Image, name: str, mode: str = "RGB") -> NDArray[np.uint8]:
     """The picture in another mode, RGB or RGBA, `(h, w, 3 or 4)`.
 
@@ -271,7 +294,7 @@ def to_rgb8(pixels: Image.Image, name: str, mode: str = "RGB") -> NDArray[np.uin
         raise DataError(f"{name}: colours of the kind {pixels.mode}; save it as RGB") from error
 
 
-def _array_to_rgb(array: NDArray[np.uint8] | NDArray[np.uint16], name: str, white: int) -> NDArray[np.uint8]:
+def _to_rgb(array: NDArray[np.uint8] | NDArray[np.uint16], name: str, white: int) -> NDArray[np.uint8]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3) or array.dtype not in (np.uint8, np.uint16):

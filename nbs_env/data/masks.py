@@ -212,16 +212,9 @@ def _of_levels(
     top: int,
     stored: NDArray[np.integer] | None = None,
 ) -> NDArray[np.bool_]:
-    """White where black and white are all there is, but for edges and noise; 1 where there are 0 and 1.
+    """White (`top`) where black and white are all there is, but for edges and noise; 1 of 0 and 1.
 
-    Args:
-        picture: The mask.
-        level: `(h, w)`, 0 to `top`.
-        top: The level of white.
-        stored: What messages list instead of the levels.
-
-    Raises:
-        DataError: If there are other levels.
+    Messages list what is `stored` instead of the levels, where that is given.
     """
     stored = level if stored is None else stored
     seen = np.zeros(65536, np.bool_)

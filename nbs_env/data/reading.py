@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,37 @@ from nbs_env.common.errors import DataError, DataWarning
 from nbs_env.data import masks
 from nbs_env.data.dataset import GOOD, AnomalyDataset, some
 from nbs_env.data.folders import by_stem as by_stem  # commands take it from here
-from nbs_env.data.folders import need_directory
+from nbs_env.data.folders import image_files, need_directory
 from nbs_env.data.images import (
     UNTURNED,
     WHITE_12,
     WHITE_16,
+    Original,
+    Picture,
     read_image,
     read_with_white,
     resize_image,
     resize_mask,
 )
-from nbs_env.data.originals import Original
+
+MIN_SIDE = 64
+"""Smallest side in pixels that an image may have: the patch's."""
+ON_DISC = 2**30
+"""Bytes past which images, or masks, lie in a temporary file (in `TMPDIR`) that is mapped into memory."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `load` was asked for. A reader takes the fields that concern it."""
+    """The arguments of `load`. A reader takes those that concern it."""
 
     name: str
-    """Name of the reader."""
     root: Path | None = None
-    """The data set's folder, or the folder that holds it."""
     category: str | None = None
-    """One of several sets that a data set consists of."""
     image_size: int = 256
-    """Side in pixels that images and masks are resized to."""
-    min_side: int = 64
-    """Smallest side in pixels that an image file may have."""
     seed: int = 0
-    """Seed of images that are made rather than read."""
     count: int = 40
-    """Number of images that are made rather than read."""
     difficulty: float = 0.5
-    """How hard the defects of made images are to find, from 0 to 1."""
     mask_values: tuple[int, ...] = ()
-    """The stored values of mask files that are anomalous; none given: a mask is read as it looks."""
 
     def without_mask_values(self) -> None:
         """Raise `DataError` if values were chosen where masks are no image files."""
@@ -82,14 +78,11 @@ class Request:
         raise DataError(f"{root}: no {self.name} here or in {self.name}/ inside; expected {expected}")
 
 
-ON_DISC = 2**30
-"""Bytes past which images, or masks, lie in a temporary file (in `TMPDIR`) that is mapped into memory."""
-
-
 class _Stack:
-    """Arrays of one shape and type, appended one by one."""
+    """Arrays of one shape and type, appended one by one; past `ON_DISC` bytes on disc."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self.shape, self.dtype = shape, dtype
         self.parts: list[NDArray[Any]] = []
         self.count = 0
         self.file: Any = None
@@ -103,21 +96,21 @@ class _Stack:
             self.file.writelines(np.ascontiguousarray(part).data for part in self.parts)
             self.parts.clear()
 
-    def whole(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """All of them, each of `shape` and `dtype`."""
+    def whole(self) -> NDArray[Any]:
+        """All of them."""
+        shape = (self.count, *self.shape)
         if self.file is None:
-            return np.stack(self.parts)
+            return np.array(self.parts, self.dtype).reshape(shape)
         self.file.flush()
-        return np.memmap(self.file, dtype, "r+", shape=(self.count, *shape))
+        return np.memmap(self.file, self.dtype, "r+", shape=shape)
 
 
-@dataclass
 class Whites:
     """Which levels became 255 in the files of one data set: one range for all that have 16 bit."""
 
-    name: str
-    """The data set, for messages."""
-    _files: dict[int, list[Path]] = field(default_factory=dict)
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._files: dict[int, list[Path]] = {}
 
     def add(self, file: Path, white: int) -> None:
         """Take in that `white` became 255 in a file.
@@ -136,11 +129,7 @@ class Whites:
         """The level that became 255; a `DataWarning` says so for 12 bit."""
         twelve = [file.name for file in self._files.get(WHITE_12, [])]
         if twelve:
-            warnings.warn(
-                f"{self.name}: no level of 16 bit above 4095 in {some(twelve)}, so 0..4095 became 0..255",
-                DataWarning,
-                stacklevel=3,
-            )
+            _warn(f"{self._name}: no level of 16 bit above 4095 in {some(twelve)}, so 0..4095 became 0..255")
         return max(self._files, default=255)
 
 
@@ -156,29 +145,32 @@ class Pair:
     """True where it is anomalous, `(h, w)`; None if that is not known."""
 
 
-@dataclass
 class Collection:
-    """Reads, checks and resizes the images of a data set one after the other."""
+    """Reads, checks and resizes the images of a data set one after the other.
 
-    name: str
-    image_size: int
-    min_side: int
-    mask_values: tuple[int, ...] = ()
-    _images: _Stack = field(default_factory=_Stack)
-    _masks: _Stack = field(default_factory=_Stack)
-    _has_mask: list[bool] = field(default_factory=list)
-    _names: list[str] = field(default_factory=list)
-    _kinds: list[str] = field(default_factory=list)
-    _originals: list[Original] = field(default_factory=list)
-    _anomalous: bool = False
-    _vanished: list[str] = field(default_factory=list)
-    _keeping_size: int = 0
-    _mostly: list[str] = field(default_factory=list)
-    _unturned: list[str] = field(default_factory=list)
+    Args:
+        request: what was asked for.
+        part: the category or folder that it is, if it is one of several.
+    """
 
-    def __post_init__(self) -> None:
-        """Begin with no levels."""
+    def __init__(self, request: Request, part: str = "") -> None:
+        self.name = f"{request.name}/{part}" if part else request.name
+        self.image_size, self.mask_values = request.image_size, request.mask_values
+        square = (self.image_size, self.image_size)
+        self._images, self._good = _Stack((*square, 3), np.uint8), _Stack((*square, 3), np.uint8)
+        self._masks = _Stack(square, np.bool_)
+        self._originals: list[Original] = []
+        self._good_originals: list[Original] = []
+        self._has_mask: list[bool] = []
+        self._names: list[str] = []
+        self._kinds: list[str] = []
         self._whites = Whites(self.name)
+        self._anomalous = False
+        self._keeping_size = self.image_size
+        # Files to warn of.
+        self._vanished: list[str] = []
+        self._mostly: list[str] = []
+        self._unturned: list[str] = []
 
     def read(self, file: Path, mask: Path | NDArray[np.bool_] | None) -> Pair:
         """Read an image and its mask.
@@ -192,9 +184,9 @@ class Collection:
                 of the others, or the mask has another size or cannot be understood.
         """
         image, white, picture = read_with_white(file)
-        _reject_small(file, image, self.min_side)
+        _reject_small(file, image, MIN_SIDE)
         self._whites.add(file, white)
-        damaged = [picture]
+        self._note_damage(picture)
         truth = None if isinstance(mask, Path) else mask
         if isinstance(mask, Path):
             drawn = masks.open_mask(mask)
@@ -202,7 +194,7 @@ class Collection:
             masks.reject_other_size(drawn, picture, marks=False)
             truth = masks.marked(drawn, self.mask_values)
             masks.reject_other_size(drawn, picture, marks=bool(truth.any()))
-            damaged.append(drawn)
+            self._note_damage(drawn)
             if truth.mean() > 0.5:
                 self._mostly.append(mask.name)
         elif truth is not None and truth.shape != image.shape[:2]:
@@ -210,8 +202,11 @@ class Collection:
                 f"mask of {file}: {truth.shape[1]}x{truth.shape[0]} pixels, but its image {file.name} has "
                 f"{image.shape[1]}x{image.shape[0]}; make them equal"
             )
-        self._unturned += [Path(one.name).name for one in damaged if one.exif_damaged]
         return Pair(file, image, truth)
+
+    def _note_damage(self, picture: Picture) -> None:
+        if picture.exif_damaged:
+            self._unturned.append(Path(picture.name).name)
 
     def add(self, pair: Pair, name: str, kind: str) -> None:
         """Add an image.
@@ -232,28 +227,35 @@ class Collection:
                 f"{pair.file}: among the good images, but its mask marks a defect; move it or clear the mask"
             )
         small = np.zeros((size, size), dtype=np.bool_) if truth is None else resize_mask(truth, size)
-        vanished = False
+        known = truth is not None or kind == GOOD
         if truth is not None and truth.any() and not small.any():
-            vanished = True
+            known = False
             self._vanished.append(name)
-            self._keeping_size = _keeping_size(truth, max(size, self._keeping_size))
+            self._keeping_size = _keeping_size(truth, self._keeping_size)
         self._anomalous |= bool(small.any())
         self._images.append(resize_image(pair.image, size))
-        self._has_mask.append(not vanished and (truth is not None or kind == GOOD))
         self._masks.append(small)
+        self._has_mask.append(known)
         self._names.append(name)
         self._kinds.append(kind)
         self._originals.append(Original.of(pair.file, pair.image.shape[:2], truth))
 
-    def dataset(self, good: Collection | None = None) -> AnomalyDataset:
-        """All images added; past `ON_DISC` bytes on disc. A `DataWarning` says what may not be as was meant.
-
-        Args:
-            good: more images, known to be good, which are neither labelled nor scored.
+    def add_good(self, folder: Path) -> None:
+        """Add the images of a folder, if it is there: known to be good, neither labelled nor scored.
 
         Raises:
-            DataError: If every defect vanishes at this image size, no mask has one of `mask_values`, or the
-                good images have another range of levels.
+            DataError: If there is none in it, or a file cannot be used.
+        """
+        for file in by_stem(image_files(folder)).values() if folder.is_dir() else ():
+            image = self.read(file, None).image
+            self._good.append(resize_image(image, self.image_size))
+            self._good_originals.append(Original.of(file, image.shape[:2], None))
+
+    def dataset(self) -> AnomalyDataset:
+        """All images added. A `DataWarning` says what may not be as was meant.
+
+        Raises:
+            DataError: If every defect vanishes at this image size, or no mask has one of `mask_values`.
         """
         lost = (
             f"{self.name}: too thin for image_size {self.image_size}: the defects in {some(self._vanished)}"
@@ -272,21 +274,17 @@ class Collection:
             _warn(f"{self.name}: mask {some(self._mostly)}: {masks.INVERTED}")
         if self._unturned:
             _warn(f"{self.name}: {some(self._unturned)}: {UNTURNED}")
-        side = self.image_size
-        for white, files in good._whites._files.items() if good else ():
-            for file in files:
-                self._whites.add(file, white)
         return AnomalyDataset(
             name=self.name,
-            images=self._images.whole((side, side, 3), np.uint8),
-            masks=self._masks.whole((side, side), np.bool_),
+            images=self._images.whole(),
+            masks=self._masks.whole(),
             has_mask=np.array(self._has_mask),
             names=tuple(self._names),
             kinds=tuple(self._kinds),
             sizes=tuple(original.size for original in self._originals),
-            **({"good": good._images.whole((side, side, 3), np.uint8)} if good else {}),
+            good=self._good.whole(),
             originals=tuple(self._originals),
-            good_originals=tuple(good._originals) if good else (),
+            good_originals=tuple(self._good_originals),
             white=self._whites.close(),
         )
 

@@ -162,7 +162,7 @@ def speckle(rng: Generator) -> Array:
     return image
 
 
-TEXTURES: dict[str, Callable[[Generator], Array]] = {"weave": weave, "wood": wood, "speckle": speckle}
+TEXTURES: dict[str, Callable[[Generator], Array]] = {each.__name__: each for each in (weave, wood, speckle)}
 """The textures by name."""
 
 
@@ -218,10 +218,7 @@ def thread(image: Array, size: float, rng: Generator) -> tuple[Array, Array]:
 
 
 DEFECTS: dict[str, Callable[[Array, float, Generator], tuple[Array, Array]]] = {
-    "tear": tear,
-    "stain": stain,
-    "scratch": scratch,
-    "thread": thread,
+    each.__name__: each for each in (tear, stain, scratch, thread)
 }
 """The defects by kind."""
 

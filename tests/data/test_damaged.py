@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 from trees import save_labels
 
-from nbs_env.data import DataError, cifar10, crackforest, mnist, read_image, read_mask
-from nbs_env.data.classes import read_mnist
+from nbs_env.data import DataError, cifar10, read_image, read_mask
+from nbs_env.data.classes import MNIST_FILES, read_idx, read_mnist
+from nbs_env.data.published import read_labels
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -134,9 +135,9 @@ def test_other_damaged_files(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("train/cat/1.png", encoded(PIXELS[:32, :32], "png"))
     for content, path, read in (
-        (gzip.compress(plain), idx, mnist.read_idx),
-        (plain, tmp_path / "idx", mnist.read_idx),
-        ((tmp_path / "001.mat").read_bytes(), tmp_path / "001.mat", crackforest.read_labels),
+        (gzip.compress(plain), idx, read_idx),
+        (plain, tmp_path / "idx", read_idx),
+        ((tmp_path / "001.mat").read_bytes(), tmp_path / "001.mat", read_labels),
         (archive.getvalue(), tmp_path / "zip" / "x.zip", lambda path: cifar10.read(path.parent)),
         *(
             (pickle.dumps(batch, protocol=p), tmp_path / "batch" / "data_batch_1", cifar10._read_python)
@@ -157,9 +158,9 @@ def test_mnist_files_that_do_not_fit_together(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(header + array.astype(np.uint8).tobytes())
 
     images, labels = np.zeros((3, 28, 28)), np.arange(3)
-    for name in mnist.FILES:
+    for name in MNIST_FILES:
         write(name, images if "images" in name else labels)
-    assert mnist.read(tmp_path)[0].shape == (6, 28, 28)
+    assert read_mnist(tmp_path).images.shape == (6, 1, 28, 28)
     for name, array in (
         ("t10k-images-idx3-ubyte", np.zeros((3, 14, 56))),
         ("t10k-labels-idx1-ubyte", labels[None]),

@@ -86,12 +86,11 @@ def test_exif_data_that_pillow_chokes_on(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert read_image(tmp_path / "none.jpg").shape == (*SHAPE, 3)
-    (tmp_path / "images").mkdir()
-    for name in "ab":
-        picture.save(tmp_path / "images" / f"{name}.jpg", exif=b"Exif\0\0XXXX\0\0\0\0")
-    with pytest.warns(
-        DataWarning, match=r"a\.jpg, b\.jpg: damaged EXIF data, so it is read as stored"
-    ) as caught:
+    for file in ("images/a.jpg", "images/b.jpg", "good/c.jpg"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        picture.save(tmp_path / file, exif=b"Exif\0\0XXXX\0\0\0\0")
+    message = r"a\.jpg, b\.jpg, c\.jpg: damaged EXIF data, so it is read as stored"
+    with pytest.warns(DataWarning, match=message) as caught:
         load("folder", tmp_path, image_size=64)
     assert len(caught) == 1
 
