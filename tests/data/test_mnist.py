@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from nbs_env.data import DataError
-from nbs_env.data.classes import ClassDataset
-from nbs_env.data.mnist import FILES, read, read_idx
+from nbs_env.data.classes import MNIST_FILES, ClassDataset, read_idx, read_mnist
 
 
 def test_split_keeps_the_anomalous_out_of_training() -> None:
@@ -35,19 +34,19 @@ def write_idx(file: Path, array: np.ndarray) -> None:
 
 def test_idx_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    arrays = [rng.integers(256, size=shape, dtype=np.uint8) for shape in ((5, 28, 28), 5, (3, 28, 28), 3)]
-    for number, (name, array) in enumerate(zip(FILES, arrays, strict=True)):
+    arrays = [rng.integers(10, size=shape, dtype=np.uint8) for shape in ((5, 28, 28), 5, (3, 28, 28), 3)]
+    for number, (name, array) in enumerate(zip(MNIST_FILES, arrays, strict=True)):
         write_idx(tmp_path / (name + (".gz" if number % 2 else "")), array)
-    images, labels = read(tmp_path)
-    np.testing.assert_array_equal(images, np.concatenate(arrays[::2]))
-    np.testing.assert_array_equal(labels, np.concatenate(arrays[1::2]))
-    bad = tmp_path / f"{FILES[1]}.gz"
+    data = read_mnist(tmp_path)
+    np.testing.assert_array_equal(data.images[:, 0], np.concatenate(arrays[::2]))
+    np.testing.assert_array_equal(data.labels, np.concatenate(arrays[1::2]))
+    bad = tmp_path / f"{MNIST_FILES[1]}.gz"
     bad.write_bytes(bad.read_bytes()[:-9])
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: not a readable idx file"):
-        read(tmp_path)
+        read_mnist(tmp_path)
     (tmp_path / "x").write_bytes(b"\0\0\x08\x01\0\0\0\x09abc")
     with pytest.raises(DataError, match="not an idx file of bytes"):
         read_idx(tmp_path / "x")
     bad.unlink()
     with pytest.raises(DataError, match=r"lacks train-labels-idx1-ubyte\.gz"):
-        read(tmp_path)
+        read_mnist(tmp_path)
