@@ -29,17 +29,9 @@ from nbs_env.desk.label.folder import Conflict, Folder, Outside, encoded
 from nbs_env.desk.label.looking import Looking
 from nbs_env.desk.label.training import Training
 
-PAGE = {
-    "": ("page.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
-    "view.js": ("view.js", "text/javascript"),
-    "item.js": ("item.js", "text/javascript"),
-    "panel.js": ("panel.js", "text/javascript"),
-    "mask.js": ("mask.js", "text/javascript"),
-    "tools.js": ("tools.js", "text/javascript"),
-}
-"""The files of the page, and what they are."""
+PAGE = ("page.html", "page.css", "page.js", "view.js", "item.js", "panel.js", "mask.js", "tools.js")
+"""The files of the page; the first has the address "/"."""
+KINDS = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'none'",
@@ -98,7 +90,7 @@ class Desk:
 
     def routes(self) -> list[Route]:
         """What can be asked for."""
-        routes = [Route(f"/{name}", self.page) for name in PAGE]
+        routes = [Route(f"/{name}", self.page) for name in ("", *PAGE[1:])]
         for path, method, answer in (
             ("names", "GET", self.names),
             ("state", "GET", self.state),
@@ -116,8 +108,9 @@ class Desk:
 
     def page(self, request: Request) -> Response:
         """A file of the page."""
-        name, kind = PAGE[request.url.path.rsplit("/", 1)[-1]]
-        return Response(files("nbs_env.desk.label").joinpath(name).read_bytes(), 200, HEADERS, kind)
+        name = request.url.path.rsplit("/", 1)[-1] or PAGE[0]
+        content = files("nbs_env.desk.label").joinpath(name).read_bytes()
+        return Response(content, 200, HEADERS, KINDS[name.split(".")[1]])
 
     def names(self, request: Request, body: bytes) -> Response:
         """The folder's name and those of all images, whose numbers are their places."""
@@ -196,14 +189,10 @@ class Desk:
 
     def train(self, request: Request, body: bytes) -> Response:
         """Start, cancel or resume a round."""
-        actions = {
-            "start": self.training.start,
-            "cancel": self.training.cancel,
-            "resume": self.training.resume,
-        }
-        if request.path_params["action"] not in actions:
+        action = request.path_params["action"]
+        if action not in ("start", "cancel", "resume"):
             raise HTTPException(404)
-        actions[request.path_params["action"]]()
+        getattr(self.training, action)()
         return JSONResponse(self.training.state())
 
     def _number(self, request: Request) -> int:
