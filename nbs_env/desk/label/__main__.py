@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         app = make_app(Desk(folder, training, looking), token, port)
         address = f"http://127.0.0.1:{port}/{token}/"
         print(f"{len(folder.files)} images, {len(folder.masks())} labelled: {address}", flush=True)
-        quiet: Any = {"log_level": "critical", "access_log": False, "ws": "none"}
+        quiet: Any = {"log_level": "critical", "access_log": False, "lifespan": "off", "ws": "none"}
         server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=2, **quiet))
         looking.start()
         if args.browser:

@@ -49,6 +49,8 @@ THUMB = 160
 class Guard:
     """Lets only those in who know the token, ask for this host, and come from its page.
 
+    HTTP is all that it understands: the server is to be started with `lifespan="off"` and `ws="none"`.
+
     Args:
         app: what is guarded.
         token: the first part of every path.
@@ -61,25 +63,19 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, without the token, or refuse it."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
         headers = scope["headers"]
         hosts = [value for name, value in headers if name == b"host"]
         origins = [value for name, value in headers if name == b"origin"]
         first, _, rest = scope["path"].removeprefix("/").partition("/")
-        changes = scope.get("method") not in ("GET", "HEAD")
+        changes = scope["method"] not in ("GET", "HEAD")
         known = len(hosts) == 1 and hosts[0] in self.hosts
         at_home = origins in [[b"http://" + host] for host in self.hosts] or not (origins or changes)
-        if scope["type"] != "http" or not known or not at_home:
-            refusal = 403
+        if not known or not at_home:
+            await Response("refused", 403, HEADERS)(scope, receive, send)
         elif not secrets.compare_digest(first.encode(), self.token):
-            refusal = 404
+            await Response("refused", 404, HEADERS)(scope, receive, send)
         else:
             await self.app({**scope, "path": f"/{rest}", "raw_path": None}, receive, send)
-            return
-        if scope["type"] == "http":
-            await Response("refused", refusal, HEADERS)(scope, receive, send)
 
 
 class Desk:
