@@ -88,32 +88,24 @@ def test_names_sizes_and_facts(detector: Detector, tmp_path: Path) -> None:
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*model.graph.input, *model.graph.output)
     }
-    assert sizes == {
-        "image": ["height", "width", 3],
-        "probability": ["height", "width"],
-        "mask": ["height", "width"],
-        "score": [],
-        "bad": [],
-    }
-    assert {p.key: p.value for p in model.metadata_props} == {
-        "image_size": "128",
-        "threshold": "0.5",
-        "white": "255",
-    }
+    plane = ["height", "width"]
+    assert sizes == {"image": [*plane, 3], "probability": plane, "mask": plane, "score": [], "bad": []}
+    facts = {p.key: p.value for p in model.metadata_props}
+    assert facts == {"image_size": "128", "threshold": "0.5", "white": "255"}
 
 
 def test_a_detector_without_a_segmenter_is_refused(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    detector: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     detector.methods = ("nbs",)
     with pytest.raises(RunError, match="no segmenter to export; train it with --segmenter-steps"):
         export(detector, tmp_path / "detector.onnx")
-    monkeypatch.setattr("sys.argv", ["export", "--run", str(tmp_path), "--out", str(tmp_path / "x.onnx")])
+    words = ["--run", str(tmp_path), "--out", str(tmp_path / "x.onnx")]
     with pytest.raises(SystemExit) as end:
-        exporting.main()
+        exporting.main(words)
     assert end.value.code == 2
     assert f"{tmp_path / 'detector.pt'} does not exist" in capsys.readouterr().err
     detector.methods = ("segmenter",)
     detector.save(tmp_path / "detector.pt")
-    exporting.main()
+    exporting.main(words)
     assert run_onnx(tmp_path / "x.onnx", np.zeros((70, 80, 3), np.uint8)).mask.shape == (70, 80)

@@ -39,7 +39,8 @@ class Client:
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         app = make_app(Desk(self.folder, self.looking.training, self.looking), TOKEN, self.port)
-        self.server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", ws="none")
+        self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([listener],))
         self.thread.start()
 

@@ -198,6 +198,6 @@ def test_the_page_is_part_of_the_package() -> None:
 
     settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["nbs_env.desk.label"]
-    for name, _ in server.PAGE.values():
+    for name in server.PAGE:
         assert files("nbs_env.desk.label").joinpath(name).is_file()
         assert any(Path(name).match(pattern) for pattern in patterns)

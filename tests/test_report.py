@@ -23,6 +23,7 @@ from nbs_env.desk.run import RunArgs, settings
 from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.metrics import pixel_curve
 
+Made = Callable[..., tuple[Path, AnomalyDataset]]
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>alert(2)<", "{{title}} & 'quoted' \"name\" #1?")
 
 
@@ -49,7 +50,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., tuple[Path, AnomalyDataset]]:
+def made(tmp_path: Path) -> Made:
     """A function that writes a run of a segmenter without training one, and its images."""
 
     def make(names: tuple[str, ...], size: int = 64, truth: bool = True) -> tuple[Path, AnomalyDataset]:
@@ -141,13 +142,10 @@ def test_links_lead_to_files(finished: Path, folder: Path) -> None:
         assert {"image", "probability", "mask"} <= image.keys()
 
 
-def test_made_again_it_is_the_same(
-    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_made_again_it_is_the_same(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the images as they lie on disc, and after the run's own."""
     before = (finished / "report.html").read_bytes()
-    monkeypatch.setattr("sys.argv", ["report", str(finished)])
-    report.main()
+    report.main([str(finished)])
     assert (finished / "report.html").read_bytes() == before
     assert " of 3 images " in capsys.readouterr().out
 
@@ -167,9 +165,7 @@ def test_moved_images_leave_a_page_without_photos(finished: Path, tmp_path: Path
         write_report(tmp_path / "copy", data_root=mine)
 
 
-def test_a_page_that_fails_is_one_line(
-    made: Callable[..., tuple[Path, AnomalyDataset]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_page_that_fails_is_one_line(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     directory, data = made(("a", "b"))
     (directory / "probabilities" / "b.png").write_bytes(b"nothing")
     run.report(directory, data)
@@ -178,7 +174,7 @@ def test_a_page_that_fails_is_one_line(
     assert "b.png is truncated, damaged" in line
 
 
-def test_nothing_in_a_name_or_a_setting_is_markup(made: Callable[..., tuple[Path, AnomalyDataset]]) -> None:
+def test_nothing_in_a_name_or_a_setting_is_markup(made: Made) -> None:
     directory, data = made(HOSTILE)
     page = Page(write_report(directory, data)[0])
     tags = [tag for tag, _ in page.elements]
@@ -193,7 +189,7 @@ def test_nothing_in_a_name_or_a_setting_is_markup(made: Callable[..., tuple[Path
     assert [link for link in links if link] == ["data:,"], "nothing is fetched"
 
 
-def test_without_truth_there_is_no_precision(made: Callable[..., tuple[Path, AnomalyDataset]]) -> None:
+def test_without_truth_there_is_no_precision(made: Made) -> None:
     directory, data = made(tuple("abc"), truth=False)
     content = Page(write_report(directory, data)[0]).content
     assert content["curve"] is None
@@ -214,8 +210,7 @@ def test_without_truth_there_is_no_precision(made: Callable[..., tuple[Path, Ano
 def test_what_is_no_run_is_one_line(
     missing: str,
     line: str,
-    made: Callable[..., tuple[Path, AnomalyDataset]],
-    monkeypatch: pytest.MonkeyPatch,
+    made: Made,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     directory, _ = made(("a",))
@@ -223,9 +218,8 @@ def test_what_is_no_run_is_one_line(
         (directory / missing).unlink()
     else:
         (directory / "predictions.csv").write_text("image,image_score\na,high\n")
-    monkeypatch.setattr("sys.argv", ["report", str(directory)])
     with pytest.raises(SystemExit) as end:
-        report.main()
+        report.main([str(directory)])
     assert end.value.code == 2
     (said,) = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("note: ")]
     assert said.startswith("error: ")
@@ -234,7 +228,7 @@ def test_what_is_no_run_is_one_line(
 
 
 def test_few_bytes_leave_the_lowest_scores_without_pictures(
-    made: Callable[..., tuple[Path, AnomalyDataset]], monkeypatch: pytest.MonkeyPatch
+    made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory, data = made(tuple(map(str, range(12))))
     monkeypatch.setattr(report, "BUDGET", 40_000)
@@ -243,20 +237,13 @@ def test_few_bytes_leave_the_lowest_scores_without_pictures(
     assert has == sorted(has, reverse=True)
     assert any(has)
     assert not all(has)
-    assert (
-        sum(
-            len(image.get(layer, ""))
-            for image in Page(page).content["images"]
-            for layer in ("image", "mask", "probability", "truth")
-        )
-        <= 40_000
-    )
+    layers = ("image", "mask", "probability", "truth")
+    images = Page(page).content["images"]
+    assert sum(len(image.get(layer, "")) for image in images for layer in layers) <= 40_000
 
 
 @pytest.mark.slow
-def test_a_thousand_images_take_at_most_20_megabytes(
-    made: Callable[..., tuple[Path, AnomalyDataset]],
-) -> None:
+def test_a_thousand_images_take_at_most_20_megabytes(made: Made) -> None:
     directory, data = made(tuple(f"{i:04}" for i in range(1000)), size=256)
     page, _ = write_report(directory, data)
     assert page.stat().st_size < 20e6
@@ -265,9 +252,7 @@ def test_a_thousand_images_take_at_most_20_megabytes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it_and_the_sliders_move_the_figures(
-    scheme: str, finished: Path, made: Callable[..., tuple[Path, AnomalyDataset]]
-) -> None:
+def test_a_browser_shows_it_and_the_sliders_move_the_figures(scheme: str, finished: Path, made: Made) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     chromium = shutil.which("chromium")
     if chromium is None:

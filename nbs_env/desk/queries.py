@@ -35,14 +35,8 @@ def uncertainty(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray
 def disagreement(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """How much two detectors differ on whole images: the mean over each one's 1 % of pixels that differ most.
 
-    Two members of the committee of Seung, Opper and Sompolinsky, Query by Committee, 1992.
-
-    Args:
-        before: (n, H, W) probabilities of one of them.
-        after: (n, H, W) of the other.
-
-    Returns:
-        (n,) in [0, 1].
+    Two members of the committee of Seung, Opper and Sompolinsky, Query by Committee, 1992. Of probabilities
+    (n, H, W) of both, (n,) in [0, 1].
     """
     return _highest_percent(np.abs(after - before))
 

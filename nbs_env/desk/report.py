@@ -38,8 +38,6 @@ POINTS = 400
 """Points of a curve at most; of more the means are shown."""
 WALKED = 8
 """Images at most that are shown with where the agent walked."""
-DEEP = ("probability",)
-"""Layers of 8 bits; others are masks."""
 METHODS = {
     "segmenter": "the segmenter",
     "nbs_crf": "batch sampling and the dense CRF",
@@ -144,7 +142,9 @@ def _illustrated(rows: list[dict[str, Any]], shown: Results) -> list[dict[str, A
         left -= _size(pictures)
         row |= pictures if left > 0 else {}
         links = {"link": shown.file(row["name"]), "mask_link": shown.directory / "masks" / row["picture"]}
-        row |= {key: _link(file, shown.directory) for key, file in links.items() if file is not None}
+        for key, file in links.items():
+            if file is not None:
+                row[key] = quote(os.fsencode(seen_from(shown.directory, file)))
     return rows
 
 
@@ -181,8 +181,9 @@ def _pictures(image: np.ndarray | None, layers: Mapping[str, np.ndarray], side: 
             np.arange(n) * full // n for n, full in zip((height, width), values.shape, strict=True)
         )
         highest = np.maximum.reduceat(np.maximum.reduceat(values, rows, axis=0), columns, axis=1)
-        # 64 levels take half the space of 256.
-        found[layer] = _encoded(Image.fromarray(highest & 252 if layer in DEEP else highest >= 128), "PNG")
+        # Others are masks; 64 levels take half the space of 256.
+        levels = highest & 252 if layer == "probability" else highest >= 128
+        found[layer] = _encoded(Image.fromarray(levels), "PNG")
     if image is not None:
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
         found["image"] = _encoded(resized, "JPEG")
@@ -193,11 +194,6 @@ def _encoded(picture: Image.Image, kind: str) -> str:
     file = io.BytesIO()
     picture.save(file, kind, quality=78)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _link(file: Path, directory: Path) -> str:
-    """The relative address of a file."""
-    return quote(os.fsencode(seen_from(directory, file)))
 
 
 def _curves(history: list[dict[str, float]]) -> dict[str, Any]:

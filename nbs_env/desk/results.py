@@ -118,11 +118,9 @@ def _predictions(directory: Path, settings: dict[str, Any], data_root: Path | No
         except DataError:
             return None, None
 
-    line, alarm = shlex.join(words), settings["image_threshold"]
-    parts, metrics = {"predict": settings}, {"masks": settings["method"]}
-    return Results(
-        directory, folder.name, threshold, alarm, line, parts, metrics, lambda name: folder / name, original
-    )
+    alarm, parts, metrics = settings["image_threshold"], {"predict": settings}, {"masks": settings["method"]}
+    line, file = shlex.join(words), folder.joinpath
+    return Results(directory, folder.name, threshold, alarm, line, parts, metrics, file, original)
 
 
 def _dataset(config: dict[str, Any], data_root: Path | None) -> AnomalyDataset | None:
@@ -169,15 +167,12 @@ def _changed(settings: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str
 
 def read_rows(table: Path, results: Results) -> list[dict[str, Any]]:
     """The images that were predicted, the highest score first."""
-    rows = []
+    alarm, rows = results.image_threshold, []
     with table.open(newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
             name = line.get("image") or line["file"]
             score, highest = (float(np.float32(line[k])) for k in ("image_score", "highest_probability"))
-            by_score = results.image_threshold is not None
-            doubt = _log_odds(score if by_score else highest) - _log_odds(
-                results.image_threshold if by_score else results.threshold
-            )
+            value, limit = (highest, results.threshold) if alarm is None else (score, alarm)
             row = {
                 "name": name,
                 "picture": f"{name if 'image' in line else Path(name).stem}.png",
@@ -185,7 +180,7 @@ def read_rows(table: Path, results: Results) -> list[dict[str, Any]]:
                 "highest": highest,
                 "share": float(line["anomalous_share"]),
                 "bad": line["bad"] == "1",
-                "doubtful": abs(doubt) < math.log(DOUBT),
+                "doubtful": abs(_log_odds(value) - _log_odds(limit)) < math.log(DOUBT),
                 "defective": line["defective"] == "1" if line.get("defective") else None,
             }
             rows.append(row)
@@ -193,6 +188,6 @@ def read_rows(table: Path, results: Results) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["score"], row["name"]))
 
 
-def _log_odds(probability: float | None) -> float:
-    p = min(max(probability or 0.0, 1e-6), 1 - 1e-6)
+def _log_odds(probability: float) -> float:
+    p = min(max(probability, 1e-6), 1 - 1e-6)
     return math.log(p / (1 - p))

@@ -3,14 +3,18 @@
 Mean-field inference in the fully connected CRF of Krähenbühl and Koltun (2011), through `pydensecrf`.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pydensecrf.densecrf as densecrf
 
-from nbs_env.common.settings import check_types
+from nbs_env.common.settings import AtLeast, Between, Count, check_types
 
 _CLIP = 1e-5  # probabilities are kept this far from 0 and 1, so that the unary energy stays finite
+Width = Annotated[float, Between(0, math.inf)]
+Weight = Annotated[float, AtLeast(0)]
 
 
 @dataclass(frozen=True)
@@ -23,33 +27,24 @@ class CRFParams:
     defaults are gentle: a crack is a minority among its neighbours, and a heavy kernel wipes it out.
 
     Raises:
-        ValueError: A field has another type, a width is not positive, a weight is negative or there is no
-            iteration.
+        ValueError: A field has another type, or is out of its bounds.
     """
 
-    smooth_sxy: float = 3.0
+    smooth_sxy: Width = 3.0
     """Standard deviation of the smoothness kernel, pixels."""
-    smooth_compat: float = 0.5
+    smooth_compat: Weight = 0.5
     """Weight of the smoothness kernel."""
-    appearance_sxy: float = 10.0
+    appearance_sxy: Width = 10.0
     """Standard deviation of the appearance kernel in space, pixels."""
-    appearance_srgb: float = 10.0
+    appearance_srgb: Width = 10.0
     """Standard deviation of the appearance kernel in each colour channel, 0-255."""
-    appearance_compat: float = 0.5
+    appearance_compat: Weight = 0.5
     """Weight of the appearance kernel."""
-    iterations: int = 5
-    """Mean-field iterations, at least 1."""
+    iterations: Count = 5
+    """Mean-field iterations."""
 
     def __post_init__(self) -> None:
         check_types(self, ValueError)
-        for name in ("smooth_sxy", "appearance_sxy", "appearance_srgb"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"CRFParams.{name} is {getattr(self, name)}; it must be positive.")
-        for name in ("smooth_compat", "appearance_compat"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"CRFParams.{name} is {getattr(self, name)}; it must not be negative.")
-        if self.iterations < 1:
-            raise ValueError(f"CRFParams.iterations is {self.iterations}; it must be at least 1.")
 
 
 def dense_crf(probability: np.ndarray, image: np.ndarray, params: CRFParams) -> np.ndarray:

@@ -30,10 +30,9 @@ def paste(crop: Pair, defect: Pair, rng: np.random.Generator) -> Pair:
     What sticks out is cut off. The defect's surroundings are levelled with those of its new place.
     """
     image, mask = crop
-    turned = dihedral(torch.from_numpy(np.dstack([*defect])).permute(2, 0, 1), int(rng.integers(8))).permute(
-        1, 2, 0
-    )
-    shown, shape = turned[..., :3].numpy().astype(np.float32), turned[..., 3].numpy() > 0
+    channels = torch.from_numpy(np.dstack([*defect])).permute(2, 0, 1)
+    turned = dihedral(channels, int(rng.integers(8))).permute(1, 2, 0).numpy()
+    shown, shape = turned[..., :3].astype(np.float32), turned[..., 3] > 0
     lengths = np.minimum(shape.shape, mask.shape)
     begin = [int(rng.integers(have - want + 1)) for have, want in zip(shape.shape, lengths, strict=True)]
     kept = (slice(begin[0], begin[0] + lengths[0]), slice(begin[1], begin[1] + lengths[1]))

@@ -29,8 +29,8 @@ from nbs_env.profiles import ProfileMeter, Weights
 AT_ONCE = 8
 """Images that are predicted together: autoencoders are set up once for all of them."""
 CRF_CANDIDATES = tuple(
-    CRFParams(smooth_compat=smooth, appearance_compat=appearance, appearance_sxy=sxy)
-    for smooth, appearance, sxy in itertools.product((0.1, 0.5, 2.0), (0.0, 0.5, 2.0), (10.0,))
+    CRFParams(smooth_compat=smooth, appearance_compat=appearance)
+    for smooth, appearance in itertools.product((0.1, 0.5, 2.0), (0.0, 0.5, 2.0))
 )
 """The kernels that `calibrate` chooses from, from hardly any smoothing to much."""
 
@@ -77,7 +77,7 @@ class Detector:
 
     Args:
         rings: one ring of T autoencoders a snapshot, oldest first; none: there is no method `nbs`.
-        predictors: the weights of the predictor that reads its profiles, one a ring, or one for all.
+        predictors: the weights of the predictor that reads its profiles, one a ring.
         image_size: side that images are resized to first, as those of the training were.
         precision: see `DetectorConfig.precision`.
         device: where it computes.
@@ -105,7 +105,7 @@ class Detector:
     def __init__(
         self,
         rings: Sequence[Sequence[Weights]],
-        predictors: Sequence[Weights] | Weights,
+        predictors: Sequence[Weights],
         image_size: int,
         precision: str,
         device: torch.device,
@@ -126,8 +126,6 @@ class Detector:
         self.dtype = compute_dtype(precision, device)
         self.methods = (("segmenter",) if segmenter else ()) + (("nbs",) if rings else ())
         """What it can do, the better first."""
-        if isinstance(predictors, dict):
-            predictors = [predictors] * len(rings)
         if not self.methods or len(rings) != len(predictors):
             raise ValueError(f"{len(rings)} rings, {len(predictors)} predictors, no segmenter: no detector")
         self.segmenter_threshold, self.image_threshold = segmenter_threshold, image_threshold
@@ -161,10 +159,8 @@ class Detector:
 
     def from_profiles(self, profiles: Sequence[torch.Tensor]) -> np.ndarray:
         """Probabilities (N, S, S) from each snapshot's raw profiles (N, T, S, S): the snapshots' mean."""
-        parts = [
-            mean_probabilities(predictor, part, self.dtype, self.symmetries)
-            for predictor, part in zip(self.predictors, profiles, strict=True)
-        ]
+        pairs = zip(self.predictors, profiles, strict=True)
+        parts = [mean_probabilities(*pair, self.dtype, self.symmetries) for pair in pairs]
         return torch.stack(parts).mean(dim=0).cpu().numpy()
 
     def calibrate(self, probabilities: np.ndarray, images: np.ndarray, masks: np.ndarray) -> None:
@@ -191,21 +187,12 @@ class Detector:
         """Masks (N, S, S) bool: for `nbs` the CRF on probabilities whose `crf_threshold` has become 0.5."""
         if method == "segmenter":
             return probabilities >= self.segmenter_threshold
-        return np.stack(
-            [
-                dense_crf(shift_threshold(probability, self.crf_threshold), image, self.crf) >= 0.5
-                for probability, image in zip(probabilities, images, strict=True)
-            ]
-        )
+        shifted = shift_threshold(probabilities, self.crf_threshold)
+        smoothed = [dense_crf(*pair, self.crf) for pair in zip(shifted, images, strict=True)]
+        return np.stack(smoothed) >= 0.5
 
     def judge(self, images: np.ndarray, method: str, probabilities: np.ndarray | None = None) -> Judgement:
-        """Judge images (N, h, w, 3) uint8 of the working size by one of `methods`.
-
-        Args:
-            images: as `probabilities` takes them.
-            method: which.
-            probabilities: theirs, where they are known already.
-        """
+        """Judge images (N, h, w, 3) uint8 of the working size, whose probabilities may be known already."""
         if probabilities is None:
             probabilities = self.probabilities(images, method)
         masks, scores = self.masks(probabilities, images, method), image_scores(probabilities)
@@ -271,24 +258,23 @@ class Detector:
         Raises:
             DataError: it is no image, as `predict` says; `number` is the image's in the message.
         """
-        least, array = PATCH, isinstance(image, np.ndarray)
+        array = isinstance(image, np.ndarray)
         if (
             not array
             or image.dtype not in (np.uint8, np.uint16)
             or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4)))
-            or min(image.shape[:2]) < least
+            or min(image.shape[:2]) < PATCH
         ):
             what = f"{image.dtype} {image.shape}" if array else f"a {type(image).__name__}"
             raise DataError(
                 f"image {number} is {what}; expected uint8 or uint16 of shape (h, w) or (h, w, 1, 3 or 4), "
-                f"from {least}x{least} pixels: read files with nbs_env.data.read_image, scale "
+                f"from {PATCH}x{PATCH} pixels: read files with nbs_env.data.read_image, scale "
                 "floats to 0-255, put channels last, enlarge smaller images"
             )
-        rgb = image[..., :3] if image.ndim == 3 else image
+        size: Size = self.segmenter_size if method == "segmenter" else "square"
+        shape = working_size(image.shape[0], image.shape[1], size, self.image_size)
         try:
-            size: Size = self.segmenter_size if method == "segmenter" else "square"
-            shape = working_size(rgb.shape[0], rgb.shape[1], size, self.image_size)
-            return resize_image(rgb, shape, white=self.white)
+            return resize_image(image[..., :3] if image.ndim == 3 else image, shape, white=self.white)
         except DataError as error:  # levels above white
             raise DataError(f"image {number}: {str(error).removeprefix('image: ')}") from error
 
@@ -299,7 +285,7 @@ class Detector:
             path: the file.
             methods: those to put in; None: all.
         """
-        methods = self.methods if methods is None else methods
+        methods = methods or self.methods
         checkpoint.save(
             {
                 "kind": "nbs_env.Detector",

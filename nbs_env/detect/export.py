@@ -29,6 +29,22 @@ from nbs_env.detect.segmenter import STRIDE, Segmenter, probable
 OUTPUTS = ("probability", "mask", "score", "bad")
 OPSET = 18
 """The first one whose Resize can smooth while it shrinks, as Pillow does."""
+RESIZE = "Resize <antialias = 1, cubic_coeff_a = -0.5, exclude_outside = 1, mode = "
+WHOLE = {
+    "one_rgb": [1, 3],
+    "zero_pads": [0] * 6,
+    "thousand": [1000],
+    "stride": [STRIDE],
+    "one": [1],
+    "two": [2],
+    "first": [0],
+    "flat": [-1],
+    "axes": [0, 1],
+    "axes_of_map": [1, 2],
+    "origin": [0, 0],
+    "ones": [1, 1],
+}
+"""Constants that are lists of whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ def export(detector: Detector, file: Path) -> None:
     """
     try:
         import onnx
+        import onnx.parser
     except ImportError as error:
         raise RunError(
             "onnx is not installed; python -m pip install 'neural-batch-sampling[export]'"
@@ -73,10 +90,12 @@ def export(detector: Detector, file: Path) -> None:
             dynamic_axes=None if size == "square" else {"small": sides},
         )
     model = onnx.load_from_string(buffer.getvalue())
-    around = _Surroundings(onnx, size, side, detector.segmenter_threshold, detector.image_threshold)
-    _surround(model.graph, around)
-    facts = {"image_size": side if size == "square" else size, "threshold": detector.segmenter_threshold}
-    facts["white"] = 255
+    alarm = detector.image_threshold
+    levels = {"zero": 0, "white": 255, "half": 0.5, "threshold": detector.segmenter_threshold}
+    levels |= {} if alarm is None else {"alarm": alarm}
+    _surround(onnx, model.graph, levels, _before(size, side), _after(alarm is not None))
+    working = side if size == "square" else size
+    facts = {"image_size": working, "threshold": detector.segmenter_threshold, "white": 255}
     onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
     model.producer_name = "neural-batch-sampling"
     onnx.checker.check_model(model, full_check=True)
@@ -94,136 +113,102 @@ class _Probable(torch.nn.Module):
         return probable(self.segmenter, images, torch.float32, self.symmetries)
 
 
-class _Surroundings:
-    """What `Detector.predict` does before and after the network, as nodes of a graph."""
+# What `Detector.predict` does before and after the network, a node a line
 
-    def __init__(self, onnx: Any, size: Size, side: int, threshold: float, alarm: float | None) -> None:
-        self.onnx, self.size, self.alarm, self.float = onnx, size, alarm, onnx.TensorProto.FLOAT
-        self.constants = {
-            "one_rgb": np.array([1, 3]),
-            "zero_pads": np.zeros(6, np.int64),
-            "thousand": np.array([1000]),
-            "stride": np.array([STRIDE]),
-            "one": np.array([1]),
-            "two": np.array([2]),
-            "first": np.array([0]),
-            "flat": np.array([-1]),
-            "axes": np.array([0, 1]),
-            "axes_of_map": np.array([1, 2]),
-            "origin": np.array([0, 0]),
-            "ones": np.array([1, 1]),
-            "zero": np.array(0, np.float32),
-            "white": np.array(255, np.float32),
-            "threshold": np.array(threshold, np.float32),
-            "half": np.array(0.5, np.float32),
-        }
+
+def _before(size: Size, side: int) -> list[str]:
+    """From `image` to `small`: resized, as levels from 0 to 1, padded to multiples of 16."""
+    lines = [
+        "channels_first = Transpose <perm = [2, 0, 1]> (image)",
+        "levels = Cast <to = 1> (channels_first)",
+        "batch = Unsqueeze (levels, first)",
+        "size = Shape <end = 2> (image)",
+    ]
+    if size == "own":
+        lines += ["working = Identity (size)", "clipped = Identity (batch)"]
+    else:
         if size == "square":
-            self.constants["working"] = np.array([side, side])
-        elif size != "own":
-            self.constants["doubled"] = np.array([2 * size])
-        if alarm is not None:
-            self.constants["alarm"] = np.array(alarm, np.float32)
-
-    def node(self, kind: str, inputs: str, outputs: str, **attributes: Any) -> Any:
-        """One operation; names are separated by commas, and those of constants are looked up."""
-        names = [f"nbs_{name}" if name in self.constants else name for name in inputs.split(",")]
-        return self.onnx.helper.make_node(kind, names, outputs.split(","), **attributes)
-
-    def resize(self, source: str, sizes: str, target: str, mode: str) -> Any:
-        """Resample as Pillow does."""
-        settings = {"antialias": 1, "cubic_coeff_a": -0.5, "exclude_outside": 1}
-        return self.node("Resize", f"{source},,,{sizes}", target, mode=mode, **settings)
-
-    def before(self) -> list[Any]:
-        """From `image` to `small`: resized, as levels from 0 to 1, padded to multiples of 16."""
-        before = [
-            self.node("Transpose", "image", "channels_first", perm=[2, 0, 1]),
-            self.node("Cast", "channels_first", "levels", to=self.float),
-            self.node("Unsqueeze", "levels,first", "batch"),
-            self.node("Shape", "image", "shape"),
-            self.node("Slice", "shape,first,two", "size"),
-        ]
-        if self.size == "own":
-            before += [self.node("Identity", "size", "working"), self.node("Identity", "batch", "clipped")]
-        elif self.size != "square":  # as `working_size` has it
-            before += [
-                self.node("ReduceMax", "size", "longer", keepdims=1),
-                self.node("Mul", "size,doubled", "size_doubled"),
-                self.node("Add", "size_doubled,longer", "numerator"),
-                self.node("Mul", "longer,two", "denominator"),
-                self.node("Div", "numerator,denominator", "rounded"),
-                self.node("Max", "rounded,one", "working"),
+            lines.append(f"working = Constant <value_ints = [{side}, {side}]> ()")
+        else:  # as `working_size` has it
+            lines += [
+                f"doubled = Constant <value_ints = [{2 * size}]> ()",
+                "longer = ReduceMax <keepdims = 1> (size)",
+                "size_doubled = Mul (size, doubled)",
+                "numerator = Add (size_doubled, longer)",
+                "denominator = Mul (longer, two)",
+                "rounded = Div (numerator, denominator)",
+                "working = Max (rounded, one)",
             ]
-        if self.size != "own":
-            before += [
-                # Pillow shrinks rows, rounds, shrinks columns, rounds.
-                self.node("Slice", "shape,first,one", "height"),
-                self.node("Slice", "working,one,two", "working_width"),
-                self.node("Concat", "one_rgb,height,working_width", "sizes_between", axis=0),
-                self.resize("batch", "sizes_between", "rows_of_it", "cubic"),
-                self.node("Add", "rows_of_it,half", "rows_and_half"),
-                self.node("Floor", "rows_and_half", "rows_rounded"),
-                self.node("Clip", "rows_rounded,zero,white", "between"),
-                self.node("Concat", "one_rgb,working", "sizes_small", axis=0),
-                self.resize("between", "sizes_small", "columns_of_it", "cubic"),
-                self.node("Add", "columns_of_it,half", "columns_and_half"),
-                self.node("Floor", "columns_and_half", "columns_rounded"),
-                self.node("Clip", "columns_rounded,zero,white", "clipped"),
-            ]
-        before += [
-            self.node("Div", "clipped,white", "unpadded"),
-            self.node("Neg", "working", "negative"),
-            self.node("Mod", "negative,stride", "lacking"),
-            self.node("Concat", "zero_pads,lacking", "pads", axis=0),
-            self.node("Pad", "unpadded,pads", "small", mode="edge"),
+        lines += [
+            # Pillow shrinks rows, rounds, shrinks columns, rounds.
+            "height = Shape <end = 1> (image)",
+            "working_width = Slice (working, one, two)",
+            "sizes_between = Concat <axis = 0> (one_rgb, height, working_width)",
+            *_resized("batch", "sizes_between", "between"),
+            "sizes_small = Concat <axis = 0> (one_rgb, working)",
+            *_resized("between", "sizes_small", "clipped"),
         ]
-        return before
-
-    def after(self) -> list[Any]:
-        """From `whole_map` to the outputs."""
-        after = [
-            self.node("Slice", "whole_map,origin,working,axes_of_map", "probabilities"),
-            self.node("Concat", "ones,size", "whole_sizes", axis=0),
-            self.node("Unsqueeze", "probabilities,first", "planes"),
-            self.resize("planes", "whole_sizes", "whole", "linear"),
-            self.node("Squeeze", "whole,axes", "probability"),
-            self.node("GreaterOrEqual", "planes,threshold", "inside"),
-            self.node("Cast", "inside", "inside_levels", to=self.float),
-            self.resize("inside_levels", "whole_sizes", "whole_mask", "linear"),
-            self.node("GreaterOrEqual", "whole_mask,half", "mask_plane"),
-            self.node("Squeeze", "mask_plane,axes", "mask"),
-            self.node("Reshape", "probabilities,flat", "row"),
-            self.node("Size", "row", "pixels"),
-            self.node("Div", "pixels,thousand", "thousandth"),
-            self.node("Max", "thousandth,one", "highest"),
-            self.node("TopK", "row,highest", "top,places"),
-            self.node("ReduceMean", "top", "score", keepdims=0),
-        ]
-        if self.alarm is None:
-            after += [
-                self.node("ReduceMax", "inside_levels", "fullest", keepdims=0),
-                self.node("GreaterOrEqual", "fullest,half", "bad"),
-            ]
-        else:
-            after.append(self.node("GreaterOrEqual", "score,alarm", "bad"))
-        return after
+    return [
+        *lines,
+        "unpadded = Div (clipped, white)",
+        "negative = Neg (working)",
+        "lacking = Mod (negative, stride)",
+        "pads = Concat <axis = 0> (zero_pads, lacking)",
+        'small = Pad <mode = "edge"> (unpadded, pads)',
+    ]
 
 
-def _surround(graph: Any, around: _Surroundings) -> None:
-    """Put `around` around the network."""
-    helper, kinds = around.onnx.helper, around.onnx.TensorProto
-    for name, value in around.constants.items():
-        graph.initializer.append(around.onnx.numpy_helper.from_array(value, f"nbs_{name}"))
+def _resized(source: str, sizes: str, target: str) -> list[str]:
+    """Resampled to whole levels, as Pillow does."""
+    return [
+        f'{target}_curve = {RESIZE}"cubic"> ({source}, , , {sizes})',
+        f"{target}_and_half = Add ({target}_curve, half)",
+        f"{target}_whole = Floor ({target}_and_half)",
+        f"{target} = Clip ({target}_whole, zero, white)",
+    ]
+
+
+def _after(with_alarm: bool) -> list[str]:
+    """From `whole_map` to the outputs."""
+    return [
+        "probabilities = Slice (whole_map, origin, working, axes_of_map)",
+        "whole_sizes = Concat <axis = 0> (ones, size)",
+        "planes = Unsqueeze (probabilities, first)",
+        f'whole = {RESIZE}"linear"> (planes, , , whole_sizes)',
+        "probability = Squeeze (whole, axes)",
+        "inside = GreaterOrEqual (planes, threshold)",
+        "inside_levels = Cast <to = 1> (inside)",
+        f'whole_mask = {RESIZE}"linear"> (inside_levels, , , whole_sizes)',
+        "mask_plane = GreaterOrEqual (whole_mask, half)",
+        "mask = Squeeze (mask_plane, axes)",
+        "row = Reshape (probabilities, flat)",
+        "pixels = Size (row)",
+        "thousandth = Div (pixels, thousand)",
+        "highest = Max (thousandth, one)",
+        "top, places = TopK (row, highest)",
+        "score = ReduceMean <keepdims = 0> (top)",
+        "fullest = ReduceMax <keepdims = 0> (inside_levels)",
+        f"bad = GreaterOrEqual ({'score, alarm' if with_alarm else 'fullest, half'})",
+    ]
+
+
+def _surround(onnx: Any, graph: Any, levels: dict[str, float], before: list[str], after: list[str]) -> None:
+    """Put nodes around the network, with constants and `levels` that they use."""
     network = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*around.before(), *network, *around.after()])
-    del graph.input[:], graph.output[:]
-    graph.input.append(helper.make_tensor_value_info("image", kinds.UINT8, ["height", "width", 3]))
-    shapes: tuple[list[str], ...] = (["height", "width"], ["height", "width"], [], [])
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(map(onnx.parser.parse_node, before))
+    graph.node.extend([*network, *map(onnx.parser.parse_node, after)])
+    used = {name for node in graph.node for name in node.input}
+    for kind, constants in ((np.int64, WHOLE), (np.float32, levels)):
+        for name in used & constants.keys():
+            graph.initializer.append(onnx.numpy_helper.from_array(np.array(constants[name], kind), name))
+    floats, bools, plane = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, ["height", "width"]
+    value = onnx.helper.make_tensor_value_info
+    graph.input.append(value("image", onnx.TensorProto.UINT8, [*plane, 3]))
     for name, kind, shape in zip(
-        OUTPUTS, (kinds.FLOAT, kinds.BOOL, kinds.FLOAT, kinds.BOOL), shapes, strict=True
+        OUTPUTS, (floats, bools, floats, bools), (plane, plane, [], []), strict=True
     ):
-        graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+        graph.output.append(value(name, kind, shape))
 
 
 @command()

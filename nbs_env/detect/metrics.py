@@ -1,8 +1,9 @@
 """Pixel and image metrics of anomaly segmentation.
 
-"Pooled" means over the pixels of all images together. A mask metric whose denominator is empty is 0, as in
-scikit-learn. A ranking metric without both classes is undefined and `None`. Scores may have any range; higher
-is more anomalous, and equal scores are taken together, never ordered by chance.
+Masks are bools `(n, H, W)`, scores finite floats of the same shape and any range: higher is more anomalous,
+and equal scores are taken together, never ordered by chance. Anything else raises a `ValueError`. "Pooled"
+means over the pixels of all images together. Every figure is in [0, 1]. A mask metric whose denominator is
+empty is 0, as in scikit-learn; a ranking metric without both classes is undefined and `None`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,11 @@ import numpy as np
 from scipy import ndimage
 
 PRF = tuple[float, float, float]
-"""Precision, recall and F1, each in [0, 1]."""
+"""Precision, recall and F1."""
 
 
 def pixel_prf(masks_pred: np.ndarray, masks_true: np.ndarray) -> PRF:
-    """Precision, recall and F1 pooled over all pixels.
-
-    Args:
-        masks_pred: Bools of any shape.
-        masks_true: Bools of the same shape.
-
-    Returns:
-        Precision, recall, F1; 0 where the denominator is 0 (nothing predicted, nothing true).
-
-    Raises:
-        ValueError: The shapes differ or the arrays are not boolean.
-    """
+    """Precision, recall and F1 pooled over all pixels; the masks may have any shape."""
     _check_masks(masks_pred, masks_true)
     hits = int(np.count_nonzero(masks_pred & masks_true))
     predicted, true = int(np.count_nonzero(masks_pred)), int(np.count_nonzero(masks_true))
@@ -42,16 +32,6 @@ def pixel_prf_per_image(masks_pred: np.ndarray, masks_true: np.ndarray) -> PRF:
 
     Images without an anomalous pixel are left out, so false alarms on them do not count here (they do in
     `pixel_prf`). An anomalous image in which nothing is predicted counts as 0, 0, 0.
-
-    Args:
-        masks_pred: `(n, H, W)` bools.
-        masks_true: `(n, H, W)` bools.
-
-    Returns:
-        Mean precision, mean recall, mean F1; zeros where no image holds an anomaly.
-
-    Raises:
-        ValueError: The shapes differ, are not `(n, H, W)`, or the arrays are not boolean.
     """
     _check_stack(masks_true)
     _check_masks(masks_pred, masks_true)
@@ -67,18 +47,6 @@ def tolerant_prf(masks_pred: np.ndarray, masks_true: np.ndarray, tolerance: int 
 
     A predicted pixel is right if a true one lies within `tolerance` pixels of it (Euclidean, same image); a
     true pixel is found if a predicted one does. F1 is their harmonic mean. Tolerance 0 is `pixel_prf`.
-
-    Args:
-        masks_pred: `(n, H, W)` bools.
-        masks_true: `(n, H, W)` bools.
-        tolerance: Largest distance that is forgiven, pixels, at least 0.
-
-    Returns:
-        Precision, recall, F1; 0 where the denominator is 0.
-
-    Raises:
-        ValueError: The shapes differ or are not `(n, H, W)`, the arrays are not boolean, or the tolerance is
-            negative.
     """
     _check_stack(masks_true)
     _check_masks(masks_pred, masks_true)
@@ -94,58 +62,23 @@ def tolerant_prf(masks_pred: np.ndarray, masks_true: np.ndarray, tolerance: int 
 
 
 def pixel_ap(scores: np.ndarray, masks_true: np.ndarray) -> float | None:
-    """Average precision over all pixels: precision summed over the steps of recall, not interpolated.
-
-    Args:
-        scores: `(n, H, W)` finite floats.
-        masks_true: `(n, H, W)` bools.
-
-    Returns:
-        A number in [0, 1]; `None` if no pixel is anomalous.
-
-    Raises:
-        ValueError: A shape, a type or a value is not as above.
-    """
+    """See `Ranking.average_precision`."""
     return Ranking.of(scores, masks_true).average_precision()
 
 
 def pixel_auroc(scores: np.ndarray, masks_true: np.ndarray) -> float | None:
-    """Area under the ROC curve over all pixels.
-
-    Args:
-        scores: `(n, H, W)` finite floats.
-        masks_true: `(n, H, W)` bools.
-
-    Returns:
-        A number in [0, 1]; `None` unless there are anomalous and normal pixels.
-
-    Raises:
-        ValueError: A shape, a type or a value is not as above.
-    """
+    """See `Ranking.auroc`."""
     return Ranking.of(scores, masks_true).auroc()
 
 
 def aupro(scores: np.ndarray, masks_true: np.ndarray, max_fpr: float = 0.3) -> float | None:
-    """Area under the per-region overlap curve, as MVTec AD defines it (Bergmann et al. 2021).
-
-    The overlap is the share of a region above the threshold, averaged over all regions of all images; regions
-    are connected over edges and corners. It is integrated over the false positive rate of the normal pixels
-    from 0 to `max_fpr` and divided by `max_fpr`.
-
-    Args:
-        scores: `(n, H, W)` finite floats.
-        masks_true: `(n, H, W)` bools.
-        max_fpr: Where the integration ends, in (0, 1].
-
-    Returns:
-        A number in [0, 1]; `None` unless there are anomalous and normal pixels.
-
-    Raises:
-        ValueError: A shape, a type or a value is not as above.
-    """
-    if not 0 < max_fpr <= 1:
-        raise ValueError(f"max_fpr is {max_fpr}; expected a number in (0, 1].")
+    """See `Ranking.aupro`."""
     return Ranking.of(scores, masks_true).aupro(max_fpr)
+
+
+def best_threshold(scores: np.ndarray, masks_true: np.ndarray) -> float:
+    """See `Ranking.best_threshold`; on labelled images, never on those it is scored on."""
+    return Ranking.of(scores, masks_true).best_threshold()
 
 
 def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | None:
@@ -156,10 +89,7 @@ def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | N
         image_labels: `(n,)` bools, true for an image with an anomaly.
 
     Returns:
-        A number in [0, 1]; `None` unless there are anomalous and normal images.
-
-    Raises:
-        ValueError: A shape, a type or a value is not as above.
+        `None` unless there are anomalous and normal images.
     """
     _check_scores(image_scores, image_labels)
     from sklearn.metrics import roc_auc_score  # here: a second to import, and predicting does without
@@ -168,35 +98,10 @@ def image_auroc(image_scores: np.ndarray, image_labels: np.ndarray) -> float | N
     return float(roc_auc_score(image_labels, image_scores)) if both else None
 
 
-def best_threshold(scores: np.ndarray, masks_true: np.ndarray) -> float:
-    """Find the threshold with the highest pooled F1, on labelled images, never on those it is scored on.
-
-    It lies half way between the lowest score that is in and the highest that is out, and separates them in
-    the type of `scores`. Of equally good ones the highest is taken.
-
-    Args:
-        scores: `(n, H, W)` finite floats.
-        masks_true: `(n, H, W)` bools.
-
-    Returns:
-        The threshold; `scores >= threshold` is the mask.
-
-    Raises:
-        ValueError: No pixel is anomalous, or a shape, a type or a value is not as above.
-    """
-    return Ranking.of(scores, masks_true).best_threshold()
-
-
 def counts_by_kind(
     masks_pred: np.ndarray, masks_true: np.ndarray, kinds: Sequence[str]
 ) -> dict[str, tuple[int, int, int]]:
-    """True positives, false positives and false negatives in pixels, pooled over the images of each kind.
-
-    Args:
-        masks_pred: `(n, H, W)` bools.
-        masks_true: `(n, H, W)` bools.
-        kinds: of the n images.
-    """
+    """True positives, false positives and false negatives in pixels, pooled over the images of each kind."""
     _check_masks(masks_pred, masks_true)
     counts = {}
     for kind in sorted(set(kinds)):
@@ -213,20 +118,16 @@ def evaluate(
     """All figures of one method on one set of images.
 
     Args:
-        probability: `(n, H, W)` finite floats, higher is more anomalous; only their order matters.
-        masks_pred: `(n, H, W)` bools.
-        image_scores: `(n,)` finite floats, higher is more anomalous.
-        masks_true: `(n, H, W)` bools.
+        probability: `(n, H, W)` scores; only their order matters.
+        masks_pred: `(n, H, W)`.
+        image_scores: `(n,)` finite floats.
+        masks_true: `(n, H, W)`.
 
     Returns:
         `pixel_precision`, `pixel_recall`, `pixel_f1` (pooled), the same three with `_per_image`,
         `pixel_f1_within_2` and `_5` (pixels of tolerance), `pixel_ap`, `pixel_auroc`, `pixel_aupro` (to a
-        false positive rate of 0.3) and `image_auroc`, each in [0, 1]. All are `None` if no pixel is
-        anomalous; `pixel_auroc` and `pixel_aupro` also if none is normal, `image_auroc` also if no image is
-        without anomaly.
-
-    Raises:
-        ValueError: A shape, a type or a value is not as above.
+        false positive rate of 0.3) and `image_auroc`. All are `None` if no pixel is anomalous; `pixel_auroc`
+        and `pixel_aupro` also if none is normal, `image_auroc` also if no image is without anomaly.
     """
     _check_masks(masks_pred, masks_true)
     ranking = Ranking.of(probability, masks_true)
@@ -238,7 +139,7 @@ def evaluate(
         figures[f"pixel_f1_within_{pixels}"] = tolerant_prf(masks_pred, masks_true, pixels)[2]
     figures["pixel_ap"] = ranking.average_precision()
     figures["pixel_auroc"] = ranking.auroc()
-    figures["pixel_aupro"] = ranking.aupro(0.3)
+    figures["pixel_aupro"] = ranking.aupro()
     figures["image_auroc"] = image_auroc(image_scores, np.asarray(masks_true.any(axis=(1, 2))))
     return figures if masks_true.any() else dict.fromkeys(figures)
 
@@ -279,12 +180,8 @@ def pixel_curve(scores: np.ndarray, truth: np.ndarray, threshold: float) -> dict
         for side in (0, 1):
             counts[side] += np.bincount(reached[mask == side], minlength=len(levels) + 1)
     false, true = counts[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:].tolist()
-    return {
-        "thresholds": levels.tolist(),
-        "true": true,
-        "false": false,
-        "anomalous": int(counts[1].sum()),
-    }
+    anomalous = int(counts[1].sum())
+    return {"thresholds": levels.tolist(), "true": true, "false": false, "anomalous": anomalous}
 
 
 @dataclass(frozen=True)
@@ -298,7 +195,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: np.ndarray, masks_true: np.ndarray) -> Ranking:
-        """Rank the pixels of `(n, H, W)` finite floats and bools; `ValueError` if they are anything else."""
+        """Rank the pixels of `(n, H, W)` scores and masks."""
         _check_stack(masks_true)
         _check_scores(scores, masks_true)
         order = np.argsort(scores, axis=None)[::-1]
@@ -311,7 +208,7 @@ class Ranking:
         return cls(descending[ends], true, ends + 1 - true, np.cumsum(weights)[ends])
 
     def average_precision(self) -> float | None:
-        """As `pixel_ap`."""
+        """Precision summed over the steps of recall, not interpolated; `None` if no pixel is anomalous."""
         if not self._has(self.true):
             return None
         return float(
@@ -319,13 +216,23 @@ class Ranking:
         )
 
     def auroc(self) -> float | None:
-        """As `pixel_auroc`."""
+        """Area under the ROC curve; `None` unless there are anomalous and normal pixels."""
         if not (self._has(self.true) and self._has(self.false)):
             return None
         return _area(_from_zero(self.false / self.false[-1]), _from_zero(self.true / self.true[-1]))
 
-    def aupro(self, max_fpr: float) -> float | None:
-        """As `aupro`."""
+    def aupro(self, max_fpr: float = 0.3) -> float | None:
+        """Area under the per-region overlap curve, as MVTec AD defines it (Bergmann et al. 2021).
+
+        The overlap is the share of a region above the threshold, averaged over all regions of all images;
+        regions are connected over edges and corners. It is integrated over the false positive rate of the
+        normal pixels from 0 to `max_fpr`, in (0, 1], and divided by `max_fpr`.
+
+        Returns:
+            `None` unless there are anomalous and normal pixels.
+        """
+        if not 0 < max_fpr <= 1:
+            raise ValueError(f"max_fpr is {max_fpr}; expected a number in (0, 1].")
         if not (self._has(self.true) and self._has(self.false)):
             return None
         fpr, overlap = _from_zero(self.false / self.false[-1]), _from_zero(self.overlap)
@@ -335,7 +242,14 @@ class Ranking:
         return float(np.clip(_area(x, y) / max_fpr, 0, 1))  # the sum of the weights may end a hair above 1
 
     def best_threshold(self) -> float:
-        """As `best_threshold`."""
+        """The threshold with the highest pooled F1: `scores >= threshold` is the mask.
+
+        It lies half way between the lowest score that is in and the highest that is out, and separates them
+        in the type of the scores. Of equally good ones the highest is taken.
+
+        Raises:
+            ValueError: no pixel is anomalous.
+        """
         if not self._has(self.true):
             raise ValueError("No pixel of the masks is anomalous, so no threshold can be chosen on them.")
         f1 = 2 * self.true / (self.true + self.false + self.true[-1])

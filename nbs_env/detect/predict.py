@@ -84,22 +84,19 @@ def predict_folder(args: PredictArgs) -> list[Row]:
         for file in tqdm(files.values(), desc="check", unit="image", leave=False):
             read_large(file, PATCH, detector.white)
         checkpoint.save_json(_settings(args, detector, method), args.out / "settings.json")
-        rows = _predict(detector, files, args.out, args.method)
+        rows = _predict(detector, files, args.out, method)
         _save_table(rows, args.out)
         for more in _arrivals(args.images, set(files), detector.white) if args.watch else ():
             check_names(args.out / folder / f"{stem}.png" for folder in OUTPUTS[:3] for stem in more)
-            rows += _predict(detector, more, args.out, args.method)
+            rows += _predict(detector, more, args.out, method)
             _save_table(rows, args.out)
     return rows
 
 
 def _save_table(rows: list[Row], out: Path) -> None:
-    names = ("image_score", "highest_probability", "anomalous_share")
-    table = [
-        {"file": file} | {k: f"{v:.6f}" for k, v in zip(names, values, strict=True)} | {"bad": int(bad)}
-        for file, *values, bad in rows
-    ]
-    checkpoint.save_csv(table, out / "predictions.csv")
+    names = ("file", "image_score", "highest_probability", "anomalous_share", "bad")
+    cells = ((file, *(f"{value:.6f}" for value in values), int(bad)) for file, *values, bad in rows)
+    checkpoint.save_csv([dict(zip(names, row, strict=True)) for row in cells], out / "predictions.csv")
 
 
 def _settings(args: PredictArgs, detector: Detector, method: str) -> dict[str, Any]:
@@ -139,7 +136,7 @@ def _arrivals(folder: Path, known: set[str], white: int) -> Iterator[dict[str, P
             yield found
 
 
-def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str | None) -> list[Row]:
+def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str) -> list[Row]:
     """Write the pictures of `files`, by stem, into `out`; the rows of the table."""
     rows = []
     waiting: deque[np.ndarray] = deque()  # read, and not yet pictured

@@ -123,7 +123,7 @@ def blended(
     rows, columns = (tiles(length, tile) for length in image.shape[2:])
     if len(rows) == len(columns) == 1:
         return probable(segmenter, image, dtype, symmetries)
-    total, weights = image.new_zeros(1, *image.shape[2:]), image.new_zeros(1, *image.shape[2:])
+    total, weights = torch.zeros_like(image[:, 0]), torch.zeros_like(image[:, 0])
     for top, bottom in rows:
         for left, right in columns:
             part = probable(segmenter, image[..., top:bottom, left:right], dtype, symmetries)

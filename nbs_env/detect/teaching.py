@@ -112,19 +112,16 @@ class Teacher:
         contrast, brightness = self.rng.uniform(0.8, 1.25), self.rng.uniform(-0.1, 0.1)
         return (turned[:3] / 255 - 0.5) * contrast + 0.5 + brightness, turned[3]
 
-    def loss(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of images (B, 3, h, w) with masks (B, h, w), weighted by how rare defects are."""
-        logits = segment(self.segmenter, images, self.dtype)
-        return F.binary_cross_entropy_with_logits(logits, masks, pos_weight=self.weight)
-
     def step(self) -> float:
-        """Take one step; the loss of its batch before it.
+        """Take one step; the loss of its batch before it: cross-entropy, weighted by how rare defects are.
 
         Raises:
             TrainingError: it is not finite.
         """
         self.segmenter.train()
-        loss = self.loss(*self.batch())
+        images, masks = self.batch()
+        logits = segment(self.segmenter, images, self.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, masks, pos_weight=self.weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -16,9 +16,8 @@ def working_size(height: int, width: int, size: Size, side: int) -> tuple[int, i
     if size == "own":
         return height, width
     longer = max(height, width)
-    return max(1, (2 * height * size + longer) // (2 * longer)), max(
-        1, (2 * width * size + longer) // (2 * longer)
-    )
+    rows, columns = ((2 * length * size + longer) // (2 * longer) for length in (height, width))
+    return max(1, rows), max(1, columns)
 
 
 class Views:

@@ -12,6 +12,7 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -40,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         from nbs_env.desk.label.server import Desk, make_app
     except ModuleNotFoundError as error:
-        raise RunError(
-            f"{error.name} is missing; python -m pip install 'neural-batch-sampling[label]'"
-        ) from error
+        install = "python -m pip install 'neural-batch-sampling[label]'"
+        raise RunError(f"{error.name} is missing; {install}") from error
     from nbs_env.desk.label.folder import Folder
     from nbs_env.desk.label.looking import Looking
     from nbs_env.desk.label.training import Training
@@ -55,11 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         app = make_app(Desk(folder, training, looking), token, port)
         address = f"http://127.0.0.1:{port}/{token}/"
         print(f"{len(folder.files)} images, {len(folder.masks())} labelled: {address}", flush=True)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, log_level="critical", access_log=False, timeout_graceful_shutdown=2, ws="none"
-            )
-        )
+        quiet: Any = {"log_level": "critical", "access_log": False, "lifespan": "off", "ws": "none"}
+        server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=2, **quiet))
         looking.start()
         if args.browser:
             webbrowser.open(address)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ class Outside(Exception):
 
 class Folder:
     """Images and masks of one folder, `images/` and `masks/`; safe for threads.
+
+    All methods raise `DataError` where an image or a mask cannot be read, and `Outside` where it leads out of
+    the folder; those that change a mask raise `Conflict` where it has another version by now.
 
     Args:
         home: the folder.
@@ -83,11 +87,7 @@ class Folder:
             return self._masks if stamp else {}
 
     def inside(self, path: Path) -> Path:
-        """The path itself.
-
-        Raises:
-            Outside: it leads out of the folder.
-        """
+        """The path itself, unless it leads out of the folder."""
         if not path.resolve().is_relative_to(self.home):
             raise Outside(f"{path.name}: a link out of {self.home.name}; copy the file into the folder")
         return path
@@ -101,52 +101,27 @@ class Folder:
         return f"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{stat.st_size:x}"
 
     def shown(self, number: int) -> tuple[bytes, str]:
-        """An image as a browser shows it, and its media type.
-
-        Raises:
-            DataError: it cannot be read.
-            Outside: see `inside`.
-        """
+        """An image as a browser shows it, and its media type."""
         file = self.inside(self.files[number])
-        try:
+        with suppress(Exception):  # which `pixels` explains
             mode, info, form, _ = _header(file)
-            plain = (
-                mode in ("L", "RGB") and "transparency" not in info and (form == "JPEG" or "exif" not in info)
-            )
-            kind = SHOWN.get(form) if plain else None
-        except Exception:  # which `pixels` explains
-            kind = None
-        if kind:
-            return file.read_bytes(), kind
+            turned = form != "JPEG" and "exif" in info
+            if form in SHOWN and mode in ("L", "RGB") and not turned and "transparency" not in info:
+                return file.read_bytes(), SHOWN[form]
         return encoded(Image.fromarray(self.pixels(number)), "BMP"), SHOWN["BMP"]
 
     def pixels(self, number: int) -> np.ndarray:
-        """An image as RGB (h, w, 3) uint8, upright.
-
-        Raises:
-            DataError: it cannot be read.
-            Outside: see `inside`.
-        """
+        """An image as RGB (h, w, 3) uint8, upright."""
         rgb, _, picture = read_with_white(self.inside(self.files[number]))
-        self._remember(number, picture)
+        self._look(number, picture)
         return rgb
 
     def size(self, number: int) -> tuple[int, int]:
-        """Width and height of an image, upright.
-
-        Raises:
-            DataError: it cannot be read.
-            Outside: see `inside`.
-        """
+        """Width and height of an image, upright."""
         return self._look(number)[0]
 
     def read(self, number: int) -> tuple[np.ndarray | None, str]:
-        """The mask (h, w) bool of an image, None where there is none, and its version.
-
-        Raises:
-            DataError: it cannot be read, or means nothing, see `nbs_env.data.masks`.
-            Outside: see `inside`.
-        """
+        """The mask (h, w) bool of an image, None where there is none, and its version."""
         with self._lock:
             path, version = self.masks().get(self.stems[number]), self.version(number)
             if path is None:
@@ -178,10 +153,7 @@ class Folder:
             pixels: True where anomalous.
 
         Raises:
-            Conflict: the mask has another version by now.
-            DataError: the box lies not in the image, all of the mask would be anomalous, or the mask that is
-                there cannot be read.
-            Outside: see `inside`.
+            DataError: the box lies not in the image, or all of the mask would be anomalous.
             WriteError: it cannot be written.
         """
         left, top, width, height = box
@@ -203,12 +175,7 @@ class Folder:
             return self.version(number)
 
     def remove(self, number: int, version: str) -> str:
-        """Make an image unlabelled; its mask stays as a hidden file. The new version.
-
-        Raises:
-            Conflict: the mask has another version by now.
-            Outside: see `inside`.
-        """
+        """Make an image unlabelled; its mask stays as a hidden file. The new version."""
         with self._lock:
             if version != self.version(number):
                 raise Conflict
@@ -240,23 +207,16 @@ class Folder:
         version, defect = self._defects.get(number, ("", False))
         return defect if version == self.version(number) else None
 
-    def _look(self, number: int) -> Look:
+    def _look(self, number: int, picture: Picture | None = None) -> Look:
         if number not in self._looks:
             file = self.inside(self.files[number])
-            self._remember(number, decode(file, str(file)))
+            picture = picture or decode(file, str(file))
+            self._looks[number] = picture.pixels.size, picture.orientation
         return self._looks[number]
-
-    def _remember(self, number: int, picture: Picture) -> None:
-        self._looks[number] = picture.pixels.size, picture.orientation
 
 
 def _header(path: Path) -> tuple[str, dict[Any, Any], str, tuple[int, int]]:
-    """Mode, remarks, format and stored size of a file, of which no pixel is read.
-
-    Raises:
-        OSError: it is no image.
-        Image.DecompressionBombError: it is far too large.
-    """
+    """Mode, remarks, format and stored size of a file, of which no pixel is read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as picture:

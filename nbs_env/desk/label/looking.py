@@ -74,9 +74,10 @@ class Looking:
         gone = np.isin(np.arange(len(self.features)), sorted(out))
         known, latest = self.described.copy(), self._rounds()[-1:]
         judged = known & (self.judged == latest[0]) if latest else np.zeros_like(known)
-        pool = np.flatnonzero(known & (gone | judged) if (judged & ~gone).any() else known)
+        choose = bool((judged & ~gone).any())
+        pool = np.flatnonzero(known & (gone | judged) if choose else known)
         seen = np.flatnonzero(gone[pool])
-        if (judged & ~gone).any():
+        if choose:
             found = queries.uncertain_among_diverse(self.features[pool], self.unsure[pool], seen, count)
         else:
             found = queries.farthest(self.features[pool], seen, count)
@@ -94,15 +95,11 @@ class Looking:
         return [{"image": i, "bad": after[i]} for i in sorted(flipped, key=lambda i: not after[i])]
 
     def state(self) -> dict[str, int]:
-        """How many images were described, judged by the latest round, called bad by it, and unreadable."""
+        """How many images were described, judged by the latest round, and called bad by it."""
         latest = (self._rounds() or [-1])[-1]
         called = self.called.get(latest, {}).copy()
-        return {
-            "described": int(self.described.sum()),
-            "judged": len(called),
-            "bad": sum(called.values()),
-            "broken": len(self.broken),
-        }
+        described = int(self.described.sum())
+        return {"described": described, "judged": len(called), "bad": sum(called.values())}
 
     def judgement(self, image: int, number: int) -> Judgement:
         """What the detector of a round says of an image, at its own working size: arrays of one.
@@ -115,11 +112,6 @@ class Looking:
         if (image, number) not in self._judgements:
             self._judge(image, self.folder.pixels(image), number)
         return self._judgements[image, number]
-
-    def threshold(self, number: int) -> float:
-        """Probability from which a pixel is anomalous to the detector of a round."""
-        detector = self._detector(number)
-        return detector.threshold_of(detector.methods[0])
 
     def _judge(self, image: int, rgb: np.ndarray, number: int) -> Judgement:
         detector = self._detector(number)
@@ -188,6 +180,7 @@ class Looking:
             return
         maps = [each.probabilities for each in found]
         # Near 0 and 1 a detector may be sure and wrong: what the last two disagree on counts as well.
-        unsure = queries.uncertainty(maps[-1], self.threshold(rounds[-1]))[0]
+        detector = self._detector(rounds[-1])
+        unsure = queries.uncertainty(maps[-1], detector.threshold_of(detector.methods[0]))[0]
         changed = queries.disagreement(maps[0], maps[-1])[0] if maps[0].shape == maps[-1].shape else 0.0
         self.unsure[image], self.judged[image] = max(unsure, changed), rounds[-1]

@@ -29,17 +29,9 @@ from nbs_env.desk.label.folder import Conflict, Folder, Outside, encoded
 from nbs_env.desk.label.looking import Looking
 from nbs_env.desk.label.training import Training
 
-PAGE = {
-    "": ("page.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
-    "view.js": ("view.js", "text/javascript"),
-    "item.js": ("item.js", "text/javascript"),
-    "panel.js": ("panel.js", "text/javascript"),
-    "mask.js": ("mask.js", "text/javascript"),
-    "tools.js": ("tools.js", "text/javascript"),
-}
-"""The files of the page, and what they are."""
+PAGE = ("page.html", "page.css", "page.js", "view.js", "item.js", "panel.js", "mask.js", "tools.js")
+"""The files of the page; the first has the address "/"."""
+KINDS = {"html": "text/html; charset=utf-8", "css": "text/css", "js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'none'",
@@ -57,6 +49,8 @@ THUMB = 160
 class Guard:
     """Lets only those in who know the token, ask for this host, and come from its page.
 
+    HTTP is all that it understands: the server is to be started with `lifespan="off"` and `ws="none"`.
+
     Args:
         app: what is guarded.
         token: the first part of every path.
@@ -69,25 +63,19 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, without the token, or refuse it."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
         headers = scope["headers"]
         hosts = [value for name, value in headers if name == b"host"]
         origins = [value for name, value in headers if name == b"origin"]
         first, _, rest = scope["path"].removeprefix("/").partition("/")
-        changes = scope.get("method") not in ("GET", "HEAD")
+        changes = scope["method"] not in ("GET", "HEAD")
         known = len(hosts) == 1 and hosts[0] in self.hosts
         at_home = origins in [[b"http://" + host] for host in self.hosts] or not (origins or changes)
-        if scope["type"] != "http" or not known or not at_home:
-            refusal = 403
+        if not known or not at_home:
+            await Response("refused", 403, HEADERS)(scope, receive, send)
         elif not secrets.compare_digest(first.encode(), self.token):
-            refusal = 404
+            await Response("refused", 404, HEADERS)(scope, receive, send)
         else:
             await self.app({**scope, "path": f"/{rest}", "raw_path": None}, receive, send)
-            return
-        if scope["type"] == "http":
-            await Response("refused", refusal, HEADERS)(scope, receive, send)
 
 
 class Desk:
@@ -98,7 +86,7 @@ class Desk:
 
     def routes(self) -> list[Route]:
         """What can be asked for."""
-        routes = [Route(f"/{name}", self.page) for name in PAGE]
+        routes = [Route(f"/{name}", self.page) for name in ("", *PAGE[1:])]
         for path, method, answer in (
             ("names", "GET", self.names),
             ("state", "GET", self.state),
@@ -116,8 +104,9 @@ class Desk:
 
     def page(self, request: Request) -> Response:
         """A file of the page."""
-        name, kind = PAGE[request.url.path.rsplit("/", 1)[-1]]
-        return Response(files("nbs_env.desk.label").joinpath(name).read_bytes(), 200, HEADERS, kind)
+        name = request.url.path.rsplit("/", 1)[-1] or PAGE[0]
+        content = files("nbs_env.desk.label").joinpath(name).read_bytes()
+        return Response(content, 200, HEADERS, KINDS[name.split(".")[1]])
 
     def names(self, request: Request, body: bytes) -> Response:
         """The folder's name and those of all images, whose numbers are their places."""
@@ -196,14 +185,10 @@ class Desk:
 
     def train(self, request: Request, body: bytes) -> Response:
         """Start, cancel or resume a round."""
-        actions = {
-            "start": self.training.start,
-            "cancel": self.training.cancel,
-            "resume": self.training.resume,
-        }
-        if request.path_params["action"] not in actions:
+        action = request.path_params["action"]
+        if action not in ("start", "cancel", "resume"):
             raise HTTPException(404)
-        actions[request.path_params["action"]]()
+        getattr(self.training, action)()
         return JSONResponse(self.training.state())
 
     def _number(self, request: Request) -> int:

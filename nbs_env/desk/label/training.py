@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,11 @@ class Training:
         """The rounds that were finished: `round`, `labelled`, and `f1` on images left out (or None)."""
         for number in self._numbers():
             if number not in self._rounds:
-                try:
+                with suppress(OSError, ValueError, LookupError, TypeError):  # it is not finished
                     text = self._place(number).joinpath("metrics.json").read_text(encoding="utf-8")
                     metrics = json.loads(text)
-                    self._rounds[number] = {
-                        "round": number,
-                        "labelled": len(metrics["labeled"]),
-                        "f1": metrics["segmenter_f1_left_out"],
-                    }
-                except (OSError, ValueError, LookupError, TypeError):
-                    continue  # not finished
+                    labelled, f1 = len(metrics["labeled"]), metrics["segmenter_f1_left_out"]
+                    self._rounds[number] = {"round": number, "labelled": labelled, "f1": f1}
         return [self._rounds[number] for number in sorted(self._rounds)]
 
     def detector(self, number: int) -> Path:
@@ -106,19 +102,15 @@ class Training:
             self._refuse_second()
             names, thin = self._labelled()
             if not names:
-                why = (
-                    f"the defects in {some(thin)} are too thin for {self.image_size} pixels; start the page "
-                    f"with --image-size {2 * self.image_size}"
-                    if thin
-                    else "mark a defect in one image first; two or more are better"
-                )
+                why = "mark a defect in one image first; two or more are better"
+                if thin:
+                    why = f"the defects in {some(thin)} are too thin for {self.image_size} pixels; start the "
+                    why += f"page with --image-size {2 * self.image_size}"
                 raise RunError(f"there is nothing to learn from: {why}")
-            numbers = self._numbers()
-            number = numbers[-1] + 1 if numbers else 1
             # A single name could be taken for a number of images.
             labelled = names if len(names) > 1 else ["1"]
             data = ["--dataset", "folder", "--data-root", str(self.folder.home)]
-            self._run(number, [*self.words, *data, "--labeled", *labelled])
+            self._run(max(self._numbers(), default=0) + 1, [*self.words, *data, "--labeled", *labelled])
 
     def resume(self) -> None:
         """Go on with the latest round.
@@ -153,20 +145,19 @@ class Training:
 
     def _labelled(self) -> tuple[list[str], list[str]]:
         """The images to learn from; and those whose defects would vanish. None where no defect is left."""
-        names: list[str] = []
+        good: list[str] = []
         thin: list[str] = []
-        defects = 0
+        bad: list[str] = []
         for stem in sorted(self.folder.masks()):
             mask, _ = self.folder.read(self.folder.numbers[stem])
-            if mask is None:
-                continue
-            small = mask.any() and resize_mask(mask, self.image_size).any()
-            (names if small or not mask.any() else thin).append(stem)
-            defects += bool(small)
-        return names if defects else [], thin
+            if mask is not None:
+                lasts = resize_mask(mask, self.image_size).any()
+                (bad if lasts else thin if mask.any() else good).append(stem)
+        return sorted(good + bad) if bad else [], thin
 
     def _run(self, number: int, words: list[str]) -> None:
-        place, log = self._place(number), self._log(number)
+        place = self._place(number)
+        log = place.with_suffix(".log")
         self.home.mkdir(exist_ok=True)
         for path in (self.home, place, log):
             self.folder.inside(path)
@@ -193,13 +184,10 @@ class Training:
     def _place(self, number: int) -> Path:
         return self.home / f"{number:03d}"
 
-    def _log(self, number: int) -> Path:
-        return self.home / f"{number:03d}.log"
-
     def _tail(self, number: int) -> list[str]:
         """The last lines of a round's log, each progress bar as it was last drawn."""
         try:
-            with self._log(number).open("rb") as file:
+            with self._place(number).with_suffix(".log").open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - TAIL))
                 text = file.read().decode("utf-8", "replace")
         except OSError:
