@@ -17,6 +17,7 @@ from PIL import Image
 import agents.run
 from agents.heuristics import Random
 from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.common import checkpoint
 from nbs_env.detect.detector import Detector
 from nbs_env.detect.finish import table
 
@@ -82,6 +83,24 @@ def test_the_run_directory(finished: Path) -> None:
             assert set(np.unique(np.asarray(mask))) <= {0, 255}
     assert sizes == {"2": ODD_SIZE, "3": (128, 128), "4": (128, 128)}
     assert "nbs_crf" in table(metrics)
+
+
+def test_masks_of_others_serve_the_figures_alone(
+    finished: Path, mine: Path, main: Main, tmp_path: Path, same_bits: Callable[..., None]
+) -> None:
+    """Garbage in the place of 2's mask and of 3's: what plays, learns and marks is the same to the last bit."""
+    rng = np.random.default_rng(0)
+    for name in ("2", "3"):
+        file = mine / "masks" / f"{name}.png"
+        with Image.open(file) as mask:
+            Image.fromarray(rng.choice(np.array([0, 255], np.uint8), mask.size[::-1])).save(file)
+    main(data_root=mine, run_dir=tmp_path / "run", labeled="0 1", segmenter_steps=2)
+    for name in ("detector.pt", "nbs.pt", "policy.pt"):
+        same_bits(checkpoint.load(finished / name), checkpoint.load(tmp_path / "run" / name))
+    for path in (finished / "masks").iterdir():
+        assert path.read_bytes() == (tmp_path / "run" / "masks" / path.name).read_bytes()
+    figures = [(run / "metrics.json").read_text() for run in (finished, tmp_path / "run")]
+    assert figures[0] != figures[1]
 
 
 # Wrong input
