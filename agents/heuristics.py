@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from agents.base import AgentError, Env, OnEpisode, play_episode
-from nbs_env.common.settings import check_types
-from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS, Walk
+from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
 PATCH, MARGIN = 64, 32
-
-
-def destinations(walk: Walk) -> list[tuple[int, int]]:
-    """Where moves 0-7 would put the patch: (top, left) of each."""
-    height, width = walk.images.shape[1:3]
-    return [
-        (
-            min(max(walk.top + rows * walk.shift, 0), height - PATCH),
-            min(max(walk.left + columns * walk.shift, 0), width - PATCH),
-        )
-        for rows, columns in DIRECTIONS
-    ]
 
 
 class Random:
@@ -126,85 +112,15 @@ class NormalOnly(Random):
     random. Where every move would hit an anomaly it goes to another image.
     """
 
-    wanted = False
-
     def act(self, observation: np.ndarray) -> int:
         """A normal move, drawn uniformly."""
         walker = self.env.unwrapped.walker  # type: ignore[attr-defined]
         walk, mask = walker.walk, walker.mask_of.get(walker.walk.image)
         if mask is None:
             return super().act(observation)
-        moves = [
-            action
-            for action, (top, left) in enumerate(destinations(walk))
-            if mask[top : top + PATCH, left : left + PATCH].any() == self.wanted
-        ]
+        last, moves = np.array(mask.shape) - PATCH, []
+        for action, direction in enumerate(DIRECTIONS):
+            top, left = ((walk.top, walk.left) + walk.shift * np.array(direction)).clip(0, last)
+            if not mask[top : top + PATCH, left : left + PATCH].any():
+                moves.append(action)
         return int(self.rng.choice(moves)) if moves else CHANGE_IMAGE
-
-
-@dataclass(frozen=True)
-class WeightedOptions:
-    """What `Weighted` is drawn to; all 0 are `random`, and a large `jump` is `random-patches`."""
-
-    defects: float = 0.0
-    """Weight of a patch with an anomalous pixel, on labelled images; below 0 it is avoided."""
-    loss: float = 0.0
-    """Weight of a patch whose mean loss is near `loss_quantile`."""
-    loss_quantile: float = 1.0
-    """Which of the eight moves' mean losses is wanted, from 0, the lowest, to 1, the highest."""
-    cover: float = 0.0
-    """Weight of the share of a patch's pixels that are new in this segment; below 0 it revisits."""
-    jump: float = 0.0
-    """Weight of another image; below 0 it stays on one."""
-    late: float = 1.0
-    """Factor on these weights but `jump` at the end of a cycle of the autoencoder; 1 at first, linear."""
-
-    def __post_init__(self) -> None:
-        """Check types first, then values."""
-        check_types(self, AgentError)
-        if not 0 <= self.loss_quantile <= 1:
-            raise AgentError(f"loss_quantile is {self.loss_quantile}; choose a value from 0 to 1")
-
-
-class Weighted(Random):
-    """Moves drawn with probabilities that grow exponentially with what speaks for them: a family of samplers.
-
-    A move's score is the sum of weight times (feature - 1/2); its features are whether its patch has a
-    defect, how near its loss is to the wanted quantile, and how much of it is new, each in [0, 1]. Another
-    image has the score `jump`. An oracle: it reads the masks of labelled images, as `NormalOnly` does; on
-    other images `defects` has no effect.
-    """
-
-    Options = WeightedOptions
-
-    def __init__(self, env: Env, seed: int, options: WeightedOptions | None = None) -> None:
-        super().__init__(env, seed)
-        self.options = options or WeightedOptions()
-        shift: int = env.unwrapped.config.shift  # type: ignore[attr-defined]
-        if shift > MARGIN:
-            raise AgentError(f"shift is {shift}; this agent sees no further than {MARGIN} pixels")
-
-    def probabilities(self, observation: np.ndarray) -> np.ndarray:
-        """Of the nine actions."""
-        inner: Any = self.env.unwrapped
-        walk, options = inner.walker.walk, self.options
-        mask = inner.walker.mask_of.get(walk.image)
-        defects, losses, new = np.full((3, 8), 0.5)
-        for action, (top, left) in enumerate(destinations(walk)):
-            y, x = MARGIN + top - walk.top, MARGIN + left - walk.left  # in the window
-            _, _, _, loss, history = observation[:, y : y + PATCH, x : x + PATCH]
-            losses[action], new[action] = loss.mean(), 1 - history.mean()
-            if mask is not None:
-                defects[action] = mask[top : top + PATCH, left : left + PATCH].any()
-        near = 1 - np.abs(losses.argsort().argsort() / 7 - options.loss_quantile)
-        age = inner.learner.age / inner.config.reinit_period
-        factor = 1 + (options.late - 1) * age
-        features = np.array([defects, near, new]) - 0.5
-        scores = factor * np.array([options.defects, options.loss, options.cover]) @ features
-        scores = np.append(scores, options.jump)
-        exponentials = np.exp(scores - scores.max())
-        return exponentials / exponentials.sum()
-
-    def act(self, observation: np.ndarray) -> int:
-        """One of the nine actions, drawn."""
-        return int(self.rng.choice(9, p=self.probabilities(observation)))

@@ -19,7 +19,6 @@ BUILT_IN = {
     "normal-only": "agents.heuristics:NormalOnly",
     "highest-loss": "agents.heuristics:HighestLoss",
     "lowest-loss": "agents.heuristics:LowestLoss",
-    "weighted": "agents.heuristics:Weighted",
 }
 
 

@@ -18,6 +18,7 @@ from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.detector import CRF_CANDIDATES
+from nbs_env.env import PatchSamplingEnv
 
 # Convolutions as small as these gain nothing from threads, here or in the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -104,6 +105,12 @@ def config() -> Config:
         snapshot_cycles=2,
         precision="float32",
     )
+
+
+@pytest.fixture
+def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
+    """These images, two of them labelled, under these settings."""
+    return PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
 
 
 UPDATES = 12

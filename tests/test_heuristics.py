@@ -10,23 +10,14 @@ import numpy as np
 import pytest
 
 from agents.base import AgentError
-from agents.heuristics import (
-    HighestLoss,
-    LowestLoss,
-    NormalOnly,
-    Random,
-    RandomPatches,
-    Sweep,
-    Weighted,
-    WeightedOptions,
-)
+from agents.heuristics import HighestLoss, LowestLoss, NormalOnly, Random, RandomPatches, Sweep
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.walk import DIRECTIONS
 from nbs_env.wrappers import SkipWarmup
 
-ALL = (Random, RandomPatches, Sweep, HighestLoss, LowestLoss, NormalOnly, Weighted)
+ALL = (Random, RandomPatches, Sweep, HighestLoss, LowestLoss, NormalOnly)
 
 
 @pytest.fixture
@@ -126,8 +117,7 @@ def test_normal_only_meets_no_anomaly_where_it_can_be_helped(env: PatchSamplingE
     assert random > 0.2
 
 
-@pytest.mark.parametrize("kind", [NormalOnly, lambda env, seed: Weighted(env, seed, WeightedOptions(-9))])
-def test_oracles_read_labelled_masks_alone(kind: Any, dataset: AnomalyDataset, config: Config) -> None:
+def test_the_oracle_reads_labelled_masks_alone(dataset: AnomalyDataset, config: Config) -> None:
     garbage = dataset.masks.copy()
     garbage[2:] = True
     taken = []
@@ -135,53 +125,9 @@ def test_oracles_read_labelled_masks_alone(kind: Any, dataset: AnomalyDataset, c
         env = PatchSamplingEnv(replace(dataset, masks=masks), ["0", "1"], config, "cpu")
         env.reset(seed=0)
         rows: list[dict[str, Any]] = []
-        kind(env, 0).learn(env, 3, rows.append)
+        NormalOnly(env, 0).learn(env, 3, rows.append)
         taken.append(rows)
     assert taken[0] == taken[1]
-
-
-def test_weights_are_the_logits_of_moves(env: PatchSamplingEnv) -> None:
-    agent = Weighted(env, 0, WeightedOptions(2.0, 3.0, 0.3, -1.5, 0.4))
-    observation, _ = env.reset()
-    compared = 0
-    for _ in range(40):
-        walk, mask = env.walk, env.dataset.masks[env.walk.image]
-        loss, history = env.learner.loss_map(walk.image).numpy(), walk.history().copy()
-        places = []
-        for rows, columns in DIRECTIONS:
-            top, left = np.clip([walk.top + 24 * rows, walk.left + 24 * columns], 0, 64)
-            places.append((slice(top, top + 64), slice(left, left + 64)))
-        losses = [float(loss[place].mean()) for place in places]
-        if len(set(losses)) == 8:  # at a border two moves are one
-            scores = [
-                2.0 * (mask[place].any() - 0.5)
-                + 3.0 * (0.5 - abs(sorted(losses).index(each) / 7 - 0.3))
-                - 1.5 * (0.5 - history[place].mean())
-                for place, each in zip(places, losses, strict=True)
-            ]
-            expected = np.exp([*scores, 0.4]) / np.exp([*scores, 0.4]).sum()
-            np.testing.assert_allclose(agent.probabilities(observation), expected, rtol=1e-5)
-            compared += 1
-        observation, *_ = env.step(agent.act(observation))
-    assert compared > 5
-
-
-def test_weights_may_turn_within_a_cycle(dataset: AnomalyDataset, config: Config) -> None:
-    env = PatchSamplingEnv(dataset, ["0", "1"], replace(config, reinit_period=6), "cpu")
-    env.reset(seed=0)
-    observation, *_ = env.step(0)
-    agents = [Weighted(env, 0, WeightedOptions(cover=sign * 4.0, late=-1.0)) for sign in (1, -1)]
-    likes, dislikes = (agent.probabilities(observation) for agent in agents)
-    assert not np.allclose(likes, dislikes, atol=0.01)
-    env.learner.updates = 3  # half way
-    np.testing.assert_allclose(agents[0].probabilities(observation), 1 / 9)
-    np.testing.assert_allclose(Weighted(env, 0).probabilities(observation), 1 / 9)
-    assert Weighted(env, 0, WeightedOptions(jump=100)).probabilities(observation)[8] == 1
-
-
-def test_weights_that_cannot_be_are_named() -> None:
-    with pytest.raises(AgentError, match=r"loss_quantile is 2\.0; choose a value from 0 to 1"):
-        WeightedOptions(loss_quantile=2.0)
 
 
 def test_wrapper_plays_warm_ups_inside_reset(dataset: AnomalyDataset, config: Config) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import SameBits
 from gymnasium.error import InvalidAction, ResetNeeded
 
 from agents.sb3 import PPO
@@ -21,13 +21,7 @@ from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.wrappers import SkipWarmup
 
-SameBits = Callable[..., None]
 WRONG_ACTIONS = [-1, 9, 3.7, 3.0, True, "3", None, np.float32(3), np.array([3]), torch.tensor(True)]
-
-
-@pytest.fixture
-def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
-    return PatchSamplingEnv(dataset, ["0", "1"], config, device="cpu")
 
 
 # Episodes

@@ -69,7 +69,7 @@ def test_a_killed_run_ends_with_the_same_bits(
 ) -> None:
     """Killed before the first checkpoint, while the second is written, while masks are made, or in between.
 
-    Calls are counted from each start on; the last checkpoint before "late" is of update 9.
+    Calls are counted from each start on: "late" is the last update, gone to from that of the third.
     """
     session = agents.game.AgentGame
     places: dict[str, tuple[Any, str, int]] = {
@@ -88,7 +88,7 @@ def test_a_killed_run_ends_with_the_same_bits(
             with pytest.raises(Killed):
                 main(run_dir=tmp_path / "killed", **again)
         assert not (tmp_path / "killed" / "metrics.json").exists()
-        again = dict.fromkeys(TINY) | {"data_root": None, "resume": True}
+        again = dict.fromkeys(TINY) | {"data_root": None, "resume": True, "checkpoint_every": 3}
     main(run_dir=tmp_path / "killed", **again)
     assert_same_run(tmp_path / "whole", tmp_path / "killed", same_bits)
 
@@ -220,15 +220,30 @@ def test_the_images_may_lie_elsewhere(
     assert "was begun with: other images; restore them" in line
 
 
-@pytest.mark.parametrize("spoil", [{"learner": 3}, {"agent": {}}, {"history": "["}, {"settings": "{"}])
-def test_a_checkpoint_that_is_damaged_within(
-    spoil: dict[str, Any], main: Main, error: Callable[..., str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "spoil", "changes"),
+    [
+        ("checkpoint.pt", {"learner": 3}, {}),
+        ("checkpoint.pt", {"agent": {}}, {}),
+        ("checkpoint.pt", {"history": "["}, {}),
+        ("checkpoint.pt", {"settings": "{"}, {}),
+        ("teaching.pt", {"square/0": {}}, {"segmenter_steps": 2} | NO_GAME),
+        ("teaching.pt", {"all": {}}, {"segmenter_steps": 2} | NO_GAME),
+    ],
+)
+def test_what_is_damaged_within(
+    name: str,
+    spoil: dict[str, Any],
+    changes: dict[str, Any],
+    main: Main,
+    error: Callable[..., str],
+    tmp_path: Path,
 ) -> None:
-    main(run_dir=tmp_path / "run", updates=3, checkpoint_every=3)
-    file = tmp_path / "run" / "checkpoint.pt"
+    main(**{"run_dir": tmp_path / "run", "updates": 3, "checkpoint_every": 3} | changes)
+    file = tmp_path / "run" / name
     checkpoint.save(checkpoint.load(file) | spoil, file)
     line = error(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "run", resume=True)
-    assert "checkpoint.pt is truncated, damaged or of another kind" in line
+    assert f"{name} is truncated, damaged or of another kind; delete it" in line
 
 
 def test_an_interruption_says_how_to_go_on(
@@ -248,20 +263,3 @@ def test_an_interruption_says_how_to_go_on(
     with pytest.raises(SystemExit):
         main(run_dir=tmp_path / "run")
     assert capsys.readouterr().err.endswith("\ninterrupted; go on with --resume\n")
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda parts: parts["square/0"].pop("good"), lambda parts: parts.update(all={})]
-)
-def test_segmenters_that_are_damaged_within(
-    spoil: Callable[[dict[str, Any]], object], main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(run_dir=tmp_path / "run", segmenter_steps=2, **NO_GAME)
-    file = tmp_path / "run" / "teaching.pt"
-    parts = checkpoint.load(file)
-    spoil(parts)
-    checkpoint.save(parts, file)
-    with pytest.raises(SystemExit) as end:
-        main(**dict.fromkeys(TINY), data_root=None, run_dir=tmp_path / "run", resume=True)
-    assert end.value.code == 2
-    assert f"error: {file} is truncated, damaged or of another kind; delete it" in capsys.readouterr().err

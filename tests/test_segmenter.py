@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import SameBits
 
 from nbs_env.common.errors import TrainingError
 from nbs_env.data import AnomalyDataset
@@ -22,7 +22,6 @@ from nbs_env.detect.views import Views
 from nbs_env.features.encoder import CHANNELS, Convolution, Encoder, pretrained
 
 CPU = torch.device("cpu")
-SameBits = Callable[..., None]
 
 
 @pytest.fixture(scope="module")

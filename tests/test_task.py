@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import SameBits
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
@@ -19,8 +19,6 @@ from nbs_env.rewards import Update
 from nbs_env.task import Game, InternalLearner, play
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.wrappers import Alone
-
-SameBits = Callable[..., None]
 
 
 class Brightness:

@@ -15,14 +15,13 @@ from agents.load import agent_class
 from agents.reinforce import Reinforce
 from agents.run import main
 from agents.trained import save
-from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 
 
 @pytest.fixture
-def reinforce(dataset: AnomalyDataset, config: Config) -> Reinforce:
-    return Reinforce(PatchSamplingEnv(dataset, ["0", "1"], config, "cpu"), seed=3)
+def reinforce(env: PatchSamplingEnv) -> Reinforce:
+    return Reinforce(env, seed=3)
 
 
 def test_it_draws_from_the_saved_policy(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
+from conftest import SameBits
 
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
-
-SameBits = Callable[..., None]
 
 
 def make(dataset: AnomalyDataset, config: Config, walkers: int) -> PatchSamplingVectorEnv:

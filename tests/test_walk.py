@@ -47,6 +47,11 @@ def losses() -> np.ndarray:
     return np.random.default_rng(2).random((3, HEIGHT, WIDTH)).astype(np.float32)
 
 
+@pytest.fixture
+def walk(images: np.ndarray, losses: np.ndarray, config: Config) -> Walk:
+    return Walk(images, lambda i: torch.from_numpy(losses[i]), config)
+
+
 @pytest.mark.parametrize("layers", ["array", "tensor"])
 def test_walk_against_slow_reference(
     layers: str, images: np.ndarray, losses: np.ndarray, config: Config, monkeypatch: pytest.MonkeyPatch
@@ -102,8 +107,7 @@ def test_corner_is_padded_in_every_channel(images: np.ndarray, losses: np.ndarra
     assert window[4].sum() == 64**2
 
 
-def test_changing_the_image_never_stays(images: np.ndarray, losses: np.ndarray, config: Config) -> None:
-    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
+def test_changing_the_image_never_stays(walk: Walk) -> None:
     rng = np.random.default_rng(0)
     walk.start(np.array([0, 2]), rng)
     places = set()
@@ -117,10 +121,7 @@ def test_changing_the_image_never_stays(images: np.ndarray, losses: np.ndarray, 
     assert len(places) > 40
 
 
-def test_change_among_one_image_changes_the_place(
-    images: np.ndarray, losses: np.ndarray, config: Config
-) -> None:
-    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
+def test_change_among_one_image_changes_the_place(walk: Walk) -> None:
     rng = np.random.default_rng(0)
     walk.start(np.array([1]), rng)
     before = (walk.top, walk.left)
@@ -154,10 +155,7 @@ def test_new_segment_has_an_empty_history_and_asks_for_the_loss_again(
     assert walk.sample() == 1
 
 
-def test_patch_is_a_view_of_where_the_patch_is(
-    images: np.ndarray, losses: np.ndarray, config: Config
-) -> None:
-    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
+def test_patch_is_a_view_of_where_the_patch_is(walk: Walk) -> None:
     walk.start(np.arange(3), np.random.default_rng(5))
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     patch = walk.patch(np.stack([rows, columns], axis=-1))
