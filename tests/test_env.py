@@ -108,9 +108,7 @@ def test_other_seed_gives_another_trajectory(dataset: AnomalyDataset, config: Co
 
 
 def test_masks_of_unlabelled_images_are_never_read(
-    dataset: AnomalyDataset,
-    config: Config,
-    same_bits: SameBits,
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     garbage = dataset.masks.copy()
     garbage[2:] = np.random.default_rng(0).random(garbage[2:].shape) < 0.5

@@ -224,10 +224,7 @@ def test_a_reward_of_ones_own_is_of_the_labelled_images_after_the_update(
 
 @pytest.mark.parametrize("crop", [0, 64])
 def test_predictor_learns_profiles_that_tell_anomalies_apart(
-    crop: int,
-    dataset: AnomalyDataset,
-    config: Config,
-    monkeypatch: pytest.MonkeyPatch,
+    crop: int, dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Losses of anomalous pixels fall slower, which is learnt only where masks are turned with profiles."""
     config = replace(config, reinit_period=20, predictor_updates=2, predictor_crop=crop, predictor_lr=0.01)
@@ -286,14 +283,12 @@ def test_patches_are_trained_on_under_random_symmetries(
 
 @pytest.mark.parametrize("updates", [0, 3, 5, 8])
 def test_state_goes_on_with_the_same_bits(
-    updates: int,
-    dataset: AnomalyDataset,
-    config: Config,
-    same_bits: SameBits,
-    tmp_path: Path,
+    updates: int, dataset: AnomalyDataset, config: Config, same_bits: SameBits, tmp_path: Path
 ) -> None:
     learner = make(dataset, config, precision="auto")
     train(learner, dataset, updates)
+    maps = learner.state_dict()["buffer"]["maps"]
+    assert maps.untyped_storage().nbytes() == maps.nbytes  # no more is stored than is there
     checkpoint.save(learner.state_dict(), tmp_path / "state.pt")
     other = make(dataset, config, seed=9, precision="auto")
     train(other, dataset, 2)

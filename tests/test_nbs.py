@@ -42,6 +42,7 @@ def test_options_go_to_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(sys, "argv", ["nbs"])
     with pytest.raises(SystemExit) as end:
         nbs.main(["export", "--run", str(tmp_path / "none"), "--out", str(tmp_path / "a.onnx")])
     assert end.value.code == 2

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import NO_GAME, TINY, UPDATES, Main, arguments
+from conftest import NO_GAME, TINY, UPDATES, Main
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -131,37 +126,6 @@ def test_a_finished_run_is_scored_again(
     assert {path: path.read_bytes() for path in before} == before
     same_bits(checkpoint.load(run_dir / "detector.pt"), detector)
     assert steps(run_dir) == list(range(1, UPDATES + 1))
-
-
-@pytest.mark.slow
-def test_sigkill(folder: Path, tmp_path: Path, same_bits: Callable[..., None]) -> None:
-    """The command itself, with Table 4.2's autoencoder, killed from outside at no moment in particular."""
-    root = Path(agents.run.__file__).parents[1]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def start(*words: Any) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "train.py", *map(str, words)]
-        return subprocess.Popen(
-            command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-
-    def finish(process: subprocess.Popen[bytes]) -> None:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors.decode()
-
-    finish(start(*arguments(data_root=folder, run_dir=tmp_path / "whole", updates=7)))
-    process = start(*arguments(data_root=folder, run_dir=tmp_path / "killed", updates=7))
-    file = tmp_path / "killed" / "checkpoint.pt"
-    while not file.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert checkpoint.load(file)["learner"]["updates"] < 7
-    finish(start("--resume", "--run-dir", tmp_path / "killed"))
-    assert_same_run(tmp_path / "whole", tmp_path / "killed", same_bits)
 
 
 def test_checkpoints_that_do_not_fit(

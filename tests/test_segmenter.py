@@ -128,19 +128,6 @@ def test_what_is_left_out_leaves_a_defect_to_learn() -> None:
     assert folds(masks[:1], 3) == []
 
 
-def test_masks_of_others_are_never_read(
-    dataset: AnomalyDataset, taught: DetectorConfig, same_bits: SameBits
-) -> None:
-    labeled = np.array([0, 1])
-    garbage = dataset.masks.copy()
-    garbage[2:] = np.random.default_rng(0).random(garbage[2:].shape) < 0.5
-    found = [
-        vars(teach(replace(dataset, masks=masks), labeled, taught, 0, CPU, torch.float32))
-        for masks in (dataset.masks, garbage)
-    ]
-    same_bits(*found)
-
-
 def test_a_segmenter_is_judged_where_its_teacher_did_not_look(
     dataset: AnomalyDataset, taught: DetectorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
