@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from nbs_env.common.errors import RunError
-from nbs_env.common.settings import check_types
 from nbs_env.task import play
 from nbs_env.wrappers import Alone
 
@@ -68,23 +67,6 @@ class Agent(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""
-
-
-def check_options(options: Any, *counts: str) -> None:
-    """See that `learning_rate` lies between 0 and 1, each of `counts` is at least 1, and shares are shares.
-
-    Raises:
-        AgentError: naming the option.
-    """
-    check_types(options, AgentError)
-    if not 0 < options.learning_rate < 1:
-        raise AgentError(f"learning_rate is {options.learning_rate}; choose a value between 0 and 1")
-    for name in counts:
-        if getattr(options, name) < 1:
-            raise AgentError(f"{name} is {getattr(options, name)}; it must be at least 1")
-    for name in ("discount", "cloning_discount", "baseline_decay", "gae_lambda", "exploration_fraction"):
-        if not 0 <= getattr(options, name, 0) <= 1:
-            raise AgentError(f"{name} is {getattr(options, name)}; choose a value from 0 to 1")
 
 
 def check_spaces(env: Env) -> None:

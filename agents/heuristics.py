@@ -8,21 +8,9 @@ from typing import Any
 import numpy as np
 
 from agents.base import AgentError, Env, OnEpisode, play_episode
-from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS, Walk
+from nbs_env.walk import CHANGE_IMAGE, DIRECTIONS
 
 PATCH, MARGIN = 64, 32
-
-
-def destinations(walk: Walk) -> list[tuple[int, int]]:
-    """Where moves 0-7 would put the patch: (top, left) of each."""
-    height, width = walk.images.shape[1:3]
-    return [
-        (
-            min(max(walk.top + rows * walk.shift, 0), height - PATCH),
-            min(max(walk.left + columns * walk.shift, 0), width - PATCH),
-        )
-        for rows, columns in DIRECTIONS
-    ]
 
 
 class Random:
@@ -124,17 +112,15 @@ class NormalOnly(Random):
     random. Where every move would hit an anomaly it goes to another image.
     """
 
-    wanted = False
-
     def act(self, observation: np.ndarray) -> int:
         """A normal move, drawn uniformly."""
         walker = self.env.unwrapped.walker  # type: ignore[attr-defined]
         walk, mask = walker.walk, walker.mask_of.get(walker.walk.image)
         if mask is None:
             return super().act(observation)
-        moves = [
-            action
-            for action, (top, left) in enumerate(destinations(walk))
-            if mask[top : top + PATCH, left : left + PATCH].any() == self.wanted
-        ]
+        last, moves = np.array(mask.shape) - PATCH, []
+        for action, direction in enumerate(DIRECTIONS):
+            top, left = ((walk.top, walk.left) + walk.shift * np.array(direction)).clip(0, last)
+            if not mask[top : top + PATCH, left : left + PATCH].any():
+                moves.append(action)
         return int(self.rng.choice(moves)) if moves else CHANGE_IMAGE

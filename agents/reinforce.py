@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 
-from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
+from agents.base import AgentError, Env, OnEpisode, check_spaces
 from agents.policy import Policy
+from nbs_env.common.settings import AtLeast, Count, Rate, Share, check_types
 from nbs_env.common.symmetries import dihedral
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.task import Game, play
@@ -23,21 +24,21 @@ from nbs_env.wrappers import Alone
 class ReinforceOptions:
     """Settings of `Reinforce`; the papers give none of them but the number of rollouts."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """Adam's learning rate for the policy."""
-    discount: float = 0.99
+    discount: Annotated[float, Share()] = 0.99
     """Gamma, within a segment; R_pred comes at its end."""
-    cloning_discount: float = 0.0
+    cloning_discount: Annotated[float, Share()] = 0.0
     """Gamma of the cloning segment, whose rewards are dense: what a patch earns depends on the last move."""
-    entropy_weight: float = 0.1
+    entropy_weight: Annotated[float, AtLeast(0)] = 0.1
     """Weight of the policy's mean entropy (nats) in the objective, times beta like what it balances."""
-    walkers: int = 1
+    walkers: Count = 1
     """Walkers that play at once and share the learner; each has an episode of its own."""
-    rollouts: int = 1
+    rollouts: Count = 1
     """Episodes whose gradients are averaged for one update of the policy."""
     symmetries: bool = True
     """See each episode under a random symmetry of the square, so that few images teach more."""
-    baseline_decay: float = 0.7
+    baseline_decay: Annotated[float, Share()] = 0.7
     """Decay of the running mean of earlier episodes' returns that is subtracted; 1 subtracts nothing."""
     AS_PRINTED: ClassVar[dict[str, Any]] = {
         "cloning_discount": 0.99,
@@ -48,7 +49,7 @@ class ReinforceOptions:
     """What the preset `paper` begins with: Eq. 3.4 and nothing else."""
 
     def __post_init__(self) -> None:
-        check_options(self, "walkers", "rollouts")
+        check_types(self, AgentError)
 
 
 def _actions_before(symmetry: int) -> list[int]:
@@ -176,12 +177,7 @@ class Reinforce:
     ) -> dict[str, float]:
         """Put one episode aside, and update the policy when there are enough of them.
 
-        Args:
-            windows: T times (walkers, 5, 128, 128).
-            actions: T times (walkers,).
-            rewards: (T, walkers).
-            segments: (T,) names.
-            beta: of the episode.
+        It has T windows (walkers, 5, 128, 128) and actions (walkers,), rewards (T, walkers), names (T,).
         """
         advantages = np.zeros(rewards.shape)
         figures = {}
@@ -203,17 +199,12 @@ class Reinforce:
                     self.baseline[segment] = decay * baseline + (1 - decay) * seen
             figures[f"agent/{segment}_return"] = float(returns[0].mean())
             figures[f"agent/{segment}_advantage"] = float(advantages[where].mean())
-        episode = (
-            torch.cat(windows),
-            torch.tensor(actions).ravel(),
-            torch.from_numpy(advantages).float().ravel(),
-        )
-        self.pending.append(episode)
+        paid = torch.from_numpy(advantages).float()
+        self.pending.append((torch.cat(windows), torch.tensor(actions).ravel(), paid.ravel()))
         if len(self.pending) == self.options.rollouts:
-            windows_, actions_, advantages_ = (
-                torch.cat(parts).to(self.device) for parts in zip(*self.pending, strict=True)
-            )
-            figures["agent/entropy"] = self._update(windows_, actions_, advantages_, beta)
+            parts = zip(*self.pending, strict=True)
+            seen, chosen, paid = (torch.cat(part).to(self.device) for part in parts)
+            figures["agent/entropy"] = self._update(seen, chosen, paid, beta)
             self.pending = []
         return figures
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import stable_baselines3
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
 
-from agents.base import AgentError, Env, OnEpisode, check_options, check_spaces
+from agents.base import AgentError, Env, OnEpisode, check_spaces
 from agents.policy import PolicyFeatures
 from agents.sb3_env import POLICY_KWARGS, SB3VecEnv
+from nbs_env.common.settings import AtLeast, Count, Rate, Share, check_types
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.task import play
 from nbs_env.vector import PatchSamplingVectorEnv
@@ -66,25 +64,24 @@ class _Episodes(BaseCallback):
 class SB3Options:
     """What the three algorithms share."""
 
-    learning_rate: float = 3e-4
+    learning_rate: Rate = 3e-4
     """Adam's learning rate (RMSprop's of A2C)."""
-    discount: float = 0.99
+    discount: Annotated[float, Share()] = 0.99
     """Gamma, within a segment."""
-    walkers: int = 1
+    walkers: Count = 1
     """Patches that walk at once; all train the same autoencoder, which costs time accordingly."""
 
     def __post_init__(self) -> None:
-        counts = ("walkers", "epochs", "batch_size", "gradient_steps", "replay_steps")
-        check_options(self, *(name for name in counts if hasattr(self, name)))
+        check_types(self, AgentError)
 
 
 @dataclass(frozen=True)
 class A2COptions(SB3Options):
     """Settings of `A2C`."""
 
-    gae_lambda: float = 0.95
+    gae_lambda: Annotated[float, Share()] = 0.95
     """Lambda of generalised advantage estimation."""
-    entropy_weight: float = 0.05
+    entropy_weight: Annotated[float, AtLeast(0)] = 0.05
     """Weight of the entropy in the objective."""
     normalize_advantage: bool = False
     """Standardise advantages within a batch: what the thesis's proof (3.2.1) warns of."""
@@ -94,9 +91,9 @@ class A2COptions(SB3Options):
 class PPOOptions(A2COptions):
     """Settings of `PPO`."""
 
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over an episode."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Steps of a gradient step."""
 
 
@@ -104,13 +101,13 @@ class PPOOptions(A2COptions):
 class DQNOptions(SB3Options):
     """Settings of `DQN`."""
 
-    gradient_steps: int = 32
+    gradient_steps: Count = 32
     """Gradient steps after an episode."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Transitions of a gradient step."""
-    replay_steps: int = 2048
+    replay_steps: Count = 2048
     """Transitions that are remembered; a window takes a third of a megabyte, in checkpoints too."""
-    exploration_fraction: float = 0.5
+    exploration_fraction: Annotated[float, Share()] = 0.5
     """Share of a run in which random actions fall from all to 5 %."""
 
 
@@ -121,18 +118,30 @@ class SB3Agent:
     the global generators of PyTorch and NumPy: they are seeded here, and are part of the state.
     """
 
+    Algorithm: ClassVar[type[BaseAlgorithm]]
     Options: ClassVar[type[SB3Options]]
 
     def __init__(self, env: Env, seed: int, options: SB3Options | None = None) -> None:
         check_spaces(env)
         self.options = options or self.Options()
+        venv = self._vectorize(env)
         try:
-            self.model = self._make(self._vectorize(env), seed)
+            self.model: Any = self.Algorithm(  # type: ignore[call-arg]
+                "MlpPolicy",
+                venv,
+                learning_rate=self.options.learning_rate,
+                gamma=self.options.discount,
+                policy_kwargs=POLICY_KWARGS,
+                seed=seed,
+                device="cpu",
+                **self._settings(_episode_steps(venv)),
+            )
         except (ValueError, AssertionError) as error:
             raise AgentError(f"Stable-Baselines3 rejects the settings of the agent: {error}") from error
         self.model.set_logger(Logger(folder=None, output_formats=[]))
 
-    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
+    def _settings(self, steps: int) -> dict[str, Any]:
+        """What only this algorithm takes; `steps` are an episode's."""
         raise NotImplementedError
 
     def _vectorize(self, env: Env, on_episode: OnEpisode | None = None) -> SB3VecEnv:
@@ -143,10 +152,6 @@ class SB3Agent:
         venv.auto_reset = False  # `_Episodes` resets, when what was learnt from the episode is in the state
         return venv
 
-    def _episode_steps(self, venv: VecEnv) -> int:
-        (config,) = venv.get_attr("config", 0)
-        return config.cloning_length + config.episode_length
-
     def _draw(self, observations: np.ndarray) -> np.ndarray:
         return self.model.predict(observations, deterministic=False)[0]
 
@@ -154,38 +159,17 @@ class SB3Agent:
         """Draw an action for `observation` (5, 128, 128)."""
         return int(self._draw(observation[None])[0])
 
-    def learn(
-        self,
-        env: Env,
-        episodes: int,
-        on_episode: OnEpisode,
-        callback: Sequence[BaseCallback] = (),
-        progress_bar: bool = False,
-    ) -> None:
-        """Play and learn.
-
-        Args:
-            env: `PatchSamplingEnv`, wrapped or not; wrappers are left out.
-            episodes: how many, warm-ups included.
-            on_episode: also gets what Stable-Baselines3 logs, as `agent/...`.
-            callback: its own callbacks, as for `BaseAlgorithm.learn`.
-            progress_bar: its own, which needs the packages tqdm and rich.
-        """
+    def learn(self, env: Env, episodes: int, on_episode: OnEpisode) -> None:
+        """Play and learn, wrappers left out; `on_episode` also gets what Stable-Baselines3 logs."""
         venv = self._vectorize(env, on_episode)
         learner, config = venv.env.learner, venv.env.env.config
         ages = (learner.updates + np.arange(episodes)) % config.reinit_period
-        steps = int((ages >= config.warmup_updates).sum()) * self._episode_steps(venv) * venv.num_envs
+        steps = int((ages >= config.warmup_updates).sum()) * _episode_steps(venv) * venv.num_envs
         end = learner.updates + episodes
         if steps:
             self.model.set_env(venv)
             between = _Episodes(venv, on_episode)
-            self.model.learn(
-                steps,
-                callback=CallbackList([between, *callback]),
-                log_interval=None,  # type: ignore[arg-type]
-                reset_num_timesteps=False,
-                progress_bar=progress_bar,
-            )
+            self.model.learn(steps, between, log_interval=None, reset_num_timesteps=False)
             between.report()
         while learner.updates < end:  # what is left is a warm-up
             *_, (_, _, infos) = play(venv.env, self._draw, venv.env.begin()[0])
@@ -203,11 +187,10 @@ class SB3Agent:
             "actions": json.dumps(model.action_space.np_random.bit_generator.state),
         }
         if isinstance(model, stable_baselines3.DQN):
-            memory = model.replay_buffer
-            assert memory is not None
-            size = memory.size()
+            memory: Any = model.replay_buffer
             names = ("observations", "actions", "rewards", "dones")
-            state["memory"] = {name: torch.from_numpy(getattr(memory, name)[:size].copy()) for name in names}
+            kept = {name: getattr(memory, name)[: memory.size()].copy() for name in names}
+            state["memory"] = {name: torch.from_numpy(values) for name, values in kept.items()}
             state |= {"position": memory.pos, "full": memory.full, "calls": model._n_calls}
             state["exploration_rate"] = float(model.exploration_rate)
         return state
@@ -222,12 +205,16 @@ class SB3Agent:
         np.random.set_state((name, np.array(key, np.uint32), *rest))  # noqa: NPY002
         model.action_space.np_random.bit_generator.state = json.loads(state["actions"])
         if isinstance(model, stable_baselines3.DQN):
-            memory = model.replay_buffer
-            assert memory is not None
+            memory: Any = model.replay_buffer
             for name, values in state["memory"].items():
                 getattr(memory, name)[: len(values)] = values.numpy()
             memory.pos, memory.full, model._n_calls = state["position"], state["full"], state["calls"]
             model.exploration_rate = state["exploration_rate"]
+
+
+def _episode_steps(venv: SB3VecEnv) -> int:
+    config = venv.env.env.config
+    return config.cloning_length + config.episode_length
 
 
 def _legacy_state() -> str:
@@ -235,72 +222,48 @@ def _legacy_state() -> str:
     return json.dumps([name, np.asarray(key).tolist(), *rest])
 
 
-class _OnPolicy(SB3Agent):
-    """One update an episode, from that episode."""
+class A2C(SB3Agent):
+    """Advantage actor-critic, one update an episode, from that episode."""
 
-    Algorithm: ClassVar[type[OnPolicyAlgorithm]]
+    Algorithm: ClassVar[type[BaseAlgorithm]] = stable_baselines3.A2C
+    Options = A2COptions
     options: A2COptions
 
-    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
-        return self.Algorithm(
-            "MlpPolicy",
-            venv,
-            learning_rate=self.options.learning_rate,
-            n_steps=self._episode_steps(venv),
-            gamma=self.options.discount,
-            gae_lambda=self.options.gae_lambda,
-            ent_coef=self.options.entropy_weight,
-            policy_kwargs=POLICY_KWARGS,
-            seed=seed,
-            device="cpu",
-            normalize_advantage=self.options.normalize_advantage,  # type: ignore[call-arg]
-            **self._more(),
-        )
-
-    def _more(self) -> dict[str, Any]:
-        """What only this algorithm takes."""
-        return {}
+    def _settings(self, steps: int) -> dict[str, Any]:
+        return {
+            "n_steps": steps,
+            "gae_lambda": self.options.gae_lambda,
+            "ent_coef": self.options.entropy_weight,
+            "normalize_advantage": self.options.normalize_advantage,
+        }
 
 
-class PPO(_OnPolicy):
-    """Proximal policy optimisation, one update an episode."""
+class PPO(A2C):
+    """Proximal policy optimisation, one update an episode, from that episode."""
 
     Algorithm, Options = stable_baselines3.PPO, PPOOptions
     options: PPOOptions
 
-    def _more(self) -> dict[str, Any]:
-        return {"batch_size": self.options.batch_size, "n_epochs": self.options.epochs}
-
-
-class A2C(_OnPolicy):
-    """Advantage actor-critic, one update an episode."""
-
-    Algorithm, Options = stable_baselines3.A2C, A2COptions
+    def _settings(self, steps: int) -> dict[str, Any]:
+        more = {"batch_size": self.options.batch_size, "n_epochs": self.options.epochs}
+        return super()._settings(steps) | more
 
 
 class DQN(SB3Agent):
     """Deep Q-learning; it learns after each episode from the last `replay_steps` transitions."""
 
-    Options = DQNOptions
+    Algorithm, Options = stable_baselines3.DQN, DQNOptions
     options: DQNOptions
 
-    def _make(self, venv: VecEnv, seed: int) -> BaseAlgorithm:
-        steps = self._episode_steps(venv)
-        return stable_baselines3.DQN(
-            "MlpPolicy",
-            venv,
-            learning_rate=self.options.learning_rate,
-            buffer_size=self.options.replay_steps,
-            learning_starts=0,
-            batch_size=self.options.batch_size,
-            gamma=self.options.discount,
-            train_freq=(steps, "step"),
-            gradient_steps=self.options.gradient_steps,
-            optimize_memory_usage=True,
-            replay_buffer_kwargs={"handle_timeout_termination": False},
-            target_update_interval=8 * steps,
-            exploration_fraction=self.options.exploration_fraction,
-            policy_kwargs=POLICY_KWARGS,
-            seed=seed,
-            device="cpu",
-        )
+    def _settings(self, steps: int) -> dict[str, Any]:
+        return {
+            "buffer_size": self.options.replay_steps,
+            "learning_starts": 0,
+            "batch_size": self.options.batch_size,
+            "train_freq": (steps, "step"),
+            "gradient_steps": self.options.gradient_steps,
+            "optimize_memory_usage": True,
+            "replay_buffer_kwargs": {"handle_timeout_termination": False},
+            "target_update_interval": 8 * steps,
+            "exploration_fraction": self.options.exploration_fraction,
+        }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -145,11 +143,6 @@ class AutoencoderTrainer:
         initialize(self.network, generator)
         self.network.grid.zero_()
         self.optimizer = adam(self.network, self.lr)
-
-    def load_state_dict(self, network: dict[str, torch.Tensor], optimizer: dict[str, Any]) -> None:
-        """Take over the states of a network and its optimiser."""
-        self.network.load_state_dict(network)
-        self.optimizer.load_state_dict(optimizer)
 
     def train(self, patches: torch.Tensor, minibatch_size: int) -> float:
         """One step a mini-batch, in the order given; a remainder smaller than a mini-batch joins the last.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,7 +124,8 @@ class Learner:
         """
         warmup = self.warmup
         loss = self.trainer.train(self._augment(patches), self.config.minibatch_size)
-        self.trainer.network.grid.copy_(torch.tensor(GRIDS[self._grid()]))
+        grid = self.updates % len(GRIDS) if self.config.seams == "moving" else 0
+        self.trainer.network.grid.copy_(torch.tensor(GRIDS[grid]))
         self._check(loss, "autoencoder", self.config.autoencoder_lr)
         self._remember()
         drawn = [self._train_predictor() for _ in range(self.config.predictor_updates)]
@@ -163,7 +163,7 @@ class Learner:
         """Present anomaly probability (H, W) of one image, or None while the cycle is too young."""
         if len(self.ring) < self.config.profile_length:
             return None
-        profile = self._profiles(self.ring, np.array([image]))
+        profile = self.meter.measure(self.ring, self.pick(np.array([image])))
         return torch.sigmoid(predict(self.predictor, profile, self.dtype))[0]
 
     def newest_logits(self) -> torch.Tensor | None:
@@ -196,7 +196,8 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the state of a learner with the same configuration and images."""
         self.updates = state["updates"]
-        self.trainer.load_state_dict(state["autoencoder"], state["autoencoder_optimizer"])
+        self.trainer.network.load_state_dict(state["autoencoder"])
+        self.trainer.optimizer.load_state_dict(state["autoencoder_optimizer"])
         self.predictor.load_state_dict(state["predictor"])
         self.optimizer.load_state_dict(state["predictor_optimizer"])
         self.buffer.load_state_dict(state["buffer"])
@@ -214,13 +215,6 @@ class Learner:
 
     def _measure(self, indices: np.ndarray) -> torch.Tensor:
         return loss_maps(self.trainer.network, self.pick(indices), self.dtype)
-
-    def _profiles(self, ring: Sequence[Weights], indices: np.ndarray) -> torch.Tensor:
-        return self.meter.measure(ring, self.pick(indices))
-
-    def _grid(self) -> int:
-        """Where the seams lie after the next update."""
-        return self.updates % len(GRIDS) if self.config.seams == "moving" else 0
 
     def _measure_all(self) -> torch.Tensor:
         """Measure what has to be after an autoencoder update; the labelled images' maps."""

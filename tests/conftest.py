@@ -18,6 +18,7 @@ from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.detector import CRF_CANDIDATES
+from nbs_env.env import PatchSamplingEnv
 
 # Convolutions as small as these gain nothing from threads, here or in the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -93,17 +94,17 @@ def config() -> Config:
         reinit_period=5,
         profile_length=3,
         buffer_updates=7,
-        training_images="all",
-        clone_reward=1.0,
-        cover_weight=0.1,
-        reward_profiles="buffer",
-        anomaly_weight="balanced",
         autoencoder_lr=1e-3,
-        predictor_lr=1e-3,
         predictor_width=0.25,
         snapshot_cycles=2,
         precision="float32",
     )
+
+
+@pytest.fixture
+def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
+    """These images, two of them labelled, under these settings."""
+    return PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
 
 
 UPDATES = 12

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
 import gymnasium
 import numpy as np
 import pytest
+from conftest import SameBits
 
 from agents.base import Agent, AgentError, check_state
 from agents.heuristics import Random
 from agents.load import BUILT_IN, agent_class
-from nbs_env.config import Config
-from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_built_in_agents_follow_the_protocol(
-    name: str, dataset: AnomalyDataset, config: Config, same_bits: Callable[..., None]
-) -> None:
-    env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
+def test_built_in_agents_follow_the_protocol(name: str, env: PatchSamplingEnv, same_bits: SameBits) -> None:
     cls = agent_class(name)
     options = getattr(cls, "Options", None)
     agent = cls(env, seed=3, options=options and options())
@@ -34,10 +26,7 @@ def test_built_in_agents_follow_the_protocol(
 
 
 @pytest.mark.parametrize("name", ["reinforce", "ppo", "a2c", "dqn"])
-def test_spaces_that_an_agent_cannot_read_are_named(
-    name: str, dataset: AnomalyDataset, config: Config
-) -> None:
-    env = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
+def test_spaces_that_an_agent_cannot_read_are_named(name: str, env: PatchSamplingEnv) -> None:
     small = gymnasium.wrappers.FlattenObservation(env)
     with pytest.raises(AgentError, match=r"the environment has \(81920,\) and Discrete\(9\)"):
         agent_class(name)(small, seed=0)
@@ -56,6 +45,7 @@ def test_an_agent_is_found_by_module_and_class() -> None:
         (":Agent", "no agent is called ':Agent'"),
         (".base:Agent", "no agent is called '.base:Agent'"),
         ("agents.heuristics:np", "lacks act, learn, state_dict, load_state_dict"),
+        ("agents.policy:Policy", "lacks act, learn; see agents.base.Agent"),
     ],
 )
 def test_what_is_no_agent_is_named(name: str, message: str) -> None:
@@ -63,18 +53,10 @@ def test_what_is_no_agent_is_named(name: str, message: str) -> None:
         agent_class(name)
 
 
-def test_missing_methods_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "half_agent.py").write_text("class Half:\n    def act(self): ...\n    def learn(self): ...\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(AgentError, match="'half_agent:Half' lacks state_dict, load_state_dict; see"):
-        agent_class("half_agent:Half")
-    sys.modules.pop("half_agent")
-
-
 def test_a_state_that_could_not_be_loaded_back_is_named(
-    dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch
+    env: PatchSamplingEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = Random(PatchSamplingEnv(dataset, ["0", "1"], config, "cpu"), seed=0)
+    agent = Random(env, seed=0)
     monkeypatch.setattr(agent, "state_dict", lambda: {"weights": np.zeros(2)})
     with pytest.raises(AgentError, match=r"a checkpoint of Random could not be read again.* no NumPy arrays"):
         check_state(agent)

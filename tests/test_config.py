@@ -5,50 +5,87 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import torch
 
-from nbs_env.common.errors import ConfigError
-from nbs_env.common.settings import check_types, whole_number
+from agents.base import AgentError
+from agents.reinforce import ReinforceOptions
+from agents.run import AgentArgs
+from agents.sb3 import A2COptions, DQNOptions, PPOOptions
+from nbs_env.common.errors import ConfigError, RunError
+from nbs_env.common.settings import AtLeast, Between, Rate, Share, check_types, whole_number
 from nbs_env.config import PAPER, PRESETS, Config
+from nbs_env.desk.run import RunArgs
+from nbs_env.detect.config import DetectorConfig
 
-WRONG: list[tuple[str, dict[str, Any]]] = [
-    *[
-        (name, {name: 0})
-        for name in (
-            *("updates", "image_size", "shift", "episode_length", "beta_horizon", "bottleneck_channels"),
-            *("reinit_period", "profile_length", "predictor_width", "predictor_updates", "buffer_updates"),
-            *("snapshot_cycles", "minibatch_size", "autoencoder_lr", "predictor_lr"),
-        )
-    ],
-    *[(name, {name: -1}) for name in ("cloning_length", "warmup_updates", "clone_reward", "cover_weight")],
-    ("autoencoder_lr", {"autoencoder_lr": 1.0}),
-    ("predictor_lr", {"predictor_lr": float("nan")}),
-    ("clone_reward", {"clone_reward": float("nan")}),
-    ("cover_weight", {"cover_weight": float("nan")}),
-    ("image_size", {"image_size": 200}),
-    ("image_size", {"image_size": 64}),
-    ("minibatch_size", {"minibatch_size": 1}),
-    ("minibatch_size", {"minibatch_size": 9, "episode_length": 8}),
-    ("reinit_period", {"reinit_period": 15}),
-    ("reinit_period", {"reinit_period": 20, "profile_length": 20, "warmup_updates": 19}),
-    ("warmup_updates", {"warmup_updates": 8}),
-    ("predictor_width", {"predictor_width": 1.1}),
-    ("predictor_crop", {"predictor_crop": 16}),
-    ("predictor_crop", {"predictor_crop": 300}),
-    ("buffer_updates", {"buffer_updates": 9}),
+SETTINGS: dict[type, type[Exception]] = {
+    Config: ConfigError,
+    DetectorConfig: ConfigError,
+    RunArgs: RunError,
+    AgentArgs: RunError,
+    ReinforceOptions: AgentError,
+    A2COptions: AgentError,
+    PPOOptions: AgentError,
+    DQNOptions: AgentError,
+}
+OWN_CHECKS = {"minibatch_size", "predictor_width", "predictor_crop", "segmenter_crop"}
+"""Numbers whose bounds depend on other settings, see `WRONG`."""
+MAY_BE_0 = {"cloning_length", "warmup_updates", "clone_reward", "cover_weight", "segmenter_steps"}
+MAY_BE_0 |= {"paste_share", "seed", "entropy_weight"}
+
+
+@pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)
+def test_every_field_of_every_settings_refuses_what_it_cannot_hold(kind: type) -> None:
+    """Each number has bounds; what lies beyond them or is of another type is named with a remedy."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        wrong: list[Any] = [object(), {}]
+        if hints[field.name] in (int, float):
+            assert field.name in OWN_CHECKS, f"{field.name} has no bound"
+        if get_origin(hints[field.name]) is Annotated:
+            number, bound = get_args(hints[field.name])
+            wrong += [True, None, "1", float("nan"), float("inf"), -1 if number is int else -0.01]
+            if isinstance(bound, AtLeast) and field.name not in MAY_BE_0:
+                wrong.append(0)
+            elif not isinstance(bound, AtLeast):
+                wrong += [0, 1] if isinstance(bound, Between) else [1.01]
+        for value in wrong:
+            with pytest.raises(SETTINGS[kind], match=rf"^{field.name} is .*; (it must|choose)") as caught:
+                kind(**{field.name: value})
+            assert "\n" not in str(caught.value)
+
+
+WRONG: list[tuple[type, dict[str, Any]]] = [
+    (Config, {"image_size": 200}),
+    (Config, {"image_size": 64}),
+    (Config, {"minibatch_size": 1}),
+    (Config, {"minibatch_size": 9, "episode_length": 8}),
+    (Config, {"reinit_period": 15}),
+    (Config, {"reinit_period": 20, "profile_length": 20, "warmup_updates": 19}),
+    (Config, {"warmup_updates": 8}),
+    (Config, {"predictor_width": 0}),
+    (Config, {"predictor_width": 1.1}),
+    (Config, {"predictor_crop": 16}),
+    (Config, {"predictor_crop": 300}),
+    (Config, {"buffer_updates": 9}),
+    (DetectorConfig, {"image_size": 200}),
+    (DetectorConfig, {"paste_share": 1.0}),
+    (DetectorConfig, {"segmenter_size": 63}),
+    (DetectorConfig, {"segmenter_crop": 40}),
+    (DetectorConfig, {"segmenter_crop": 16}),
+    (DetectorConfig, {"segmenter_crop": 272}),
+    (DetectorConfig, {"segmenter_crop": 96, "segmenter_size": 80}),
 ]
 
 
-@pytest.mark.parametrize(("name", "changes"), WRONG)
-def test_wrong_setting_is_named(name: str, changes: dict[str, Any]) -> None:
-    value = {**dataclasses.asdict(PAPER), **changes}[name]
-    with pytest.raises(ConfigError, match=rf"^{name} is {value}; ") as caught:
-        Config(**changes)
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize(("kind", "changes"), WRONG)
+def test_what_does_not_fit_together_is_named(kind: type, changes: dict[str, Any]) -> None:
+    name, value = next(iter(changes.items()))
+    with pytest.raises(ConfigError, match=rf"^{name} is {value}; "):
+        kind(**changes)
 
 
 def test_the_limits_themselves_are_allowed() -> None:
@@ -75,28 +112,6 @@ def test_paper_preset_has_the_papers_values() -> None:
 # Types
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        *[
-            ("updates", value, "whole number")
-            for value in (3.5, 3.0, True, np.True_, None, "5", np.array([5]))
-        ],
-        *[("cover_weight", value, "finite number") for value in (float("inf"), True, np.True_, "1", None)],
-        *[
-            ("training_images", value, "choose one of all, labeled, unlabeled")
-            for value in ("labelled", "All", True, 0)
-        ],
-        ("precision", "fp16", "choose one of auto, float32, bfloat16"),
-    ],
-)
-def test_value_of_another_type_is_named(name: str, value: Any, expected: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Config(**{name: value})
-    assert str(caught.value).startswith(f"{name} is {value!r}; ")
-    assert expected in str(caught.value)
-
-
 def test_numpys_numbers_become_pythons() -> None:
     config = Config(
         updates=np.int32(7),  # type: ignore[arg-type]
@@ -116,6 +131,9 @@ class Anything:
     file: Path | None = None
     flag: bool = False
     level: Literal[1, "high"] = 1
+    share: Annotated[float, Share()] = 0.5
+    rate: Rate = 0.5
+    least: Annotated[int, AtLeast(2)] = 2
     config: Config = PAPER
 
     def __post_init__(self) -> None:
@@ -125,6 +143,8 @@ class Anything:
 def test_check_follows_any_annotations() -> None:
     made = Anything(np.int64(3), [4, np.int8(5)], ["b", 2], "x/y", np.True_, "high")  # type: ignore[arg-type]
     assert made == Anything(3, (4, 5), ("b", 2.0), Path("x/y"), True, "high")
+    for share in (0, 1):  # the limits themselves
+        assert Anything(share=share).share == share
     for changes, message in (
         ({"count": 1.5}, "count is 1.5; it must be a whole number, or it must be None"),
         ({"sides": 4}, "sides is 4; it must be a tuple"),
@@ -132,6 +152,9 @@ def test_check_follows_any_annotations() -> None:
         ({"pair": ("a",)}, "pair is ('a',); it must have 2 elements"),
         ({"flag": 1}, "flag is 1; it must be True or False"),
         ({"level": True}, "level is True; choose one of 1, high"),
+        ({"share": 1.5}, "share is 1.5; choose a value from 0 to 1"),
+        ({"rate": 1.0}, "rate is 1.0; choose a value between 0 and 1"),
+        ({"least": 1}, "least is 1; it must be at least 2"),
         ({"config": "paper"}, "config is 'paper'; it must be a Config"),
     ):
         with pytest.raises(KeyError) as caught:
@@ -143,5 +166,5 @@ def test_whole_numbers() -> None:
     for value in (3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)):
         assert type(whole_number(value)) is int
         assert whole_number(value) == 3
-    for value in (3.0, True, np.True_, torch.tensor(True), torch.tensor([3]), np.array([3]), "3", None):
+    for value in (3.5, 3.0, True, np.True_, torch.tensor(True), torch.tensor([3]), np.array([3]), "3", None):
         assert whole_number(value) is None

@@ -1,23 +1,31 @@
-"""What the pages say: their code runs, their links lead somewhere."""
+"""What the pages and docstrings say: their code runs, their links lead somewhere."""
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import re
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import agents.base
 import nbs
+import nbs_env.data.dataset
+import nbs_env.env
 from nbs_env.config import PRESETS, Config
 from nbs_env.data import load
 from nbs_env.detect import config as detect
+from nbs_env.detect import detector
+from nbs_env.detect.segmenter import Segmenter
 
 ROOT = Path(nbs.__file__).parent
 PAGES = sorted([*ROOT.glob("*.md"), *(p for p in ROOT.glob("docs/**/*.md") if p.name != "options.md")])
@@ -84,6 +92,18 @@ def test_pages_run(
     for module in set(sys.modules) - before:
         if str(getattr(sys.modules[module], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[module]
+
+
+@pytest.mark.parametrize("module", [agents.base, nbs_env.data.dataset, detector, nbs_env.env])
+def test_examples_in_docstrings(module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    weights = Segmenter().state_dict()
+    untaught = detector.Detector([], [], 128, "float32", torch.device("cpu"), segmenter=weights)
+    untaught.save(tmp_path / "runs" / "mine" / "detector.pt")
+    result = doctest.testmod(module)
+    assert result.attempted > 2
+    assert result.failed == 0
 
 
 def test_tiles_cover_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

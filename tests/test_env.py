@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import stable_baselines3.common.env_checker
 import torch
+from conftest import SameBits
 from gymnasium.utils.env_checker import check_env
 from playing import last_infos, make, play
 
@@ -21,9 +22,6 @@ from nbs_env.common.errors import ConfigError
 from nbs_env.config import PRESETS, Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
-
-SameBits = Callable[..., None]
-
 
 # The interface
 
@@ -52,17 +50,6 @@ def test_stable_baselines3_finds_nothing_to_warn_of(registered: PatchSamplingEnv
         warnings.filterwarnings("ignore", message="It seems that your observation.*image but its `dtype`")
         warnings.filterwarnings("ignore", message="It seems that your observation space.*bounds are not in")
         stable_baselines3.common.env_checker.check_env(registered)
-
-
-def test_made_without_arguments() -> None:
-    env = gymnasium.make("nbs_env:nbs_env/PatchSampling-v0")
-    observation, info = env.reset(seed=0)
-    assert info["segment"] == "cloning"
-    for action in (0, 8, 3):
-        assert env.observation_space.contains(observation)
-        observation, _, terminated, truncated, _ = env.step(np.int64(action))
-        assert not terminated
-        assert not truncated
 
 
 def test_micro_is_the_same_game_in_small() -> None:
@@ -110,15 +97,6 @@ def test_a_copy_plays_on_as_the_original(
     same_bits(play(other, 2, seed=None), play(env, 2, seed=None))
 
 
-def test_callers_without_gradients_train_all_the_same(
-    dataset: AnomalyDataset, config: Config, same_bits: SameBits
-) -> None:
-    expected = play(make(dataset, config), 4)
-    with torch.no_grad():
-        got = play(make(dataset, config), 4)
-    same_bits(expected, got)
-
-
 def test_images_of_another_size_are_refused(dataset: AnomalyDataset, config: Config) -> None:
     with pytest.raises(ConfigError, match=r"image_size is 192 but .* has images of \(128, 128\) pixels"):
         PatchSamplingEnv(dataset, 2, replace(config, image_size=192))
@@ -130,9 +108,7 @@ def test_other_seed_gives_another_trajectory(dataset: AnomalyDataset, config: Co
 
 
 def test_masks_of_unlabelled_images_are_never_read(
-    dataset: AnomalyDataset,
-    config: Config,
-    same_bits: SameBits,
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     garbage = dataset.masks.copy()
     garbage[2:] = np.random.default_rng(0).random(garbage[2:].shape) < 0.5

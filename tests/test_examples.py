@@ -30,11 +30,6 @@ def load(name: str) -> Any:
     return module
 
 
-@pytest.fixture
-def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
-    return PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
-
-
 @pytest.mark.filterwarnings("ignore:It seems that your observation")  # see tests/test_env.py
 def test_the_tutorials_stable_baselines3(
     dataset: AnomalyDataset, config: Config, monkeypatch: pytest.MonkeyPatch

@@ -70,10 +70,7 @@ def test_policy_agrees_with_the_cpu(dataset: AnomalyDataset, config: Config) -> 
 
 
 def test_a_killed_run_goes_on_and_its_detector_serves_the_cpu(
-    folder: Path,
-    dataset: AnomalyDataset,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, dataset: AnomalyDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = arguments(data_root=folder, run_dir=tmp_path / "run", device=DEVICE)
     original = agents.game.AgentGame._on_episode

@@ -10,14 +10,7 @@ import numpy as np
 import pytest
 
 from agents.base import AgentError
-from agents.heuristics import (
-    HighestLoss,
-    LowestLoss,
-    NormalOnly,
-    Random,
-    RandomPatches,
-    Sweep,
-)
+from agents.heuristics import HighestLoss, LowestLoss, NormalOnly, Random, RandomPatches, Sweep
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import SameBits
 from gymnasium.error import InvalidAction, ResetNeeded
 
 from agents.sb3 import PPO
@@ -18,48 +18,31 @@ from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, DataError
 from nbs_env.detect.detector import Detector
 from nbs_env.env import PatchSamplingEnv
+from nbs_env.task import Game
 from nbs_env.vector import PatchSamplingVectorEnv
-from nbs_env.wrappers import SkipWarmup
+from nbs_env.wrappers import Alone, SkipWarmup
 
-SameBits = Callable[..., None]
 WRONG_ACTIONS = [-1, 9, 3.7, 3.0, True, "3", None, np.float32(3), np.array([3]), torch.tensor(True)]
-
-
-@pytest.fixture
-def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
-    return PatchSamplingEnv(dataset, ["0", "1"], config, device="cpu")
 
 
 # Episodes
 
 
-def test_steps_outside_of_an_episode_are_refused(env: PatchSamplingEnv) -> None:
-    with pytest.raises(ResetNeeded, match="the episode has not begun; call reset"):
-        env.step(0)
-    env.reset(seed=0)
-    while not env.step(1)[2]:
+@pytest.mark.parametrize("walkers", [0, 1])
+def test_steps_outside_of_an_episode_are_refused(walkers: int, env: PatchSamplingEnv) -> None:
+    game: Game = PatchSamplingVectorEnv(walkers, env=env) if walkers else Alone(env)
+    action = np.array([1])
+    with pytest.raises(ResetNeeded, match="not begun; call reset"):
+        game.advance(action)
+    game.begin(seed=0)
+    while not game.advance(action)[2]:
         pass
     for _ in range(2):
-        with pytest.raises(ResetNeeded, match="the episode has ended; call reset"):
-            env.step(1)
+        with pytest.raises(ResetNeeded, match="ended; call reset"):
+            game.advance(action)
     assert env.learner.updates == 1
-    env.reset()
-    assert not env.step(1)[2]
-
-
-def test_walkers_steps_outside_of_an_episode_are_refused(env: PatchSamplingEnv) -> None:
-    vector = PatchSamplingVectorEnv(2, env=env)
-    for play in (vector.step, vector.advance):
-        with pytest.raises(ResetNeeded, match="the episode has not begun; call reset"):
-            play(np.array([0, 0]))
-    vector.reset(seed=0)
-    while not vector.advance(np.array([1, 2]))[2]:
-        pass
-    with pytest.raises(ResetNeeded, match="the episode has ended; call reset"):
-        vector.advance(np.array([1, 2]))
-    assert vector.learner.updates == 1
-    vector.reset()
-    vector.step(np.array([1, 2]))
+    game.begin()
+    assert not game.advance(action)[2]
 
 
 # Actions

@@ -34,14 +34,6 @@ def test_weights_come_from_the_generator_alone(policy: Policy) -> None:
 
 
 @torch.no_grad()
-def test_probabilities_of_one_window_are_those_within_a_batch(policy: Policy) -> None:
-    policy.features.refresh(windows_of(8, seed=2))
-    windows = windows_of(8)
-    acting = torch.cat([policy(window[None]) for window in windows]).log_softmax(dim=1)
-    torch.testing.assert_close(policy(windows).log_softmax(dim=1), acting, rtol=0, atol=1e-6)
-
-
-@torch.no_grad()
 def test_acting_does_not_move_the_statistics(policy: Policy) -> None:
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     policy(windows_of(4))

@@ -18,6 +18,8 @@ from agents.reinforce import (
     ACTIONS_BEFORE,
     Reinforce,
     ReinforceOptions,
+    discounted_returns,
+    policy_gradient_loss,
 )
 from nbs_env.common import checkpoint
 from nbs_env.common.symmetries import dihedral
@@ -84,18 +86,6 @@ def capture_updates(agent: Reinforce, monkeypatch: pytest.MonkeyPatch) -> list[t
     return updates
 
 
-def test_agent_does_not_normalise_a_terminal_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof on the agent itself: a greater reward at the end is a greater advantage at every step."""
-    found = []
-    for k in (1.0, 5.0):
-        agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.5, baseline_decay=1.0))
-        updates = capture_updates(agent, monkeypatch)
-        windows = [torch.zeros((1, 5, 128, 128))] * 3
-        agent._learn_from(windows, [[0], [1], [2]], np.array([[0], [0], [k]]), np.array(["training"] * 3))
-        found.append(updates[0][2].tolist())
-    assert found == [[0.25, 0.5, 1.0], [1.25, 2.5, 5.0]]
-
-
 # What is learnt from
 
 
@@ -113,30 +103,19 @@ def test_returns_end_with_their_segment(monkeypatch: pytest.MonkeyPatch) -> None
     assert (figures["agent/cloning_return"], figures["agent/training_return"]) == (1.5, 2)
 
 
-def test_baseline_is_of_earlier_episodes_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Reinforce(Toy(), 0, ReinforceOptions(discount=0.0, baseline_decay=0.75))
-    updates = capture_updates(agent, monkeypatch)
-    windows = [torch.zeros((1, 5, 128, 128))] * 2
-    for reward in (4.0, 8.0, 1.0):
-        rewards = np.array([[reward], [2 * reward]])
-        agent._learn_from(windows, [[0], [0]], rewards, np.array(["training"] * 2))
-    advantages = [batch[2].tolist() for batch in updates]
-    # nothing to compare with at first; then 4; then 0.75 * 4 + 0.25 * 8 = 5
-    assert advantages == [[0, 0], [4, 8], [-4, -8]]
-
-
 def test_walkers_share_a_baseline_of_earlier_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Reinforce(Toy(), 0, ReinforceOptions(walkers=2, discount=0.5, baseline_decay=0.75))
     updates = capture_updates(agent, monkeypatch)
     windows = [torch.tensor([t, t + 0.5])[:, None, None, None].expand(2, 5, 128, 128) for t in range(2)]
-    for rewards in ([[0.0, 4.0], [8.0, 4.0]], [[3.0, 5.0], [0.0, 2.0]]):
+    for rewards in ([[0.0, 4.0], [8.0, 4.0]], [[0.0, 0.0]] * 2, [[3.0, 5.0], [0.0, 2.0]]):
         figures = agent._learn_from(windows, [[0, 1], [2, 3]], np.array(rewards), np.array(["training"] * 2))
     given, actions, advantages, _ = updates[0]
     assert given[:, 0, 0, 0].tolist() == [0, 0.5, 1, 1.5]
     assert actions.tolist() == [0, 1, 2, 3]
     assert advantages.tolist() == [0, 0, 0, 0]
-    # the means, 5 and 6, are subtracted from returns of 3, 6 and 0, 2
-    assert updates[1][2].tolist() == [-2, 1, -6, -4]
+    # nothing to compare with at first; then the means, 5 and 6; then three quarters of them
+    assert updates[1][2].tolist() == [-5, -5, -6, -6]
+    assert updates[2][2].tolist() == [3 - 3.75, 6 - 3.75, 0 - 4.5, 2 - 4.5]
     assert figures["agent/training_return"] == 4.5
 
 
@@ -205,6 +184,60 @@ def test_actions_are_drawn_from_the_policy() -> None:
     np.testing.assert_allclose(counts, [0.5, 0.3, 0.2, 0, 0, 0, 0, 0, 0], atol=0.06)
 
 
+# Returns and gradient, in closed forms
+
+
+def test_returns_against_slow_reference() -> None:
+    rewards = np.random.default_rng(0).normal(size=12)
+    for discount in (0.0, 0.5, 0.99, 1.0):
+        expected = [sum(discount ** (k - t) * rewards[k] for k in range(t, 12)) for t in range(12)]
+        np.testing.assert_allclose(discounted_returns(rewards, discount), expected)
+
+
+def rollout(steps: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(steps, 9, dtype=torch.float64, generator=generator, requires_grad=True)
+    actions = torch.randint(9, (steps,), generator=generator)
+    return logits, actions, torch.randn(steps, dtype=torch.float64, generator=generator)
+
+
+def test_gradient_of_a_softmax_policy_in_closed_form() -> None:
+    """The gradient of -log pi(a) A with respect to the logits is (pi - onehot(a)) A."""
+    logits, actions, advantages = rollout(7)
+    policy_gradient_loss(logits, actions, advantages, 0.0).backward()
+    probabilities = logits.detach().exp() / logits.detach().exp().sum(dim=1, keepdim=True)
+    expected = probabilities.clone()
+    for t, action in enumerate(actions.tolist()):
+        expected[t, action] -= 1
+    expected *= advantages[:, None] / 7
+    torch.testing.assert_close(logits.grad, expected)
+
+
+def test_entropy_gradient_in_closed_form() -> None:
+    """The gradient of -H with respect to the logits is pi (log pi + H)."""
+    logits, actions, _ = rollout(5)
+    policy_gradient_loss(logits, actions, torch.zeros(5, dtype=torch.float64), 0.3).backward()
+    pi = logits.detach().softmax(dim=1)
+    entropy = -(pi * pi.log()).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(logits.grad, 0.3 * pi * (pi.log() + entropy) / 5)
+
+
+def test_proof_of_the_supplement() -> None:
+    """Normalised returns forget a terminal reward k; ours are proportional to it."""
+
+    def gradient(k: float, normalise: bool) -> torch.Tensor:
+        logits, actions, _ = rollout(10)
+        returns = discounted_returns(np.array([0.0] * 9 + [k]), 0.99)
+        if normalise:
+            returns = (returns - returns.mean()) / returns.std()
+        policy_gradient_loss(logits, actions, torch.from_numpy(returns), 0.0).backward()
+        assert logits.grad is not None
+        return logits.grad
+
+    torch.testing.assert_close(gradient(0.1, normalise=True), gradient(7.0, normalise=True))
+    torch.testing.assert_close(70 * gradient(0.1, normalise=False), gradient(7.0, normalise=False))
+
+
 # State
 
 
@@ -270,10 +303,7 @@ def test_wrapped_environment_is_played_alike(
 
 
 def test_walkers_see_and_do_what_the_vector_environment_says(
-    dataset: AnomalyDataset,
-    config: Config,
-    same_bits: SameBits,
-    monkeypatch: pytest.MonkeyPatch,
+    dataset: AnomalyDataset, config: Config, same_bits: SameBits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An episode of three, played again by hand with the actions that were learnt from."""
     env, again = (PatchSamplingEnv(dataset, 2, config, "cpu") for _ in range(2))

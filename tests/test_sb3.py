@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
-from stable_baselines3.common.callbacks import CheckpointCallback
+from conftest import SameBits
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.base import AgentError
@@ -27,15 +24,12 @@ from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.wrappers import SkipWarmup
 
-SameBits = Callable[..., None]
 AGENTS: tuple[type[SB3Agent], ...] = (PPO, A2C, DQN)
 
 
-@pytest.fixture
-def env(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
-    made = PatchSamplingEnv(dataset, ["0", "1"], config, "cpu")
-    made.reset(seed=0)
-    return made
+@pytest.fixture(autouse=True)
+def begun(env: PatchSamplingEnv) -> None:
+    env.reset(seed=0)
 
 
 def options(kind: type[SB3Agent], walkers: int = 1) -> SB3Options:
@@ -77,29 +71,15 @@ def test_one_walker_is_the_plain_environment_in_their_own_wrapper(
         same_bits(dict(expected[3][0]), dict(got[3][0]))
 
 
-def test_used_as_they_document_it(env: PatchSamplingEnv, tmp_path: Path) -> None:
-    """Their algorithm, callbacks, TensorBoard and files, over walkers or the wrapped environment."""
+@pytest.mark.filterwarnings("ignore:It seems that your observation")  # see tests/test_env.py
+def test_their_own_algorithm_plays_walkers_or_the_wrapped_environment(env: PatchSamplingEnv) -> None:
     rng = np.random.default_rng(0)
-    walkers = SB3VecEnv(
-        PatchSamplingVectorEnv(2, env=env), lambda windows: rng.integers(9, size=len(windows))
-    )
-    saving = CheckpointCallback(8, str(tmp_path / "models"))
-    for number, made in enumerate((walkers, SkipWarmup(env, lambda window: int(rng.integers(9))))):
-        with warnings.catch_warnings():
-            # One more "looks like an image", see tests/test_env.py.
-            warnings.filterwarnings("ignore", message="It seems that your observation")
-            model = stable_baselines3.PPO(
-                "MlpPolicy",
-                made,
-                n_steps=8,
-                batch_size=8,
-                policy_kwargs=POLICY_KWARGS,
-                normalize_advantage=False,
-                tensorboard_log=str(tmp_path / f"events{number}"),
-            )
-        model.learn(32, callback=saving, progress_bar=False)
-        assert list((tmp_path / f"events{number}").rglob("events.out.tfevents.*"))
-    assert list((tmp_path / "models").glob("*.zip"))
+    walkers = SB3VecEnv(PatchSamplingVectorEnv(2, env=env), lambda windows: rng.integers(9, size=2))
+    for made in (walkers, SkipWarmup(env, lambda window: int(rng.integers(9)))):
+        settings: dict[str, Any] = {"n_steps": 8, "batch_size": 8, "policy_kwargs": POLICY_KWARGS}
+        before = env.learner.updates
+        stable_baselines3.PPO("MlpPolicy", made, **settings).learn(32)
+        assert env.learner.updates > before
 
 
 @pytest.mark.parametrize("kind", AGENTS)
@@ -163,57 +143,14 @@ def test_resuming_gives_the_same_bits(
     same_bits(expected, (other.state_dict(), again.learner.state_dict()))
 
 
-def test_advantages_are_not_normalised_unless_asked(env: PatchSamplingEnv) -> None:
-    """The thesis's proof (3.2.1) on this reward: twice the terminal reward, twice the gradient, or no change.
-
-    One episode whose only reward comes at its end, with a value function of zero: the advantages are
-    that reward times powers of the discount. Normalised, they do not depend on it at all.
-    """
-
-    def gradient(reward: float, normalize: bool) -> torch.Tensor:
-        options = PPOOptions(normalize_advantage=normalize, epochs=1, batch_size=8, entropy_weight=0)
-        model = PPO(env, 0, replace(options, discount=0.9, gae_lambda=1.0)).model
-        assert isinstance(model, stable_baselines3.PPO)
-        model.policy.value_net.weight.data.zero_()
-        model.policy.value_net.bias.data.zero_()
-        model.vf_coef = 0.0
-        model.max_grad_norm = 1e9
-        buffer = model.rollout_buffer
-        windows = torch.rand(8, 5, 128, 128, generator=torch.Generator().manual_seed(0))
-        buffer.reset()
-        for step in range(8):
-            window = windows[step : step + 1]
-            action = torch.tensor([step % 9])
-            with torch.no_grad():
-                value, log_probability, _ = model.policy.evaluate_actions(window, action)
-            buffer.add(
-                window.numpy(),
-                action.numpy()[:, None],
-                np.array([reward * (step == 7)]),
-                np.array([step == 0]),
-                value,
-                log_probability,
-            )
-        buffer.compute_returns_and_advantage(torch.zeros(1), np.array([True]))
-        model.policy.optimizer = torch.optim.SGD(model.policy.parameters(), lr=0.0)
-        model._current_progress_remaining = 1.0
-        model.train()
-        weight = model.policy.action_net.weight
-        assert weight.grad is not None
-        return weight.grad.clone()
-
-    one, two = gradient(-0.1, False), gradient(-0.2, False)
-    assert one.abs().max() > 0
-    torch.testing.assert_close(two, 2 * one, rtol=1e-3, atol=1e-7)
-    one, two = gradient(-0.1, True), gradient(-0.2, True)
-    assert one.abs().max() > 0
-    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-6)
-    assert not PPOOptions().normalize_advantage
+@pytest.mark.parametrize("kind", [PPO, A2C])
+def test_advantages_are_not_normalised_unless_asked(kind: type[SB3Agent], env: PatchSamplingEnv) -> None:
+    """The thesis's proof (3.2.1) warns of it, see tests/test_reinforce.py."""
+    assert not kind(env, 0).model.normalize_advantage
+    assert kind(env, 0, kind.Options(normalize_advantage=True)).model.normalize_advantage  # type: ignore[call-arg]
 
 
 def test_settings_that_are_rejected_are_named(env: PatchSamplingEnv) -> None:
-    with pytest.raises(AgentError, match="walkers is 0; it must be at least 1"):
-        PPO(env, 0, PPOOptions(walkers=0))
     with pytest.raises(AgentError, match=r"rejects the settings of the agent: .*batch_size"):
         PPO(env, 0, PPOOptions(batch_size=1, normalize_advantage=True))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import SameBits
 
 from nbs_env.common.errors import TrainingError
 from nbs_env.data import AnomalyDataset
@@ -22,7 +22,6 @@ from nbs_env.detect.views import Views
 from nbs_env.features.encoder import CHANNELS, Convolution, Encoder, pretrained
 
 CPU = torch.device("cpu")
-SameBits = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +128,36 @@ def test_what_is_left_out_leaves_a_defect_to_learn() -> None:
     assert folds(masks[:1], 3) == []
 
 
-def test_masks_of_others_are_never_read(
-    dataset: AnomalyDataset, taught: DetectorConfig, same_bits: SameBits
+def test_a_segmenter_is_judged_where_its_teacher_did_not_look(
+    dataset: AnomalyDataset, taught: DetectorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labeled = np.array([0, 1])
-    garbage = dataset.masks.copy()
-    garbage[2:] = np.random.default_rng(0).random(garbage[2:].shape) < 0.5
-    found = [
-        vars(teach(replace(dataset, masks=masks), labeled, taught, 0, CPU, torch.float32))
-        for masks in (dataset.masks, garbage)
-    ]
-    same_bits(*found)
+    """Fold by fold: what each teacher gets, what is looked at then, and whose masks choose the threshold."""
+    labeled, learnt, looked, chosen = np.array([0, 1, 3, 4]), [], [], []
+
+    class Watched(Teacher):
+        def __init__(self, views: Views, labeled: np.ndarray, *rest: Any) -> None:
+            super().__init__(views, labeled, *rest)
+            learnt.append(labeled.tolist())
+            looked.append([])
+
+    def look(_: Segmenter, images: np.ndarray, **rest: Any) -> np.ndarray:
+        (number,) = np.flatnonzero((dataset.images == images).all(axis=(1, 2, 3)))
+        looked[-1].append(int(number))
+        return np.full(images.shape[:3], number / 10, np.float32)
+
+    def choose(probabilities: np.ndarray, truth: np.ndarray, weight: float) -> float:
+        chosen.append((probabilities, truth, weight))
+        return 0.5
+
+    for name, watching in (("Teacher", Watched), ("segment_images", look), ("bounded_threshold", choose)):
+        monkeypatch.setattr(teaching, name, watching)
+    teach(dataset, labeled, replace(taught, segmenter_steps=1), 0, CPU, torch.float32)
+    assert (learnt, looked) == ([[1, 3], [0, 4], [0, 1, 3, 4]], [[0, 4], [1, 3], []])
+    ((probabilities, truth, weight),) = chosen
+    np.testing.assert_array_equal(truth.ravel(), dataset.masks[[0, 4, 1, 3]].ravel())
+    np.testing.assert_allclose(probabilities.ravel(), np.repeat([0.0, 0.4, 0.1, 0.3], 128**2))
+    share = dataset.masks[labeled].mean()
+    assert weight == pytest.approx(((1 - share) / share) ** 0.5)
 
 
 def test_killed_between_parts_it_ends_with_the_same_bits(

@@ -1,9 +1,7 @@
-"""The task underneath: any learner can be put inside, and one loop plays any face of it."""
+"""The task underneath: any learner can be put inside, and an episode has one face."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +14,8 @@ from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.rewards import Update
-from nbs_env.task import Game, InternalLearner, play
+from nbs_env.task import InternalLearner
 from nbs_env.vector import PatchSamplingVectorEnv
-from nbs_env.wrappers import Alone
-
-SameBits = Callable[..., None]
 
 
 class Brightness:
@@ -83,21 +78,6 @@ def test_another_learner_can_be_put_inside(dataset: AnomalyDataset, config: Conf
     picture = env.render()
     assert picture is not None
     assert picture.shape == (128, 4 * 128, 3)
-
-
-def test_one_loop_plays_every_face(dataset: AnomalyDataset, config: Config, same_bits: SameBits) -> None:
-    played = []
-    for walkers in (True, False):
-        env = BrightnessEnv(dataset, ["0", "1"], config)
-        game: Game = PatchSamplingVectorEnv(1, env=env) if walkers else Alone(env)
-        env.reset(seed=0)
-        draw, steps = partial(np.random.default_rng(0).integers, 9, size=1), []
-        for _ in range(3):
-            observations, begun = game.begin()
-            steps += [begun, *play(game, lambda _: draw(), observations)]  # noqa: B023
-        assert len(steps) == 3 * (1 + config.cloning_length + config.episode_length)
-        played.append(steps)
-    same_bits(*played)
 
 
 def test_an_episode_belongs_to_the_face_that_began_it(dataset: AnomalyDataset, config: Config) -> None:

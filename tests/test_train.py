@@ -17,6 +17,7 @@ from PIL import Image
 import agents.run
 from agents.heuristics import Random
 from nbs_env.autoencoder import AutoencoderTrainer
+from nbs_env.common import checkpoint
 from nbs_env.detect.detector import Detector
 from nbs_env.detect.finish import table
 
@@ -84,6 +85,24 @@ def test_the_run_directory(finished: Path) -> None:
     assert "nbs_crf" in table(metrics)
 
 
+def test_masks_of_others_serve_the_figures_alone(
+    finished: Path, mine: Path, main: Main, tmp_path: Path, same_bits: Callable[..., None]
+) -> None:
+    """Garbage in the place of 2's mask and of 3's: what plays, learns and marks has the same bits."""
+    rng = np.random.default_rng(0)
+    for name in ("2", "3"):
+        file = mine / "masks" / f"{name}.png"
+        with Image.open(file) as mask:
+            Image.fromarray(rng.choice(np.array([0, 255], np.uint8), mask.size[::-1])).save(file)
+    main(data_root=mine, run_dir=tmp_path / "run", labeled="0 1", segmenter_steps=2)
+    for name in ("detector.pt", "nbs.pt", "policy.pt"):
+        same_bits(checkpoint.load(finished / name), checkpoint.load(tmp_path / "run" / name))
+    for path in (finished / "masks").iterdir():
+        assert path.read_bytes() == (tmp_path / "run" / "masks" / path.name).read_bytes()
+    figures = [(run / "metrics.json").read_text() for run in (finished, tmp_path / "run")]
+    assert figures[0] != figures[1]
+
+
 # Wrong input
 
 
@@ -111,15 +130,12 @@ def _save(name: str, size: tuple[int, int]) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_remove_images, "no folder here or in folder/ inside; expected images/ and masks/"),
+        (_remove_images, "expected images/ and masks/"),
         (_truncate_image, "1.png: not a readable image"),
         (_empty_masks, "no mask holds an anomalous pixel; add one"),
         (_save("masks/9.png", (128, 128)), "9.png: a mask without its image; add an image"),
-        (_save("masks/4.png", (128, 127)), "4.png: 128x127 pixels, but its image 4.png has 128x128"),
-        (
-            _save("images/9.png", (63, 128)),
-            "9.png: 63x128 pixels, smaller than a patch; expected at least 64",
-        ),
+        (_save("masks/4.png", (128, 127)), "but its image 4.png has 128x128"),
+        (_save("images/9.png", (63, 128)), "smaller than a patch; expected at least 64"),
     ],
 )
 def test_wrong_images(
@@ -136,29 +152,24 @@ def test_wrong_images(
     ("changes", "message"),
     [
         ({"data_root": "nowhere"}, "nowhere: no such directory"),
-        ({"data_root": None}, "folder is read from files; give its folder"),
-        ({"dataset": "mvtek"}, "there is no data set 'mvtek'; choose one of synthetic, folder"),
-        ({"labeled": "5"}, "5 labelled images asked for, but only 4 of 5 images have a mask"),
-        ({"labeled": "0"}, "0 labelled images asked for; ask for at least 1"),
+        ({"data_root": None}, "give its folder"),
+        ({"dataset": "mvtek"}, "choose one of synthetic, folder"),
+        ({"labeled": "5"}, "only 4 of 5 images have a mask"),
+        ({"labeled": "0"}, "ask for at least 1"),
         ({"labeled": "-1"}, "no image is named '-1'"),
-        ({"labeled": "some"}, "no image is named 'some'; names look like '0'"),
-        ({"labeled": "3 4"}, "'4' has no mask"),
-        ({"labeled": "3 3"}, "'3' is named twice"),
-        ({"labeled": ""}, "none of the labelled images"),
-        ({"agent": "nobody"}, "no agent is called 'nobody'; choose reinforce"),
-        ({"agent": "pathlib:Path"}, "lacks act, learn"),
-        ({"agent": "test_train:Clashing"}, "option seed of agent 'test_train:Clashing' is also a setting"),
-        ({"device": "tpu"}, "there is no device 'tpu'; choose cpu, cuda or auto"),
-        ({"updates": 2}, "updates is 2; a detector needs a whole profile, so choose at least"),
-        ({"updates": 0}, "updates is 0; it must be at least 1"),
-        (NO_GAME, "segmenter_steps is 0 and no game is played"),
-        ({"autoencoder_lr": -1}, "autoencoder_lr is -1.0; choose a value between 0 and 1"),
-        ({"resume": True}, "run holds no run to resume; leave --resume out"),
         ({"labeled": "001"}, "no image is named '001'"),
-        ({"checkpoint_every": 0}, "checkpoint_every is 0; it must be at least 1"),
+        ({"labeled": ""}, "none of the labelled images"),
+        ({"agent": "nobody"}, "choose reinforce"),
+        ({"agent": "test_train:Clashing"}, "rename the option"),
+        ({"device": "tpu"}, "choose cpu, cuda or auto"),
+        ({"updates": 2}, "choose at least profile_length (3)"),
+        (NO_GAME, "segmenter_steps is 0 and no game is played"),
+        ({"resume": True}, "leave --resume out"),
+        # One bound of each part of the settings: game, detector, run, who plays, and the agent's options.
+        ({"updates": 0}, "updates is 0; it must be at least 1"),
+        ({"segmenter_folds": 0}, "segmenter_folds is 0; it must be at least 1"),
         ({"seed": -1}, "seed is -1; it must be at least 0"),
-        ({"rollouts": 0}, "rollouts is 0; it must be at least 1"),
-        ({"learning_rate": -1}, "learning_rate is -1.0; choose a value between 0 and 1"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0; it must be at least 1"),
         ({"agent": "ppo", "epochs": 0}, "epochs is 0; it must be at least 1"),
     ],
 )
@@ -215,9 +226,25 @@ class Lazy(Random):
         super().learn(env, episodes - 1, on_episode)
 
 
-def test_an_agent_that_stops_early_has_no_results(error: Callable[..., str], tmp_path: Path) -> None:
-    line = error(agent="test_train:Lazy", run_dir=tmp_path / "run")
-    assert f"stopped after {UPDATES - 1} of {UPDATES} updates" in line
+class Fractional(Random):
+    """Its actions are no whole numbers."""
+
+    def act(self, observation: np.ndarray) -> int:
+        """Between two."""
+        return 3.7  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("agent", "message"),
+    [
+        ("Lazy", f"stopped after {UPDATES - 1} of {UPDATES} updates"),
+        ("Fractional", "action is 3.7; choose a whole number from 0 to 8"),
+    ],
+)
+def test_an_agents_fault_is_one_line(
+    agent: str, message: str, error: Callable[..., str], tmp_path: Path
+) -> None:
+    assert message in error(agent=f"test_train:{agent}", run_dir=tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
@@ -259,20 +286,6 @@ def test_help_is_short_and_help_all_lists_the_settings_of_the_agent(
     assert len(played) <= 16
     assert {"--reinit-period", "--favourite"} < everything - played
     assert "--entropy-weight" not in everything
-
-
-class Fractional(Random):
-    """Its actions are no whole numbers."""
-
-    def act(self, observation: np.ndarray) -> int:
-        """Between two."""
-        return 3.7  # type: ignore[return-value]
-
-
-def test_an_agents_wrong_action_is_one_line(error: Callable[..., str], tmp_path: Path) -> None:
-    assert "action is 3.7; choose a whole number from 0 to 8" in error(
-        agent="test_train:Fractional", run_dir=tmp_path / "run"
-    )
 
 
 def test_segmenter_alone(main: Main, tmp_path: Path) -> None:

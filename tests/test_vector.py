@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gymnasium
 import numpy as np
+from conftest import SameBits
 
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
-
-SameBits = Callable[..., None]
 
 
 def make(dataset: AnomalyDataset, config: Config, walkers: int) -> PatchSamplingVectorEnv:
@@ -81,17 +79,3 @@ def test_all_patches_train_and_the_reward_is_shared(dataset: AnomalyDataset, con
     assert len(set(final["R_pred"])) == 1
     assert final["R_pred"][0] < 0
     assert len(set(final["R_clone_mean"] + final["R_cover_mean"])) > 1
-
-
-def test_walkers_go_their_own_ways(dataset: AnomalyDataset, config: Config) -> None:
-    vector = make(dataset, config, 2)
-    vector.reset(seed=0)
-    before = [(walker.walk.top, walker.walk.left) for walker in vector.task.walkers]
-    observations, *_ = vector.step(np.array([2, 6]))
-    for observation, walker, (top, left), step in zip(
-        observations, vector.task.walkers, before, (24, -24), strict=True
-    ):
-        assert (walker.walk.top, walker.walk.left) == (top, min(max(left + step, 0), 64))
-        image = np.pad(dataset.images[walker.walk.image] / 255, ((32, 32), (32, 32), (0, 0)))
-        window = image[walker.walk.top :, walker.walk.left :][:128, :128]
-        np.testing.assert_allclose(observation[:3], window.transpose(2, 0, 1), atol=1e-6)

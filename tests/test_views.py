@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import SameBits
 from PIL import Image
 from torch import nn
 
@@ -26,7 +26,6 @@ from nbs_env.detect.teaching import Teacher, candidates, teach
 from nbs_env.detect.views import Views, working_size
 
 CPU = torch.device("cpu")
-SameBits = Callable[..., None]
 
 
 # Any size

@@ -47,6 +47,11 @@ def losses() -> np.ndarray:
     return np.random.default_rng(2).random((3, HEIGHT, WIDTH)).astype(np.float32)
 
 
+@pytest.fixture
+def walk(images: np.ndarray, losses: np.ndarray, config: Config) -> Walk:
+    return Walk(images, lambda i: torch.from_numpy(losses[i]), config)
+
+
 @pytest.mark.parametrize("layers", ["array", "tensor"])
 def test_walk_against_slow_reference(
     layers: str, images: np.ndarray, losses: np.ndarray, config: Config, monkeypatch: pytest.MonkeyPatch
@@ -86,24 +91,7 @@ def test_eight_directions_are_different_and_of_one_step() -> None:
     assert (north, east, south, west) == ((-1, 0), (0, 1), (1, 0), (0, -1))
 
 
-def test_corner_is_padded_in_every_channel(images: np.ndarray, losses: np.ndarray, config: Config) -> None:
-    walk = Walk(np.maximum(images, 1), lambda i: torch.from_numpy(losses[i] + 1), config)
-    walk.start(np.arange(3), np.random.default_rng(0))
-    for _ in range(9):
-        walk.move(7, np.random.default_rng(0))  # to the north-west
-    assert (walk.top, walk.left) == (0, 0)
-    walk.sample()
-    window = walk.window()
-    inside = np.zeros((128, 128), bool)
-    inside[32:, 32:] = True
-    np.testing.assert_array_equal((window[:4] > 0).all(axis=0), inside)
-    assert not window[:, ~inside].any()
-    assert window.dtype == np.float32
-    assert window[4].sum() == 64**2
-
-
-def test_changing_the_image_never_stays(images: np.ndarray, losses: np.ndarray, config: Config) -> None:
-    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
+def test_changing_the_image_never_stays(walk: Walk) -> None:
     rng = np.random.default_rng(0)
     walk.start(np.array([0, 2]), rng)
     places = set()
@@ -117,10 +105,7 @@ def test_changing_the_image_never_stays(images: np.ndarray, losses: np.ndarray, 
     assert len(places) > 40
 
 
-def test_change_among_one_image_changes_the_place(
-    images: np.ndarray, losses: np.ndarray, config: Config
-) -> None:
-    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
+def test_change_among_one_image_changes_the_place(walk: Walk) -> None:
     rng = np.random.default_rng(0)
     walk.start(np.array([1]), rng)
     before = (walk.top, walk.left)
@@ -152,15 +137,3 @@ def test_new_segment_has_an_empty_history_and_asks_for_the_loss_again(
     walk.start(np.array([1]), rng)
     assert not walk.history().any()
     assert walk.sample() == 1
-
-
-def test_patch_is_a_view_of_where_the_patch_is(
-    images: np.ndarray, losses: np.ndarray, config: Config
-) -> None:
-    walk = Walk(images, lambda i: torch.from_numpy(losses[i]), config)
-    walk.start(np.arange(3), np.random.default_rng(5))
-    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
-    patch = walk.patch(np.stack([rows, columns], axis=-1))
-    assert patch.shape == (64, 64, 2)
-    assert tuple(patch[0, 0]) == (walk.top, walk.left)
-    assert tuple(patch[-1, -1]) == (walk.top + 63, walk.left + 63)

@@ -37,6 +37,15 @@ class Between:
         return "" if fits else f"choose a value between {self.low} and {self.high}"
 
 
+@dataclass(frozen=True)
+class Share:
+    """A number from 0 to 1."""
+
+    def broken(self, value: Any) -> str:
+        """What is expected, if `value` is not that; otherwise nothing."""
+        return "" if 0 <= value <= 1 else "choose a value from 0 to 1"
+
+
 Count = Annotated[int, AtLeast(1)]
 Rate = Annotated[float, Between(0, 1)]
 
@@ -57,7 +66,7 @@ def check_types(settings: Any, error: type[Exception]) -> None:
 
     What says the same in another type is converted in place, frozen or not: NumPy's numbers to Python's, a
     list to a tuple, a str to a Path. An int passes for a float. Numbers are finite; True is none. Bounds that
-    an annotation has (`AtLeast`, `Between`) hold.
+    an annotation has (`AtLeast`, `Between`, `Share`) hold.
 
     Args:
         settings: an instance, usually from its own `__post_init__`.
@@ -78,7 +87,7 @@ def _fit(value: Any, kind: Any) -> Any:
     if origin is Annotated:
         fitting = _fit(value, arguments[0])
         for bound in arguments[1:]:
-            if isinstance(bound, AtLeast | Between) and (expected := bound.broken(fitting)):
+            if isinstance(bound, AtLeast | Between | Share) and (expected := bound.broken(fitting)):
                 raise TypeError(expected)
         return fitting
     if origin is int:

@@ -30,7 +30,7 @@ from nbs_env.common.runs import (
     plain,
     versions,
 )
-from nbs_env.common.settings import AtLeast, check_types
+from nbs_env.common.settings import AtLeast, Share, check_types
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.desk.report import write_report
 from nbs_env.detect.config import PRESETS, DetectorConfig
@@ -49,7 +49,7 @@ class DataArgs:
     """Its folder; synthetic needs none."""
     category: str | None = None
     """Category, where the data set has some: grid of mvtec, say."""
-    difficulty: float = 0.5
+    difficulty: Annotated[float, Share()] = 0.5
     """How hard the defects of synthetic are to find, from 0 to 1."""
     mask_values: tuple[int, ...] = ()
     """The stored values of mask files that are anomalous (85 170); none: a mask is read as it looks."""
