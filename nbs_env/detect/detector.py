@@ -77,7 +77,7 @@ class Detector:
 
     Args:
         rings: one ring of T autoencoders a snapshot, oldest first; none: there is no method `nbs`.
-        predictors: the weights of the predictor that reads its profiles, one a ring.
+        predictors: the weights of the predictor that reads its profiles, one a ring, or one for all.
         image_size: side that images are resized to first, as those of the training were.
         precision: see `DetectorConfig.precision`.
         device: where it computes.
@@ -105,7 +105,7 @@ class Detector:
     def __init__(
         self,
         rings: Sequence[Sequence[Weights]],
-        predictors: Sequence[Weights],
+        predictors: Sequence[Weights] | Weights,
         image_size: int,
         precision: str,
         device: torch.device,
@@ -126,6 +126,8 @@ class Detector:
         self.dtype = compute_dtype(precision, device)
         self.methods = (("segmenter",) if segmenter else ()) + (("nbs",) if rings else ())
         """What it can do, the better first."""
+        if isinstance(predictors, dict):
+            predictors = [predictors] * len(rings)
         if not self.methods or len(rings) != len(predictors):
             raise ValueError(f"{len(rings)} rings, {len(predictors)} predictors, no segmenter: no detector")
         self.segmenter_threshold, self.image_threshold = segmenter_threshold, image_threshold
