@@ -18,7 +18,6 @@ from conftest import SameBits
 from gymnasium.utils.env_checker import check_env
 from playing import last_infos, make, play
 
-from nbs_env.common.errors import ConfigError
 from nbs_env.config import PRESETS, Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
@@ -68,19 +67,14 @@ def test_micro_is_the_same_game_in_small() -> None:
     assert info["update"] == 1
 
 
-def test_a_preset_may_be_named(dataset: AnomalyDataset) -> None:
-    assert PatchSamplingEnv(dataset, 2, "micro", "cpu").config is PRESETS["micro"]
-    with pytest.raises(ConfigError, match=r"config is 'tiny'; choose quick, .*, or give a Config"):
-        PatchSamplingEnv(dataset, 2, "tiny")
-
-
 def test_same_seed_gives_the_same_trajectory(
     dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
     settings = {"episode_length": 2, "precision": "auto"}  # the real autoencoder, and past the warm-up
-    first, second = (play(make(dataset, config, **settings), 4, seed=3) for _ in range(2))
+    first, second, other = (play(make(dataset, config, **settings), 4, seed=seed) for seed in (3, 3, 4))
     same_bits(first, second)
     assert last_infos(first)[-1]["R_pred"] < 0
+    assert last_infos(first)[0]["autoencoder_loss"] != last_infos(other)[0]["autoencoder_loss"]
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
@@ -97,35 +91,17 @@ def test_a_copy_plays_on_as_the_original(
     same_bits(play(other, 2, seed=None), play(env, 2, seed=None))
 
 
-def test_images_of_another_size_are_refused(dataset: AnomalyDataset, config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"image_size is 192 but .* has images of \(128, 128\) pixels"):
-        PatchSamplingEnv(dataset, 2, replace(config, image_size=192))
-
-
-def test_other_seed_gives_another_trajectory(dataset: AnomalyDataset, config: Config) -> None:
-    first, second = (last_infos(play(make(dataset, config), 1, seed=seed))[0] for seed in (0, 1))
-    assert first["autoencoder_loss"] != second["autoencoder_loss"]
-
-
-def test_masks_of_unlabelled_images_are_never_read(
+def test_masks_of_unlabelled_images_alone_are_never_read(
     dataset: AnomalyDataset, config: Config, same_bits: SameBits
 ) -> None:
-    garbage = dataset.masks.copy()
-    garbage[2:] = np.random.default_rng(0).random(garbage[2:].shape) < 0.5
-    envs = [make(d, config) for d in (dataset, replace(dataset, masks=garbage))]
-    runs = [play(env, 9) for env in envs]
-    same_bits(*runs)
-    same_bits(*(env.learner.state_dict() for env in envs))
-    assert any(info["R_pred"] for info in last_infos(runs[0]))
-
-
-def test_masks_of_labelled_images_are_read(dataset: AnomalyDataset, config: Config) -> None:
-    garbage = dataset.masks.copy()
-    garbage[:2] = np.random.default_rng(0).random(garbage[:2].shape) < 0.5
-    rewards = [
-        [reward for _, reward, _, _ in play(make(d, config), 4)]
-        for d in (dataset, replace(dataset, masks=garbage))
-    ]
+    garbage = np.random.default_rng(0).random(dataset.masks.shape) < 0.5
+    unlabelled = np.concatenate([dataset.masks[:2], garbage[2:]])
+    envs = [make(replace(dataset, masks=m), config) for m in (dataset.masks, unlabelled, garbage)]
+    first, same, other = (play(env, 9) for env in envs)
+    same_bits(first, same)
+    same_bits(*(env.learner.state_dict() for env in envs[:2]))
+    rewards = [[info["R_pred"] for info in last_infos(run)] for run in (first, other)]
+    assert any(rewards[0])
     assert rewards[0] != rewards[1]
 
 

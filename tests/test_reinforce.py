@@ -132,14 +132,6 @@ def test_entropy_bonus_falls_with_beta() -> None:
     assert moved == [False, True]
 
 
-def test_rollouts_are_gathered_before_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = Reinforce(Toy(length=3), 0, ReinforceOptions(rollouts=2))
-    updates = capture_updates(agent, monkeypatch)
-    agent.learn(Toy(length=3), 5, lambda info: None)
-    assert [len(batch[0]) for batch in updates] == [6, 6]
-    assert len(agent.pending) == 1
-
-
 def test_warm_up_episodes_are_played_but_not_learnt_from(same_bits: SameBits) -> None:
     env = Toy(length=2, warmup=frozenset({0, 1, 3}))
     agent = Reinforce(env, 0)
