@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import random
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -32,23 +31,20 @@ def registered(dataset: AnomalyDataset, config: Config) -> PatchSamplingEnv:
     return env.unwrapped
 
 
-def test_gymnasium_finds_nothing_to_warn_of(registered: PatchSamplingEnv) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        # A squared error of an unbounded output has no upper bound that would hold, and clipping it would
-        # hide from the agent how bad the worst pixels are.
-        warnings.filterwarnings("ignore", message=".*observation space maximum value is infinity")
-        check_env(registered)
-
-
-def test_stable_baselines3_finds_nothing_to_warn_of(registered: PatchSamplingEnv) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        # It takes any three-dimensional Box for an image of 0 to 255 for its own CNN. Ours has losses and
-        # history as channels and comes with its own features extractor.
-        warnings.filterwarnings("ignore", message="It seems that your observation.*image but its `dtype`")
-        warnings.filterwarnings("ignore", message="It seems that your observation space.*bounds are not in")
-        stable_baselines3.common.env_checker.check_env(registered)
+# A squared error of an unbounded output has no upper bound that would hold, and clipping it would hide from
+# the agent how bad the worst pixels are. Stable-Baselines3 takes any three-dimensional Box for an image of 0
+# to 255 for its own CNN; ours has losses and history as channels and its own features extractor.
+@pytest.mark.filterwarnings(
+    "error",
+    "ignore:.*observation space maximum value is infinity",
+    "ignore:It seems that your observation.*image but its `dtype`",
+    "ignore:It seems that your observation space.*bounds are not in",
+)
+@pytest.mark.parametrize("check", [check_env, stable_baselines3.common.env_checker.check_env])
+def test_checkers_find_nothing_to_warn_of(
+    check: Callable[[PatchSamplingEnv], None], registered: PatchSamplingEnv
+) -> None:
+    check(registered)
 
 
 def test_micro_is_the_same_game_in_small() -> None:

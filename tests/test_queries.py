@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks import labels
-from nbs_env.config import PRESETS
 from nbs_env.data import AnomalyDataset
 from nbs_env.desk import queries
+from nbs_env.detect.config import DetectorConfig
 from nbs_env.features.encoder import Encoder, describe, pretrained
 
 
@@ -113,11 +113,9 @@ TINY = ["--segmenter-steps", "2", "--image-size", "128", "--segmenter-crop", "32
 
 
 def test_masks_of_unlabelled_images_never_reach_a_query(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: AnomalyDataset
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: AnomalyDataset, taught: DetectorConfig
 ) -> None:
-    config = replace(
-        PRESETS["quick"], updates=0, segmenter_steps=1, segmenter_batch=2, segmenter_crop=64, image_size=128
-    )
+    config = replace(taught, segmenter_steps=1)
     pool, _ = labels.divide(many, 0)
     spoilt = many.masks.copy()
     spoilt[np.setdiff1d(np.arange(12), pool[:2])] ^= True
@@ -135,10 +133,8 @@ def test_masks_of_unlabelled_images_never_reach_a_query(
     asked = []
     for number, masks in enumerate((many.masks, spoilt)):
         monkeypatch.setattr(labels, "load", lambda *_, m=masks, **__: replace(many, masks=m))
-        args = labels.LabelsArgs(
-            out=tmp_path / str(number), datasets="many", seeds=1, masks="2,3", reference=4
-        )
         place = tmp_path / str(number)
+        args = labels.LabelsArgs(out=place, datasets="many", seeds=1, masks="2,3", reference=4)
         rows = labels.play(args, "many", 0, config, "cpu", place)
         assert [row["query"] for row in rows if row["masks"] == 3] == list(labels.QUERIES)
         assert [row["query"] for row in rows if row["masks"] == 4] == [labels.FIRST]
