@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +20,14 @@ from PIL import Image
 
 import agents.run
 import nbs_env.detect.detector
+from nbs_env.autoencoder import Autoencoder
+from nbs_env.common.networks import initialize
 from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect.config import DetectorConfig
 from nbs_env.detect.detector import CRF_CANDIDATES
 from nbs_env.env import PatchSamplingEnv
+from nbs_env.profiles import Weights
 
 # Convolutions as small as these gain nothing from threads, here or in the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -39,6 +48,14 @@ def all_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nbs_env.detect.detector, "CRF_CANDIDATES", CRF_CANDIDATES)
 
 
+def known(
+    name: str, images: np.ndarray, masks: np.ndarray, kinds: tuple[str, ...] | None = None
+) -> AnomalyDataset:
+    """Images that all have a mask, named 0, 1 and so on."""
+    names = tuple(map(str, range(len(images))))
+    return AnomalyDataset(name, images, masks, np.ones(len(images), bool), names, kinds or ("",) * len(names))
+
+
 @pytest.fixture(scope="session")
 def dataset() -> AnomalyDataset:
     """Five images 128x128 of noisy stripes, named 0 to 4, each but 3 with a rough spot of 30x30."""
@@ -56,14 +73,7 @@ def dataset() -> AnomalyDataset:
             image[mask] += rng.normal(0, 60, (900, 3))
         images.append(image.clip(0, 255).astype(np.uint8))
         masks.append(mask)
-    return AnomalyDataset(
-        name="tiny",
-        images=np.stack(images),
-        masks=np.stack(masks),
-        has_mask=np.ones(5, bool),
-        names=tuple(str(number) for number in range(5)),
-        kinds=("spot", "spot", "spot", "good", "spot"),
-    )
+    return known("tiny", np.stack(images), np.stack(masks), ("spot", "spot", "spot", "good", "spot"))
 
 
 @pytest.fixture
@@ -74,8 +84,7 @@ def many(dataset: AnomalyDataset) -> AnomalyDataset:
         np.concatenate([np.rot90(part[keep], turn, (1, 2)) for turn in range(3)])
         for part in (dataset.images, dataset.masks)
     )
-    names, known = tuple(map(str, range(12))), np.ones(12, bool)
-    return AnomalyDataset("tiny", images, masks, known, names, ("spot",) * 12)
+    return known("tiny", images, masks, ("spot",) * 12)
 
 
 @pytest.fixture
@@ -215,24 +224,13 @@ def blobs() -> AnomalyDataset:
     centres = rng.integers(12, 52, size=(12, 2))
     masks = np.stack([(y - a) ** 2 + (x - b) ** 2 < 64 for a, b in centres])
     grey = np.where(masks, 90, 150)[..., None] + rng.integers(-20, 20, size=(12, 64, 64, 3))
-    return AnomalyDataset(
-        name="blobs",
-        images=grey.astype(np.uint8),
-        masks=masks,
-        has_mask=np.ones(12, bool),
-        names=tuple(map(str, range(12))),
-        kinds=("disc",) * 12,
-    )
+    return known("blobs", grey.astype(np.uint8), masks, ("disc",) * 12)
 
 
 @pytest.fixture
 def mine(folder: Path, tmp_path: Path) -> Path:
     """A copy of `folder` to spoil."""
-    for file in folder.rglob("*.png"):
-        copy = tmp_path / "mine" / file.relative_to(folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(file.read_bytes())
-    return tmp_path / "mine"
+    return shutil.copytree(folder, tmp_path / "mine")
 
 
 Main = Callable[..., None]
@@ -257,20 +255,27 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def error(main: Main, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Call `main`; the one line it fails with."""
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """A function that calls a command and gives back the one line that it fails with."""
 
-    def call(**changes: Any) -> str:
+    def call(main: Callable[..., None], *words: Any, **changes: Any) -> str:
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            main(**changes)
+            main(*words, **changes)
         assert end.value.code == 2
-        lines = [line for line in capsys.readouterr().err.splitlines() if line and "update/s" not in line]
+        said = capsys.readouterr().err.splitlines()
+        lines = [line for line in said if line and "update/s" not in line and not line.startswith("note: ")]
         assert len(lines) == 1
         assert lines[0].startswith("error: ")
         return lines[0]
 
     return call
+
+
+@pytest.fixture
+def error(main: Main, fails: Callable[..., str]) -> Callable[..., str]:
+    """Call `main`; the one line it fails with."""
+    return partial(fails, main)
 
 
 @pytest.fixture
@@ -298,6 +303,50 @@ def stored(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         assert (picture.format, picture.mode) == ("PNG", "L")
         return np.asarray(picture)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def python(code: str, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """Run `code` in a process of its own."""
+    pipe, line = subprocess.PIPE, [sys.executable, "-c", code, *words]
+    return subprocess.Popen(
+        line, env=os.environ | environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    )
+
+
+def untrained_rings() -> list[list[Weights]]:
+    """Two snapshots of three small autoencoders each, as drawn."""
+    generator = torch.Generator().manual_seed(0)
+    autoencoders = [[Autoencoder(8, 4) for _ in range(3)] for _ in range(2)]
+    for ring in autoencoders:
+        for autoencoder in ring:
+            initialize(autoencoder, generator)
+    return [[autoencoder.state_dict() for autoencoder in ring] for ring in autoencoders]
+
+
+def raw_png(width: int, height: int, bits: int, colours: int, rows: bytes) -> bytes:
+    """A PNG file, also one that Pillow cannot write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
 
 
 @pytest.fixture

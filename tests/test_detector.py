@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import untrained_rings
 
-from nbs_env.autoencoder import Autoencoder
 from nbs_env.common import checkpoint
 from nbs_env.common.errors import ConfigError
 from nbs_env.common.networks import initialize
@@ -31,17 +30,7 @@ T = 3
 
 @pytest.fixture
 def rings() -> list[list[Weights]]:
-    """Two snapshots of three autoencoders each, as drawn."""
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for _ in range(2):
-        ring = []
-        for _ in range(T):
-            autoencoder = Autoencoder(8, 4)
-            initialize(autoencoder, generator)
-            ring.append({name: value.clone() for name, value in autoencoder.state_dict().items()})
-        found.append(ring)
-    return found
+    return untrained_rings()
 
 
 @pytest.fixture
@@ -213,13 +202,11 @@ def test_levels_above_white_are_refused(detector: Detector) -> None:
 WRONG: list[tuple[Any, str]] = [
     (np.zeros((90, 90, 3)), r"float64 \(90, 90, 3\)"),
     (np.zeros((90, 90), bool), r"bool \(90, 90\)"),
-    (np.zeros((90, 90, 3), np.int64), r"int64 \(90, 90, 3\)"),
     (np.zeros((3, 90, 90), np.uint8), r"uint8 \(3, 90, 90\)"),
     (np.zeros((90, 90, 2), np.uint8), r"uint8 \(90, 90, 2\)"),
     (np.zeros(90, np.uint8), r"uint8 \(90,\)"),
     (np.zeros((63, 90, 3), np.uint8), r"uint8 \(63, 90, 3\)"),
     (np.zeros((90, 0), np.uint8), r"uint8 \(90, 0\)"),
-    ("crack.png", "a str"),
     (Path("crack.png"), "a PosixPath"),
     (None, "a NoneType"),
 ]
@@ -240,20 +227,16 @@ def test_what_is_no_image_is_named(wrong: Any, what: str, detector: Detector) ->
 # Calibration
 
 
-def test_threshold_separates_the_labelled_pixels(detector: Detector, dataset: AnomalyDataset) -> None:
-    masks = dataset.masks[[0, 1, 4]]
-    probabilities = np.where(masks, 0.06, 0.03).astype(np.float32)
-    detector.calibrate(probabilities, dataset.images[[0, 1, 4]], masks)
-    assert 0.03 < detector.threshold <= 0.06
-    found = detector.masks(probabilities, dataset.images[[0, 1, 4]])
-    assert pixel_prf(found, masks)[2] > 0.97
-
-
-def test_certainty_can_be_calibrated(detector: Detector, dataset: AnomalyDataset) -> None:
-    """A sigmoid rounds to 1, whose odds are infinite."""
-    masks = dataset.masks[[0, 1, 4]]
-    detector.calibrate(masks.astype(np.float32), dataset.images[[0, 1, 4]], masks)
-    assert pixel_prf(detector.masks(masks.astype(np.float32), dataset.images[[0, 1, 4]]), masks)[2] > 0.97
+@pytest.mark.parametrize(("low", "high"), [(0.03, 0.06), (0.0, 1.0)])
+def test_threshold_separates_the_labelled_pixels(
+    low: float, high: float, detector: Detector, dataset: AnomalyDataset
+) -> None:
+    """Certainty as well: a sigmoid rounds to 1, whose odds are infinite."""
+    images, masks = dataset.images[[0, 1, 4]], dataset.masks[[0, 1, 4]]
+    probabilities = np.where(masks, high, low).astype(np.float32)
+    detector.calibrate(probabilities, images, masks)
+    assert low < detector.threshold <= high
+    assert pixel_prf(detector.masks(probabilities, images), masks)[2] > 0.97
 
 
 def test_kernel_that_removes_specks_is_chosen_where_there_are_specks(
@@ -282,17 +265,8 @@ def test_gentle_kernel_is_chosen_where_truth_is_thin(detector: Detector) -> None
 # Files that are none
 
 
-@pytest.mark.parametrize("kind", ["absent", "text", "truncated", "checkpoint"])
-def test_file_that_holds_no_detector_is_named(kind: str, detector: Detector, tmp_path: Path) -> None:
-    path = tmp_path / f"{kind}.pt"
-    detector.save(path)
-    write: dict[str, Callable[[], object]] = {
-        "absent": path.unlink,
-        "text": lambda: path.write_text("hello"),
-        "truncated": lambda: path.write_bytes(path.read_bytes()[:-1000]),
-        "checkpoint": lambda: checkpoint.save({"learner": {}}, path),
-    }
-    write[kind]()
-    with pytest.raises(checkpoint.CheckpointError, match=rf"{kind}\.pt") as caught:
-        Detector.load(path)
+def test_file_that_holds_no_detector_is_named(tmp_path: Path) -> None:
+    checkpoint.save({"learner": {}}, tmp_path / "a.pt")
+    with pytest.raises(checkpoint.CheckpointError, match=r"a\.pt") as caught:
+        Detector.load(tmp_path / "a.pt")
     assert "\n" not in str(caught.value)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import tomllib
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import spot, stored
+from conftest import python, spot, stored
 from PIL import Image
 
-from nbs_env.common import checkpoint
-from nbs_env.common.errors import RunError, WriteError
-from nbs_env.data import AnomalyDataset, DataError, load
+from nbs_env.common.errors import RunError
+from nbs_env.data import DataError, load
 from nbs_env.data.images import ORIENTATION
-from nbs_env.desk.label.folder import UNLABELLED, Conflict, Folder
+from nbs_env.desk.label.folder import UNLABELLED, Folder
 from nbs_env.desk.label.looking import Looking
 from nbs_env.desk.label.training import Training
 
@@ -63,25 +60,6 @@ def test_a_turned_photo_gets_a_mask_that_training_reads(mine: Path, orientation:
     assert load("folder", mine, image_size=128).has_mask[4]
 
 
-@pytest.mark.parametrize("point", ["save", "replace"])
-def test_a_save_that_is_cut_off_leaves_the_old_mask_whole(
-    mine: Path, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    folder = Folder(mine)
-    mask, version = folder.read(0)
-
-    def killed(*_: Any, **__: Any) -> None:
-        raise OSError("cut off")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(*((Image.Image, "save") if point == "save" else (checkpoint.os, "fsync")), killed)
-        with pytest.raises(WriteError):
-            folder.paint(0, version, (0, 0, 128, 128), spot())
-    after, same = Folder(mine).read(0)
-    np.testing.assert_array_equal(after, mask)
-    assert same == version
-
-
 def test_a_process_killed_in_a_save_leaves_what_training_can_read(mine: Path) -> None:
     with Image.open(mine / "images" / "4.png") as picture:
         picture.save(mine / "images" / "4.png.png")  # whose mask 4.png.part could be taken for
@@ -92,57 +70,41 @@ def test_a_process_killed_in_a_save_leaves_what_training_can_read(mine: Path) ->
         "checkpoint.os.fsync = lambda _: os._exit(9)\n"
         "Folder(Path(sys.argv[1])).paint(4, 'none', (0, 0, 9, 9), np.ones((9, 9), bool))"
     )
-    root = str(Path(checkpoint.__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", code, str(mine)], env=os.environ | {"PYTHONPATH": root})
-    assert done.returncode == 9
+    process = python(code, str(mine))
+    process.communicate()
+    assert process.returncode == 9
     assert not load("folder", mine, image_size=128).has_mask[4]
 
 
 def test_images_that_browsers_do_not_know_are_converted(mine: Path) -> None:
-    rng = np.random.default_rng(0)
-    deep = rng.integers(0, 65536, (80, 90)).astype(np.uint16)
-    deep[0, :2] = 0, 65535
-    Image.fromarray(deep).save(mine / "images" / "deep.tif")
+    deep = np.arange(80 * 90).reshape(80, 90) * 9
+    Image.fromarray(deep.astype(np.uint16)).save(mine / "images" / "deep.tif")
     folder = Folder(mine)
     content, kind = folder.shown(folder.numbers["deep"])
     assert kind == "image/bmp"
     (mine / "shown.bmp").write_bytes(content)
     with Image.open(mine / "shown.bmp") as picture:
         shown = np.asarray(picture)
-    np.testing.assert_array_equal(
-        shown, load("folder", mine, image_size=128) and folder.pixels(folder.numbers["deep"])
-    )
+    np.testing.assert_array_equal(shown, folder.pixels(folder.numbers["deep"]))
     content, kind = folder.shown(0)
     assert (content, kind) == ((mine / "images" / "0.png").read_bytes(), "image/png")
 
 
-def test_errors_say_what_to_do(tmp_path: Path, dataset: AnomalyDataset) -> None:
-    with pytest.raises(DataError, match="no such folder"):
-        Folder(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="no images/ in this folder"):
-        Folder(tmp_path)
-    (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match="no image file in this directory"):
-        Folder(tmp_path)
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(dataset.images[0]).save(tmp_path / "images" / "a.png")
-    Image.fromarray(dataset.masks[0]).save(tmp_path / "masks" / "b.png")
+def test_errors_say_what_to_do(mine: Path, tmp_path: Path) -> None:
+    for home, message in (
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path, "no images/ in this folder"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Folder(home)
+    (mine / "images" / "0.png").unlink()
     with pytest.raises(DataError, match="a mask without its image"):
-        Folder(tmp_path)
-
-
-def test_versions_are_of_files_not_of_servers(mine: Path) -> None:
-    one, other = Folder(mine), Folder(mine)  # two commands on one folder
-    version = one.version(0)
-    other.paint(0, version, (0, 0, 128, 128), spot())
-    with pytest.raises(Conflict):
-        one.paint(0, version, (0, 0, 128, 128), np.roll(spot(), 9))
+        Folder(mine)
 
 
 def test_the_queue_begins_with_the_names_and_goes_on_with_what_differs(mine: Path) -> None:
-    (mine / "masks" / "1.png").unlink()
-    (mine / "masks" / "2.png").unlink()
-    (mine / "masks" / "3.png").unlink()
+    for number in (1, 2, 3):
+        (mine / "masks" / f"{number}.png").unlink()
     folder = Folder(mine)
     looking = Looking(folder, Training(folder, []))
     assert looking.next(set(), 9) == [1, 2, 3, 4]
@@ -157,7 +119,6 @@ def test_the_queue_begins_with_the_names_and_goes_on_with_what_differs(mine: Pat
 
 
 def test_a_round_needs_a_defect_that_survives_resizing(mine: Path) -> None:
-
     for path in (mine / "masks").iterdir():
         path.unlink()
     folder = Folder(mine)
@@ -173,29 +134,18 @@ def test_a_round_needs_a_defect_that_survives_resizing(mine: Path) -> None:
 
 
 def test_the_command_names_the_extra_that_is_missing(mine: Path) -> None:
-    root = str(Path(checkpoint.__file__).parents[2])
     code = (
         "import sys; sys.modules['uvicorn'] = None; sys.argv[1:] = ['--images', sys.argv[1]]\n"
         "import runpy; runpy.run_module('nbs_env.desk.label', run_name='__main__', alter_sys=True)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(mine)],
-        env=os.environ | {"PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "error: uvicorn is missing; python -m pip install 'neural-batch-sampling[label]'"
-    ]
+    process = python(code, str(mine))
+    _, err = process.communicate()
+    assert process.returncode == 2
+    assert err == "error: uvicorn is missing; python -m pip install 'neural-batch-sampling[label]'\n"
 
 
 def test_the_page_is_part_of_the_package() -> None:
-    import tomllib
-    from importlib.resources import files
-
     server = pytest.importorskip("nbs_env.desk.label.server", reason="the extra `label` is not installed")
-
     settings = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["nbs_env.desk.label"]
     for name in server.PAGE:

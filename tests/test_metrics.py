@@ -59,6 +59,9 @@ def test_pixel_prf_slow_reference(scores: np.ndarray, true: np.ndarray) -> None:
     library = precision_recall_fscore_support(true.ravel(), pred.ravel(), average="binary")[:3]
     assert metrics.pixel_prf(pred, true) == pytest.approx(slow_prf(pred, true))
     assert metrics.pixel_prf(pred, true) == pytest.approx(library)
+    rows = [slow_prf(pred[i], true[i]) for i in range(3) if true[i].sum() > 0]
+    expected = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    assert metrics.pixel_prf_per_image(pred, true) == pytest.approx(expected)
 
 
 def test_pixel_prf_per_image_closed_form() -> None:
@@ -70,14 +73,6 @@ def test_pixel_prf_per_image_closed_form() -> None:
     pred[3] = True  # on an image without anomaly: does not count
     assert metrics.pixel_prf_per_image(pred, true) == pytest.approx((1.25 / 3, 1.5 / 3, (2 / 3 + 2 / 5) / 3))
     assert metrics.pixel_prf_per_image(pred[3:], true[3:]) == (0.0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize(("scores", "true"), CASES)
-def test_pixel_prf_per_image_slow_reference(scores: np.ndarray, true: np.ndarray) -> None:
-    pred = scores > 0.5
-    rows = [slow_prf(pred[i], true[i]) for i in range(3) if true[i].sum() > 0]
-    expected = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-    assert metrics.pixel_prf_per_image(pred, true) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -291,20 +286,17 @@ def test_evaluate_without_an_anomaly_or_without_a_normal_image() -> None:
 
 def test_wrong_input_is_named() -> None:
     scores, true = CASES[0]
-    with pytest.raises(ValueError, match="bool"):
-        metrics.pixel_prf(true.astype(np.uint8), true)
-    with pytest.raises(ValueError, match=r"\(2, 9, 11\)"):
-        metrics.pixel_prf(true[:2], true)
-    with pytest.raises(ValueError, match="tolerance"):
-        metrics.tolerant_prf(true, true, -1)
-    with pytest.raises(ValueError, match=r"\(n, H, W\)"):
-        metrics.aupro(scores[0], true[0])
-    with pytest.raises(ValueError, match="NaN"):
-        metrics.pixel_ap(np.full(true.shape, np.nan), true)
-    with pytest.raises(ValueError, match="max_fpr"):
-        metrics.aupro(scores, true, 0.0)
-    with pytest.raises(ValueError, match="must be equal"):
-        metrics.image_auroc(np.zeros(2), np.zeros(3, bool))
+    for message, metric, *given in (
+        ("bool", metrics.pixel_prf, true.astype(np.uint8), true),
+        (r"\(2, 9, 11\)", metrics.pixel_prf, true[:2], true),
+        ("tolerance", metrics.tolerant_prf, true, true, -1),
+        (r"\(n, H, W\)", metrics.aupro, scores[0], true[0]),
+        ("NaN", metrics.pixel_ap, np.full(true.shape, np.nan), true),
+        ("max_fpr", metrics.aupro, scores, true, 0.0),
+        ("must be equal", metrics.image_auroc, np.zeros(2), np.zeros(3, bool)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric(*given)
 
 
 def test_counts_by_kind() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -14,7 +15,7 @@ from gymnasium.error import InvalidAction, ResetNeeded
 from agents.sb3 import PPO
 from nbs_env.common.errors import ConfigError
 from nbs_env.common.networks import pick_device
-from nbs_env.config import Config
+from nbs_env.config import PRESETS, Config
 from nbs_env.data import AnomalyDataset, DataError
 from nbs_env.detect.detector import Detector
 from nbs_env.env import PatchSamplingEnv
@@ -113,8 +114,14 @@ def test_labelled_images_are_a_whole_number_or_names(dataset: AnomalyDataset, co
 
 
 def test_arguments_of_another_kind_are_named(dataset: AnomalyDataset, config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"config is \{\}; give an nbs_env Config"):
-        PatchSamplingEnv(dataset, 2, {})  # type: ignore[arg-type]
+    assert PatchSamplingEnv(dataset, 2, "micro", "cpu").config is PRESETS["micro"]
+    for other, message in (
+        ({}, r"config is \{\}; give an nbs_env Config"),
+        ("tiny", r"config is 'tiny'; choose quick, .*, or give a Config"),
+        (replace(config, image_size=192), r"image_size is 192 but .* has images of \(128, 128\) pixels"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            PatchSamplingEnv(dataset, 2, other)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="dataset is 'synthetic'; give an nbs_env AnomalyDataset"):
         PatchSamplingEnv("synthetic", 2, config)  # type: ignore[arg-type]
     for number in (0, -1, 1.5, True):

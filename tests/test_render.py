@@ -18,7 +18,6 @@ from nbs_env.vector import PatchSamplingVectorEnv
 
 
 def test_render_shows_four_panels(dataset: AnomalyDataset, config: Config) -> None:
-    assert PatchSamplingEnv(dataset, ["0", "1"], config, device="cpu").render() is None
     env = PatchSamplingEnv(dataset, ["0", "1"], config, device="cpu", render_mode="rgb_array")
     env.reset(seed=0)
     for _ in range(3):
@@ -66,15 +65,8 @@ def test_record_video(dataset: AnomalyDataset, config: Config, tmp_path: Path) -
 
 
 def test_walkers_are_drawn_one_by_one(dataset: AnomalyDataset, config: Config) -> None:
-    vector = gymnasium.make_vec(
-        "nbs_env/PatchSampling-v0",
-        3,
-        dataset=dataset,
-        labeled=["0", "1"],
-        config=config,
-        device="cpu",
-        render_mode="rgb_array",
-    )
+    settings = {"dataset": dataset, "labeled": ["0", "1"], "config": config, "device": "cpu"}
+    vector = gymnasium.make_vec("nbs_env/PatchSampling-v0", 3, render_mode="rgb_array", **settings)
     assert isinstance(vector, PatchSamplingVectorEnv)
     assert vector.render_mode == "rgb_array" in vector.metadata["render_modes"]
     with pytest.raises(ResetNeeded, match="call reset before render"):
@@ -88,13 +80,9 @@ def test_walkers_are_drawn_one_by_one(dataset: AnomalyDataset, config: Config) -
     assert len({picture.tobytes() for picture in pictures}) == 3
     np.testing.assert_array_equal(pictures[0], vector.env.render())
     np.testing.assert_array_equal(SB3VecEnv(vector).get_images(), pictures)
-
-
-def test_without_a_render_mode_there_is_no_picture(dataset: AnomalyDataset, config: Config) -> None:
-    vector = PatchSamplingVectorEnv(2, dataset, ["0", "1"], config, "cpu")
-    assert vector.render_mode is None
-    assert vector.render() is None
-    assert SB3VecEnv(vector).get_images() == [None, None]
+    plain = PatchSamplingVectorEnv(2, dataset, ["0", "1"], config, "cpu")
+    assert plain.render_mode is plain.render() is plain.env.render() is None
+    assert SB3VecEnv(plain).get_images() == [None, None]
 
 
 @pytest.mark.parametrize("make", [PatchSamplingEnv, PatchSamplingVectorEnv])

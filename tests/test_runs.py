@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Main
+from conftest import Main, python
 from PIL import Image
 from tqdm import tqdm
 
@@ -22,14 +22,6 @@ from nbs_env.common.runs import check_data, check_names, check_settings, claim, 
 from nbs_env.data import DataError, DataWarning
 
 Capture = pytest.CaptureFixture[str]
-
-
-def python(code: str, **environment: str) -> subprocess.Popen[str]:
-    """Run `code` in a process of its own."""
-    pipe, words = subprocess.PIPE, [sys.executable, "-c", code]
-    return subprocess.Popen(
-        words, env=os.environ | environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
-    )
 
 
 # Claims

@@ -15,7 +15,6 @@ from agents.load import agent_class
 from agents.reinforce import Reinforce
 from agents.run import main
 from agents.trained import save
-from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 
 
@@ -25,13 +24,12 @@ def reinforce(env: PatchSamplingEnv) -> Reinforce:
 
 
 def test_it_draws_from_the_saved_policy(
-    reinforce: Reinforce, dataset: AnomalyDataset, tmp_path: Path, same_bits: SameBits
+    reinforce: Reinforce, env: PatchSamplingEnv, tmp_path: Path, same_bits: SameBits
 ) -> None:
     """All but certain of one action, it takes that one."""
     with torch.no_grad():
         reinforce.policy.head.bias[5] += 1e3
     save(reinforce.policy, tmp_path / "policy.pt")
-    env = PatchSamplingEnv(dataset, ["0", "1"], "micro", "cpu")
     agent = agent_class(f"trained:{tmp_path / 'policy.pt'}")(env, seed=0)
     observation, _ = env.reset(seed=0)
     assert [agent.act(observation) for _ in range(20)] == [5] * 20
@@ -55,11 +53,10 @@ def test_a_run_leaves_its_policy_and_another_takes_it_along(
 
 
 def test_its_state_goes_on_with_the_same_draws(
-    reinforce: Reinforce, tmp_path: Path, dataset: AnomalyDataset
+    reinforce: Reinforce, env: PatchSamplingEnv, tmp_path: Path
 ) -> None:
     save(reinforce.policy, tmp_path / "policy.pt")
     cls = agent_class(f"trained:{tmp_path / 'policy.pt'}")
-    env = PatchSamplingEnv(dataset, ["0", "1"], "micro", "cpu")
     one, other = cls(env, seed=0), cls(env, seed=1)
     seen = np.random.default_rng(0).random((5, 128, 128), np.float32)
     one.act(seen)

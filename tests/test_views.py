@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import SameBits
-from PIL import Image
 from torch import nn
 
+from nbs_env.common.checkpoint import save_picture
 from nbs_env.common.errors import ConfigError
 from nbs_env.data import AnomalyDataset, DataError, load, read_image, resize_image
 from nbs_env.detect import segmenter as segmenting
@@ -124,9 +124,8 @@ def folder(tmp_path: Path) -> Path:
     for number in range(4):
         mask = np.zeros((120, 160), np.uint8)
         mask[30:60, 20 + number : 60] = 255
-        for name, picture in (("images", rng.integers(0, 256, (120, 160, 3), np.uint8)), ("masks", mask)):
-            (tmp_path / name).mkdir(exist_ok=True)
-            Image.fromarray(picture).save(tmp_path / name / f"{number}.png")
+        save_picture(rng.integers(0, 256, (120, 160, 3), np.uint8), tmp_path / "images" / f"{number}.png")
+        save_picture(mask, tmp_path / "masks" / f"{number}.png")
     return tmp_path
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from trees import save
 
 from baselines.tasks import home, read_classes
 from nbs_env.data import GOOD, DataError, cifar10
@@ -118,13 +119,9 @@ def test_plant_village_by_species(tmp_path: Path) -> None:
 
 
 def test_mvtec_as_good_and_defective(tmp_path: Path) -> None:
-    picture(tmp_path / "bolt" / "train" / "good" / "0.png", 10)
-    picture(tmp_path / "bolt" / "test" / "good" / "0.png", 20)
-    picture(tmp_path / "bolt" / "test" / "bent" / "0.png", 30)
-    mask = np.zeros((70, 70), np.uint8)
-    mask[10:60, 10:60] = 255
-    (tmp_path / "bolt" / "ground_truth" / "bent").mkdir(parents=True)
-    Image.fromarray(mask).save(tmp_path / "bolt" / "ground_truth" / "bent" / "0_mask.png")
+    for shade, folder in ((10, "train/good"), (20, "test/good"), (30, "test/bent")):
+        picture(tmp_path / "bolt" / folder / "0.png", shade)
+    save(tmp_path / "bolt" / "ground_truth" / "bent" / "0_mask.png", np.eye(70, dtype=bool))
     data = read_mvtec(tmp_path, 64, 3)["bolt"]
     assert data.names == (GOOD, "bent")
     shades = data.images[:, 0, 0, 0].tolist()

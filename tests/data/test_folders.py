@@ -106,45 +106,6 @@ def test_a_mask_of_no_image_names_the_nearest(image: str, drawn: str, rest: str,
         load("folder", home)
 
 
-def test_two_masks_of_one_image(tmp_path: Path) -> None:
-    home = make_folder(tmp_path)
-    save(home / "masks" / "a_mask.png", mask(0))
-    with pytest.raises(DataError, match=r"a_mask\.png: a\.png has the same stem"):
-        load("folder", home)
-
-
-def dangle(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/not/mounted.png")
-
-
-def as_gif(path: Path) -> None:
-    Image.open(path).save(path.with_suffix(".gif"))
-    path.unlink()
-
-
-def as_folder(path: Path) -> None:
-    path.unlink()
-    path.with_suffix("").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (dangle, r"a\.png: a link to a file that is not there; mount or copy it"),
-        (as_gif, r"a\.gif: the mask of a\.png cannot be read; expected a file with one of \.bmp"),
-        (as_folder, r"masks/a: the mask of a\.png cannot be read"),
-    ],
-)
-def test_a_mask_that_cannot_be_read_never_makes_its_image_unlabelled(
-    fault: Callable[[Path], None], message: str, tmp_path: Path
-) -> None:
-    home = make_folder(tmp_path)
-    fault(home / "masks" / "a.png")
-    with pytest.raises(DataError, match=message):
-        load("folder", home)
-
-
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     home = make_folder(tmp_path)
     for number in range(7):
@@ -174,9 +135,7 @@ def test_a_folder_of_masks_of_another_name(tmp_path: Path) -> None:
 def test_a_folder_of_links_to_nothing(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").symlink_to("/not/mounted.png")
-    with pytest.raises(
-        DataError, match=r"images: no image file in this directory \(a\.png \(a link to nothing"
-    ):
+    with pytest.raises(DataError, match=r"no image file in this directory \(a\.png \(a link to nothing"):
         load("folder", tmp_path)
 
 
@@ -216,10 +175,9 @@ def test_classes_ignore_and_name(tmp_path: Path) -> None:
         assert data.names == names
         assert len(data.images) == 2
     (tmp_path / "Gone___rot").symlink_to("/not/mounted")
-    with pytest.warns(DataWarning, match=r"left out: Gone___rot \(a link to nothing\) \(1 in all\)"):
-        read_folder(tmp_path, 32, 1)
-    with pytest.warns(DataWarning, match=r"left out: Gone___rot \(a link to nothing\) \(1 in all\)"):
-        read_plant_village(tmp_path, 32, 1)
+    for read in (read_folder, read_plant_village):
+        with pytest.warns(DataWarning, match=r"left out: Gone___rot \(a link to nothing\) \(1 in all\)"):
+            read(tmp_path, 32, 1)
 
 
 def test_a_zip_ignores_and_names(tmp_path: Path) -> None:
@@ -227,13 +185,8 @@ def test_a_zip_ignores_and_names(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for name in ("a/cat/1.png", "a/dog/2.PNG"):
             archive.write(tmp_path / "x.png", name)
-        for name in (
-            "__MACOSX/cat/1.png",
-            "a/cat/._1.png",
-            "a/.ipynb_checkpoints/cat/1.png",
-            "a/cat/notes.txt",
-        ):
-            archive.writestr(name, b"x")
+        for name in ("__MACOSX/cat/1", "a/cat/._1", "a/.ipynb_checkpoints/cat/1", "a/cat/notes"):
+            archive.writestr(f"{name}.{'txt' if 'notes' in name else 'png'}", b"x")
     (tmp_path / "._images.zip").touch()
     with pytest.warns(DataWarning, match=r"images\.zip: left out: a/cat/notes\.txt \(1 in all\)"):
         images, labels = cifar10.read(tmp_path)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trees
+from conftest import raw_png
 from PIL import Image, ImageFilter
 
 from nbs_env.data import DataError, DataWarning, load, read_mask
@@ -58,15 +58,8 @@ def pages(path: Path) -> None:
 
 
 def deep_colours(path: Path) -> None:
-    """A PNG of 16-bit RGB, which Pillow cannot write."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     rows = b"".join(b"\0" + np.repeat(row.astype(">u2"), 3).tobytes() for row in TRUTH)
-    header = struct.pack(">IIBBBBB", SHAPE[1], SHAPE[0], 16, 2, 0, 0, 0)
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.with_suffix(".png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    path.with_suffix(".png").write_bytes(raw_png(SHAPE[1], SHAPE[0], 16, 2, rows))
 
 
 def smooth(filters: ImageFilter.Filter) -> np.ndarray:
@@ -186,12 +179,14 @@ def test_the_chosen_values_are_anomalous_and_nothing_else(tmp_path: Path) -> Non
 
 def test_values_reach_the_readers(tmp_path: Path) -> None:
     for folder, array in (("images", NOISE), ("masks", areas(85, 170, 255))):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(array).save(tmp_path / folder / "1.png")
+        trees.save(tmp_path / folder / "1.png", array)
     with pytest.raises(DataError, match="--mask-values 85 170"):
         load("folder", tmp_path, image_size=64)
     shares = [load("folder", tmp_path, image_size=64, mask_values=v).masks.mean() for v in ((85,), (85, 170))]
     assert 0 < shares[0] < shares[1]
+    assert load("folder", tmp_path, image_size=64, mask_values=(7, 85)).masks.mean() == shares[0]
+    with pytest.raises(DataError, match="no mask has a pixel of the mask_values 7, 8; name values"):
+        load("folder", tmp_path, image_size=64, mask_values=(7, 8))
     with pytest.raises(DataError, match=r"mask_values holds 1\.5; give whole numbers"):
         load("folder", tmp_path, mask_values=(1.5,))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="synthetic has no mask files of its own; leave out mask_values"):
@@ -216,15 +211,15 @@ def test_a_class_of_a_few_pixels_is_seen(tmp_path: Path) -> None:
 
 
 def pair(folder: Path, size: tuple[int, int], orientation: int, mask: np.ndarray, tag: int | None) -> None:
-    for name in ("images", "masks"):
-        (folder / name).mkdir(exist_ok=True)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.new("RGB", size).save(folder / "images" / "1.jpg", exif=exif)
-    own = Image.Exif()
-    if tag is not None:
-        own[0x0112] = tag
-    Image.fromarray(mask).save(folder / "masks" / "1.png", exif=own)
+    for file, picture, turn in (
+        ("images/1.jpg", Image.new("RGB", size), orientation),
+        ("masks/1.png", Image.fromarray(mask), tag),
+    ):
+        exif = Image.Exif()
+        if turn is not None:
+            exif[0x0112] = turn
+        (folder / file).parent.mkdir(exist_ok=True)
+        picture.save(folder / file, exif=exif)
 
 
 def test_a_mask_and_an_image_turned_by_exif(tmp_path: Path) -> None:
@@ -259,8 +254,7 @@ def test_a_mask_and_an_image_turned_by_exif(tmp_path: Path) -> None:
 def test_a_warning_names_the_masks_that_are_mostly_anomalous(tmp_path: Path) -> None:
     for number in range(8):
         for folder, array in (("images", NOISE), ("masks", ~BYTE)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(array).save(tmp_path / folder / f"{number}.png")
+            trees.save(tmp_path / folder / f"{number}.png", array)
     with pytest.warns(DataWarning, match=r"0\.png, 1\.png, .* and 3 more: more than half") as caught:
         load("folder", tmp_path, image_size=64)
     assert len(caught) == 1

@@ -50,3 +50,21 @@ def test_idx_files(tmp_path: Path) -> None:
     bad.unlink()
     with pytest.raises(DataError, match=r"lacks train-labels-idx1-ubyte\.gz"):
         read_mnist(tmp_path)
+
+
+def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
+    images, labels = np.zeros((3, 28, 28), np.uint8), np.arange(3, dtype=np.uint8)
+    for name in MNIST_FILES:
+        write_idx(tmp_path / name, images if "images" in name else labels)
+    assert read_mnist(tmp_path).images.shape == (6, 1, 28, 28)
+    for name, array in (
+        ("t10k-images-idx3-ubyte", np.zeros((3, 14, 56), np.uint8)),
+        ("t10k-labels-idx1-ubyte", labels[None]),
+        ("t10k-labels-idx1-ubyte", labels + np.uint8(9)),
+        ("train-labels-idx1-ubyte", labels[:2]),
+    ):
+        before = (tmp_path / name).read_bytes()
+        write_idx(tmp_path / name, array)
+        with pytest.raises(DataError, match="download"):
+            read_mnist(tmp_path)
+        (tmp_path / name).write_bytes(before)

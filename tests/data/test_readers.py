@@ -76,29 +76,25 @@ def test_images_past_a_size_lie_on_disc(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.array_equal(in_memory.masks, on_disc.masks)
 
 
-def test_folder_in_mvtec_layout(tmp_path: Path) -> None:
-    home = make_mvtec(tmp_path)
-    data = load("folder", home / "grid", image_size=64)
-    assert data.name == "folder/grid"
-    assert data.names == load("folder", home, category="grid", image_size=64).names
-    assert data.names == ("bent/000", "bent/001", "good/000", "good/001")
-
-
-def test_folder_without_masks_is_all_unlabelled(tmp_path: Path) -> None:
-    shutil.rmtree(make_folder(tmp_path) / "masks")
-    assert not load("folder", tmp_path).has_mask.any()
-
-
 def test_mvtec(tmp_path: Path) -> None:
     home = make_mvtec(tmp_path)
     data = load("mvtec", home, category="grid", image_size=64)
     assert data.name == "mvtec/grid"
+    assert data.names == ("bent/000", "bent/001", "good/000", "good/001")
     assert data.kinds == ("bent", "bent", "good", "good")
     assert data.has_mask.all()
     assert (data.masks[1] == resize_mask(mask(1), 64)).all()
     assert not data.masks[2:].any()
-    for root, category in ((tmp_path, "grid"), (home / "grid", None), (home / "grid", "grid")):
-        assert (load("mvtec", root, category=category, image_size=64).images == data.images).all()
+    for name, root, category in (
+        ("mvtec", tmp_path, "grid"),
+        ("mvtec", home / "grid", None),
+        ("mvtec", home / "grid", "grid"),
+        ("folder", home / "grid", None),
+        ("folder", home, "grid"),
+    ):
+        same = load(name, root, category=category, image_size=64)
+        assert (same.name, same.names) == (f"{name}/grid", data.names)
+        assert (same.images == data.images).all()
     train = read_mvtec_training(home / "grid", 64)
     assert train.shape == (3, 64, 64, 3)
     assert (train[2] == resize_image(image(12), 64)).all()
@@ -157,24 +153,59 @@ def renamed(path: Path) -> None:
     path.rename(path.with_stem("stranger" + path.stem[3:]))
 
 
+def bare(path: Path) -> None:
+    path.rename(path.with_stem(path.stem.removesuffix("_gt")))
+
+
+def masked(path: Path) -> None:
+    shutil.copy(path, path.with_stem(f"{path.stem}_mask"))
+
+
+def dangle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/not/mounted.png")
+
+
+def as_gif(path: Path) -> None:
+    path.rename(path.with_suffix(".gif"))
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.with_suffix("").mkdir()
+
+
+def restructure(path: Path) -> None:
+    scipy.io.savemat(path, {"other": np.zeros(3)})
+
+
 FAULTS: list[tuple[Callable[[Path], Path], str, str, Callable[[Path], None], str]] = [
-    (make_folder, "", "images/a.png", remove, r"masks/a\.png: a mask without its image"),
     (make_folder, "", "masks/a.png", narrow, r"masks/a\.png: 100x40 pixels, but its image a\.png has 100x80"),
-    (make_folder, "", "masks/a.png", damage, r"masks/a\.png: not a readable image"),
     (make_folder, "", "images/b.png", damage, r"images/b\.png: not a readable image"),
     (make_folder, "", "images/b.png", narrow, r"images/b\.png: 100x40 pixels, smaller than a patch.*64"),
     (make_folder, "", "images/b.png", twin, r"images/b\.png: b\.bmp has the same stem"),
     (make_folder, "", "masks/a.png", twin, r"masks/a\.png: a\.bmp has the same stem"),
+    (make_folder, "", "masks/a.png", masked, r"a_mask\.png: a\.png has the same stem"),
+    (make_folder, "", "masks/a.png", dangle, r"a\.png: a link to a file that is not there; mount or copy it"),
+    (make_folder, "", "masks/a.png", as_gif, r"a\.gif: the mask of a\.png cannot be read; .* one of \.bmp"),
+    (make_folder, "", "masks/a.png", as_folder, r"masks/a: the mask of a\.png cannot be read"),
     (make_mvtec, "grid", "grid/ground_truth/bent/001_mask.png", remove, r"bent/001\.png: no mask"),
     (make_mvtec, "grid", "grid/test/bent/001.png", remove, r"001_mask\.png: a mask without its image"),
-    (make_mvtec, "grid", "grid/ground_truth/bent/001_mask.png", narrow, r"001_mask\.png: 100x40 pixels"),
     (make_mvtec, "grid", "grid/test/good/001.png", damage, r"good/001\.png: not a readable image"),
     (make_crackforest, "", "groundTruth/002.mat", remove, r"002\.jpg: no ground truth"),
     (make_crackforest, "", "groundTruth/002.mat", damage, r"002\.mat: not a CrackForest ground truth"),
+    (make_crackforest, "", "groundTruth/002.mat", restructure, r"002\.mat: not a CrackForest ground truth"),
     (make_crackforest, "", "image/002.jpg", remove, r"002\.mat: a mask without its image"),
     (make_crackforest, "", "image/002.jpg", narrow, r"002\.jpg: 100x40 pixels"),
     (make_nanotwice, "", "Anomalous/gt/ITIA1101_gt.png", remove, r"ITIA1101\.tif: no mask"),
     (make_nanotwice, "", "Anomalous/gt/ITIA1101_gt.png", renamed, r"strangerA1101_gt\.png: a mask without"),
+    (
+        make_nanotwice,
+        "",
+        "Anomalous/gt/ITIA1101_gt.png",
+        bare,
+        r"ITIA1101\.png: its name should end in _gt\.png",
+    ),
     (make_nanotwice, "", "Normal/ITIA1141.tif", narrow, r"ITIA1141\.tif: 100x40 pixels"),
     (make_magnetic_tile, "", "MT_Blowhole/Imgs/x_1.png", remove, r"x_1\.jpg: no mask; expected x_1\.png"),
     (make_magnetic_tile, "", "MT_Blowhole/Imgs/x_1.jpg", remove, r"x_1\.png: a mask without its image"),
@@ -199,20 +230,6 @@ def test_a_fault_is_named(
     assert "\n" not in str(caught.value)
 
 
-def test_mask_file_without_its_ending(tmp_path: Path) -> None:
-    home = make_nanotwice(tmp_path)
-    (home / "Anomalous" / "gt" / "ITIA1101_gt.png").rename(home / "Anomalous" / "gt" / "ITIA1101.png")
-    with pytest.raises(DataError, match=r"ITIA1101\.png: its name should end in _gt\.png"):
-        load("nanotwice", home)
-
-
-def test_a_mat_file_of_another_structure(tmp_path: Path) -> None:
-    home = make_crackforest(tmp_path)
-    scipy.io.savemat(home / "groundTruth" / "001.mat", {"other": np.zeros(3)})
-    with pytest.raises(DataError, match=r"001\.mat: not a CrackForest ground truth"):
-        load("crackforest", home)
-
-
 def test_mvtec_folders_that_do_not_fit(tmp_path: Path) -> None:
     home = make_mvtec(tmp_path)
     shutil.rmtree(home / "grid" / "test" / "bent")
@@ -224,16 +241,18 @@ def test_mvtec_folders_that_do_not_fit(tmp_path: Path) -> None:
         load("mvtec", home, category="grid")
 
 
-@pytest.mark.parametrize("category", [None, "zipper"])
-def test_categories_are_listed(category: str | None, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="choose one of grid, screw"):
-        load("mvtec", make_mvtec(tmp_path), category=category)
-
-
-def test_categories_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="this is one category, not 'screw'"):
-        load("mvtec", make_mvtec(tmp_path) / "grid", category="screw")
-    with pytest.raises(DataError, match="'MT_Crack'; choose one of Blowhole, Uneven"):
-        load("magnetic_tile", make_magnetic_tile(tmp_path), category="MT_Crack")
-    with pytest.raises(DataError, match="crackforest has no categories; leave out 'x'"):
-        load("crackforest", make_crackforest(tmp_path), category="x")
+@pytest.mark.parametrize(
+    ("make", "inside", "category", "message"),
+    [
+        (make_mvtec, "", None, "choose one of grid, screw"),
+        (make_mvtec, "", "zipper", "choose one of grid, screw"),
+        (make_mvtec, "grid", "screw", "this is one category, not 'screw'"),
+        (make_magnetic_tile, "", "MT_Crack", "'MT_Crack'; choose one of Blowhole, Uneven"),
+        (make_crackforest, "", "x", "crackforest has no categories; leave out 'x'"),
+    ],
+)
+def test_categories_that_do_not_fit(
+    make: Callable[[Path], Path], inside: str, category: str | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load(make.__name__.removeprefix("make_"), make(tmp_path) / inside, category=category)

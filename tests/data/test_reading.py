@@ -50,18 +50,15 @@ def test_a_set_of_both_ranges_is_refused(tmp_path: Path) -> None:
     message = r"1\.png: no level of 16 bit above 4095, so 12 bit, but 0\.png has 16; save both"
     with pytest.raises(DataError, match=message):
         load("folder", folder(tmp_path, SIXTEEN, TWELVE))
-    for name, array in (("a", SIXTEEN), ("b", TWELVE)):
-        save(tmp_path / "classes" / name / ("0.png" if name == "a" else "1.png"), array)
+    save(tmp_path / "classes" / "a" / "0.png", SIXTEEN)
+    save(tmp_path / "classes" / "b" / "1.png", TWELVE)
     with pytest.raises(DataError, match=message):
         read_folder(tmp_path / "classes", 32, 1)
 
 
 def test_white_is_the_callers(tmp_path: Path) -> None:
     save(tmp_path / "x.png", TWELVE)
-    dark, light = (
-        read_large(tmp_path / "x.png", 64, white=65535),
-        read_large(tmp_path / "x.png", 64, white=4095),
-    )
+    dark, light = (read_large(tmp_path / "x.png", 64, white=white) for white in (65535, 4095))
     assert dark.max() == 16
     assert light.max() == 254
     with pytest.warns(DataWarning, match=r"x\.png: no level of 16 bit above 4095, so it is read as 12 bit"):
@@ -144,9 +141,7 @@ def thin(root: Path, *widths: int) -> Path:
 
 def test_a_defect_that_vanishes_is_unknown_not_normal(tmp_path: Path) -> None:
     root = thin(tmp_path, 1, 20, 0)
-    with pytest.warns(
-        DataWarning, match="too thin for image_size 128: the defects in 0; they count as"
-    ) as caught:
+    with pytest.warns(DataWarning, match="too thin for image_size 128: the defects in 0;") as caught:
         data = load("folder", root, image_size=128)
     assert list(data.has_mask) == [False, True, True]
     assert data.kinds == ("", "", "good")
@@ -161,13 +156,3 @@ def test_when_all_defects_vanish_the_message_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the defects in 0, so none is left; image_size (256) keeps them"):
         load("folder", root, image_size=128)
     assert load("folder", root, image_size=256).masks[0].any()
-
-
-def test_mask_values_that_no_mask_has(tmp_path: Path) -> None:
-    save(tmp_path / "images" / "1.png", image(0))
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[:20] = 255
-    save(tmp_path / "masks" / "1.png", mask)
-    with pytest.raises(DataError, match="no mask has a pixel of the mask_values 7, 8; name values"):
-        load("folder", tmp_path, image_size=64, mask_values=(7, 8))
-    assert load("folder", tmp_path, image_size=64, mask_values=(7, 255)).anomalous.all()

@@ -75,12 +75,6 @@ def test_the_mask_is_where_the_image_was_changed(monkeypatch: pytest.MonkeyPatch
         assert changed[~mask].mean() < 0.02
 
 
-def test_other_image_size() -> None:
-    data = load("synthetic", count=3, image_size=128)
-    assert data.images.shape == (3, 128, 128, 3)
-    assert data.masks.shape == (3, 128, 128)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
