@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import stable_baselines3
 import torch
+from conftest import SameBits
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -27,7 +27,6 @@ from nbs_env.env import PatchSamplingEnv
 from nbs_env.vector import PatchSamplingVectorEnv
 from nbs_env.wrappers import SkipWarmup
 
-SameBits = Callable[..., None]
 AGENTS: tuple[type[SB3Agent], ...] = (PPO, A2C, DQN)
 
 
@@ -42,10 +41,6 @@ def options(kind: type[SB3Agent], walkers: int = 1) -> SB3Options:
     if kind is DQN:
         return DQNOptions(walkers=walkers, replay_steps=64, gradient_steps=2)
     return kind.Options(walkers=walkers)
-
-
-def weights(agent: SB3Agent) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in agent.model.policy.parameters()]
 
 
 def test_policy_is_table_4_1(env: PatchSamplingEnv) -> None:
@@ -68,9 +63,7 @@ def test_one_walker_is_the_plain_environment_in_their_own_wrapper(
         action = rng.integers(9, size=1)
         expected, got = theirs.step(action), ours.step(action)
         same_bits(expected[:2], got[:2])
-        cloned = (
-            step % 8 == config.cloning_length
-        )  # an end to Stable-Baselines3, so that no return crosses it
+        cloned = step % 8 == config.cloning_length  # an end to them, so that no return crosses it
         assert (expected[2] | cloned) == got[2]
         if cloned:
             same_bits(got[3][0].pop("terminal_observation"), got[0][0])
@@ -108,19 +101,16 @@ def test_every_update_is_reported_and_warm_ups_teach_nothing(
 ) -> None:
     agent = kind(env, 0, options(kind, walkers=2))
     rows: list[dict[str, Any]] = []
-    states: list[list[torch.Tensor]] = []
+    states: list[torch.Tensor] = []
 
     def on_episode(info: dict[str, Any]) -> None:
         rows.append(info)
-        states.append(weights(agent))
+        states.append(torch.nn.utils.parameters_to_vector(agent.model.policy.parameters()))
 
     agent.learn(env, 7, on_episode)  # two warm-ups, three others, two warm-ups
     assert [row["update"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
     assert [row["warmup"] for row in rows] == [True] * 2 + [False] * 3 + [True] * 2
-    moved = [
-        any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-        for before, after in itertools.pairwise(states)
-    ]
+    moved = [not torch.equal(before, after) for before, after in itertools.pairwise(states)]
     assert moved == [False, True, True, True, False, False]
     assert all("agent/loss" in row or "agent/policy_loss" in row for row in rows[2:5])
     assert env.learner.updates == 7

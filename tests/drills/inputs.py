@@ -31,11 +31,6 @@ LONG = "n" * 250
 """A file may be called so with `.png` behind it, but not with `.png.part`."""
 
 
-def write(name: str, data: bytes) -> Spoil:
-    """Put a file there."""
-    return lambda folder: (folder / name).write_bytes(data)
-
-
 def cut(name: str) -> Spoil:
     """Keep the first half of a file."""
     return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
@@ -86,7 +81,6 @@ CASES: Cases = {
     "teach": (
         *TAKEN,
         ("an image cut short", "1.png", cut(IMAGE)),
-        ("an image that is text", "1.png", write(IMAGE, b"hello")),
         ("an image smaller than a patch", "9.png", save("data/images/9.png", (63, 128))),
         ("two images of one stem", "1.jpg", save("data/images/1.jpg")),
         ("a name too long", "nnn", save(f"data/images/{LONG}.png")),
@@ -94,14 +88,13 @@ CASES: Cases = {
         ("a mask without its image", "9.png", save("data/masks/9.png")),
         ("a mask of another size", "1.png", save(MASK, (128, 127))),
         ("a mask of four classes", "1.png", save(MASK, classes=4)),
-        ("a mask of an unknown type", "3.xcf", write("data/masks/3.xcf", b"gimp xcf")),
+        ("a mask of an unknown type", "3.xcf", lambda folder: (folder / "data/masks/3.xcf").touch()),
         ("a dangling link", "3.png", lambda folder: (folder / "data/masks/3.png").symlink_to("nowhere")),
         ("no anomaly", "data", *(save(f"data/masks/{n}.png", classes=1) for n in range(3))),
         ("no masks", "data", remove(*(f"data/masks/{n}.png" for n in range(3)))),
         ("no images", "images", remove(*(f"data/images/{n}.png" for n in range(4)))),
         ("--labeled 3", "labelled", remove("data/images/3.png")),
         ("--labeled 9", "9"),
-        ("--labeled 3 3", "'3'"),
         ("--data-root nowhere", "nowhere"),
         (f"--data-root {IMAGE}", "1.png"),
         ("--data-root classes", "classes"),
@@ -109,23 +102,19 @@ CASES: Cases = {
         ("--dataset mvtec", "category"),
         ("--dataset mvtec --category grid", "data"),
         *((f"--dataset {name}", "data") for name in ("nanotwice", "magnetic_tile", "crackforest")),
-        ("--dataset synthetic --category silk", "silk"),
         ("--mask-values 7", "7"),
         ("--device cuda:99", "cuda"),
-        ("--segmenter-crop 65", "segmenter_crop"),
         ("--segmenter-steps 0", "segmenter_steps"),
         (f"--run-dir {'r' * 300}", "rrr"),
         ("--resume", "run"),
     ),
     "train": (
         ("--updates 2", "updates"),
-        ("--minibatch-size 99", "minibatch_size"),
         ("--agent nobody", "nobody"),
         ("--agent pathlib:Path", "pathlib:Path"),
         ("--agent nosuch:Agent", "nosuch"),
-        ("--agent agents.base:Nobody", "Nobody"),
     ),
-    "ppo": (("--epochs 0", "epochs"), ("--batch-size 0", "batch_size")),
+    "ppo": (("--epochs 0", "epochs"),),
     "resumed": (
         *((f"{file} cut short", Path(file).name, cut(file)) for file in (CHECKPOINT, CONFIG, TEACHING)),
         ("a detector as checkpoint", "checkpoint.pt", move(DETECTOR, CHECKPOINT)),
@@ -163,19 +152,16 @@ CASES: Cases = {
         ("--out done", "masks"),
         ("--out new/1.png", "1.png"),
         ("--out /proc/nothing", "/proc/nothing"),
-        ("--device tpu", "tpu"),
     ),
     "nbs": (
         ("a detector cut short", "nbs.pt", cut(NBS)),
         ("no rings", "nbs.pt", changed(NBS, rings=[])),
         ("an empty predictor", "nbs.pt", changed(NBS, predictors=[{}])),
         ("a damaged CRF", "nbs.pt", changed(NBS, crf="{")),
-        ("a CRF that lacks a kernel", "nbs.pt", changed(NBS, crf="[]")),
     ),
     "d_anogan": (
         *TAKEN,
         ("--dataset mnist --data-root data", "data"),
-        ("--model.size 30", "30"),
         ("--model.batch-size 1000", "batch_size"),
         ("--dataset folder --data-root classes --model.channels 1 --anomalous-class zebra", "zebra"),
     ),
