@@ -93,7 +93,7 @@ def cells(args: PoliciesArgs, words: Sequence[str]) -> Iterator[Cell]:
         for agent in args.agents.split(","):
             place = args.runs / f"{dataset.replace(':', '')}-{file_name(agent)}-{seed}"
             key = {"agent": agent, "dataset": dataset, "seed": seed}
-            yield trained(key, place, ["--agent", agent, *split, "--segmenter-steps", "0", *words], play)
+            yield trained(key, place, [*split, "--segmenter-steps", "0", *words, "--agent", agent], play)
 
 
 def score_matrix(rows: list[dict[str, Any]], agent: str, datasets: list[str], metric: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import arguments
+from conftest import NO_GAME, arguments
 
 from benchmarks import ablations
 
@@ -36,10 +36,14 @@ def test_differences_are_of_the_same_split() -> None:
 def test_every_variant_is_a_run_of_its_own(part: Any, tmp_path: Path) -> None:
     args = ablations.AblationArgs(out=tmp_path, seeds=2, part=part)
     variants, _, _ = ablations.PARTS[part]
-    found = list(ablations.cells(args, ["--preset", "quick", "--agent", "random"]))
+    found = list(ablations.cells(args, ["--preset", "quick"]))
     assert len(found) == 2 * len(variants)
     assert len({cell.place for cell in found}) == len(found)
-    configs = {cell.key["variant"]: cell.settings["config"] for cell in found if cell.key["seed"] == 1}
+    configs = {
+        cell.key["variant"]: cell.settings["detector"] | cell.settings["game"].get("config", {})
+        for cell in found
+        if cell.key["seed"] == 1
+    }
     whole = configs.pop(next(iter(variants)))
     for variant, config in configs.items():
         changed = [name for name in whole if whole[name] != config[name]]
@@ -60,8 +64,8 @@ def test_what_is_there_is_not_computed_again(
     first, *others = variants
     kept = {name: variants[name] for name in (first, others[-1])}
     monkeypatch.setitem(ablations.PARTS, part, (kept, *more))
-    changes = {"updates": 0, "segmenter_steps": 2, "segmenter_folds": 2} if part == "segmenter" else {}
-    words = [*arguments(agent="random", **changes), "--data-root", str(folder), "--seeds", "1"]
+    changes = NO_GAME | {"segmenter_steps": 2, "segmenter_folds": 2} if part == "segmenter" else {}
+    words = [*arguments(**changes), "--data-root", str(folder), "--seeds", "1"]
     words += ["--part", part, "--out", str(tmp_path / "out")]
     ablations.main(words)
     assert f"| {first} | 1 |" in capsys.readouterr().out

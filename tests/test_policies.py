@@ -25,7 +25,7 @@ def compare(folder: Path, tmp_path: Path) -> Compare:
     """The command on the tiny images; its exit status."""
 
     def call(*words: str, **changes: Any) -> int:
-        tiny = arguments(**{"dataset": None, **changes})
+        tiny = arguments(**{"dataset": None, "agent": None, **changes})
         try:
             policies.main(["--out", str(tmp_path / "out"), "--data-root", str(folder), *words, *tiny])
         except SystemExit as end:
@@ -102,7 +102,7 @@ def test_a_run_that_fails_stops_no_other(
 
 
 def test_bad_input_ends_with_one_line(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare("--agents", "nobody") == 2
+    assert compare("--agents", "nobody", "--seeds", "1") == 2
     error = capsys.readouterr().err
     assert "'nobody'" in error
     assert error.count("\n") == 1

@@ -20,7 +20,7 @@ def kills(place: Path, model: Path, count: int, seed: int) -> Iterator[Row]:
     for names in (("train", "ppo"), ("teach",), ("d_anogan",), ("alcn",)):
         rng = np.random.default_rng(seed)
         commands = [COMMANDS[name] for name in names]
-        yield killed(place, model, commands, count, rng)
+        yield killed(place / names[0], model, commands, count, rng)
 
 
 def killed(place: Path, model: Path, commands: list[Command], count: int, rng: np.random.Generator) -> Row:
