@@ -39,7 +39,7 @@ class AgentArgs:
 
     def __post_init__(self) -> None:
         """Check types and bounds."""
-        check_types(self, RunError)
+        check_types(self, ConfigError)
 
 
 def parse(argv: Sequence[str]) -> tuple[RunArgs, detect.DetectorConfig, AgentGame | None]:

@@ -93,7 +93,7 @@ def cells(args: PoliciesArgs, words: Sequence[str]) -> Iterator[Cell]:
         for agent in args.agents.split(","):
             place = args.runs / f"{dataset.replace(':', '')}-{file_name(agent)}-{seed}"
             key = {"agent": agent, "dataset": dataset, "seed": seed}
-            yield trained(key, place, ["--agent", agent, *split, "--segmenter-steps", "0", *words], play)
+            yield trained(key, place, [*split, "--segmenter-steps", "0", *words, "--agent", agent], play)
 
 
 def score_matrix(rows: list[dict[str, Any]], agent: str, datasets: list[str], metric: str) -> np.ndarray:
@@ -107,12 +107,9 @@ def score_matrix(rows: list[dict[str, Any]], agent: str, datasets: list[str], me
         if row.get(metric) not in (None, "")
     }
     agents = {name for name, dataset, _ in scores if dataset in datasets} | {agent}
-    seeds = sorted(
-        seed
-        for seed in {row["seed"] for row in rows}
-        if all((a, d, seed) in scores for a in agents for d in datasets)
-    )
-    return np.array([[scores[agent, dataset, seed] for dataset in datasets] for seed in seeds])
+    seeds = sorted({row["seed"] for row in rows})
+    whole = [seed for seed in seeds if all((a, d, seed) in scores for a in agents for d in datasets)]
+    return np.array([[scores[agent, dataset, seed] for dataset in datasets] for seed in whole])
 
 
 def table(rows: list[dict[str, Any]], metric: str) -> Table:
@@ -145,12 +142,8 @@ def table(rows: list[dict[str, Any]], metric: str) -> Table:
 
 def smooth(values: np.ndarray, span: int = 9) -> np.ndarray:
     """Mean over the last `span` values that are numbers, (T,) to (T,)."""
-    return np.array(
-        [
-            np.nanmean(part) if np.isfinite(part).any() else np.nan
-            for part in (values[max(0, t - span + 1) : t + 1] for t in range(len(values)))
-        ]
-    )
+    parts = [values[max(0, t - span + 1) : t + 1] for t in range(len(values))]
+    return np.array([np.nanmean(part) if np.isfinite(part).any() else np.nan for part in parts])
 
 
 def curves(histories: Mapping[tuple[str, str, int], list[dict[str, float]]], out: Path) -> dict[str, Path]:

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import tyro
 
-from agents.heuristics import RandomPatches
 from agents.reinforce import Reinforce, ReinforceOptions
 from baselines.alcn.trainer import ALCN, ALCNConfig
 from baselines.d_anogan.config import DAnoGANConfig
@@ -30,7 +29,7 @@ from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import compute_dtype, keep_freed_memory, pick_device
 from nbs_env.common.runs import command
-from nbs_env.config import PAPER, PRESETS, Config
+from nbs_env.config import PAPER, Config
 from nbs_env.data import AnomalyDataset
 from nbs_env.env import PatchSamplingEnv
 from nbs_env.walk import CHANGE_IMAGE
@@ -66,9 +65,9 @@ def noise(unlabeled: int, size: int) -> AnomalyDataset:
     )
 
 
-def make(unlabeled: int, config: Config, device: str, labeled: int = LABELED) -> PatchSamplingEnv:
+def make(unlabeled: int, config: Config, device: str) -> PatchSamplingEnv:
     """An environment on noise, after its first reset."""
-    env = PatchSamplingEnv(noise(unlabeled, config.image_size), labeled, config, device=device)
+    env = PatchSamplingEnv(noise(unlabeled, config.image_size), LABELED, config, device=device)
     env.reset(seed=0)
     return env
 
@@ -124,16 +123,6 @@ def episode_cases(device: str) -> Iterator[Case]:
         yield Case(name, partial(agent.learn, env, 1, lambda *_: None), names[1] if walkers > 1 else "")
 
 
-def micro_cases(device: str) -> Iterator[Case]:
-    """An episode of the preset `micro` on three labelled images, warm-up over, without and with learning."""
-    config = replace(PRESETS["micro"], reinit_period=10_000)  # in warm-up the agent does not learn
-    for name, kind in {"random patches": RandomPatches, "REINFORCE": Reinforce}.items():
-        env = make(20, config, device, labeled=3)
-        agent = kind(env, 0)
-        agent.learn(env, config.warmup_updates + 1, lambda *_: None)
-        yield Case(f"episode of micro, {name}", partial(agent.learn, env, 1, lambda *_: None), share=5)
-
-
 def d_anogan_cases(device: str) -> Iterator[Case]:
     """Five critic steps and one of all others, 15 clusters, batch 128, against float32."""
     images = torch.randint(256, (1000, 1, 28, 28), dtype=torch.uint8, device=device)
@@ -156,7 +145,6 @@ GROUPS: dict[str, Callable[[str], Iterator[Case]]] = {
     "step": step_cases,
     "iteration": iteration_cases,
     "episode": episode_cases,
-    "micro": micro_cases,
     "d_anogan": d_anogan_cases,
     "alcn": alcn_cases,
 }
@@ -180,12 +168,11 @@ class SpeedArgs:
 
 def timed(task: Task, device: str) -> float:
     """Seconds of one call, the device's work included."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+    wait = partial(torch.cuda.synchronize, device) if device != "cpu" else int
+    wait()
     start = time.perf_counter()
     task()
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+    wait()
     return time.perf_counter() - start
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from benchmarks.statistics import mean, shown
 from nbs_env.common.errors import RunError
 from nbs_env.common.runs import check_data, command
 from nbs_env.data import GOOD
-from nbs_env.desk.run import RunArgs
+from nbs_env.desk import run as desk
 from nbs_env.detect.config import DetectorConfig
 
 METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter")
@@ -84,24 +84,15 @@ def cells(args: TablesArgs, words: Sequence[str]) -> Iterator[Cell]:
         place, key = args.runs / f"{dataset.replace(':', '')}-{seed}", {"dataset": dataset, "seed": seed}
         yield trained(key | {"run": "nbs"}, place / "nbs", line, play)
         run, config, _ = parse(line)
+        data = {field.name: getattr(run, field.name) for field in fields(desk.DataArgs)}
         for method in args.chosen():
-            options = RIVALS[method].Args(
-                dataset=run.dataset,
-                data_root=run.data_root,
-                category=run.category,
-                labeled=args.labeled,
-                image_size=config.image_size,
-                difficulty=run.difficulty,
-                mask_values=run.mask_values,
-                seed=run.seed,
-                run_dir=place / method,
-                device=run.device,
-            )
+            own = {"labeled": args.labeled, "image_size": config.image_size, "run_dir": place / method}
+            options = RIVALS[method].Args(**data | own, seed=run.seed, device=run.device)
             made = partial(play_rival, method, options)
             yield Cell(key | {"run": method}, place / method, settings(options), made)
 
 
-def play(run: RunArgs, config: DetectorConfig, game: AgentGame | None) -> dict[str, Any]:
+def play(run: desk.RunArgs, config: DetectorConfig, game: AgentGame | None) -> dict[str, Any]:
     """What `nbs train` comes to, by method."""
     metrics, seconds = run_metrics(run, config, game)
     teaching = seconds.pop("teaching_seconds", 0.0)

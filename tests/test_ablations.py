@@ -36,11 +36,11 @@ def test_differences_are_of_the_same_split() -> None:
 def test_every_variant_is_a_run_of_its_own(part: Any, tmp_path: Path) -> None:
     args = ablations.AblationArgs(out=tmp_path, seeds=2, part=part)
     variants, _, _ = ablations.PARTS[part]
-    found = list(ablations.cells(args, ["--preset", "quick", "--agent", "random"]))
+    found = list(ablations.cells(args, ["--preset", "quick"]))
     assert len(found) == 2 * len(variants)
     assert len({cell.place for cell in found}) == len(found)
     configs = {
-        cell.key["variant"]: cell.settings["detector"] | (cell.settings["game"] or {}).get("config", {})
+        cell.key["variant"]: cell.settings["detector"] | cell.settings["game"].get("config", {})
         for cell in found
         if cell.key["seed"] == 1
     }
@@ -64,9 +64,7 @@ def test_what_is_there_is_not_computed_again(
     first, *others = variants
     kept = {name: variants[name] for name in (first, others[-1])}
     monkeypatch.setitem(ablations.PARTS, part, (kept, *more))
-    changes = (
-        NO_GAME | {"segmenter_steps": 2, "segmenter_folds": 2} if part == "segmenter" else {"agent": "random"}
-    )
+    changes = NO_GAME | {"segmenter_steps": 2, "segmenter_folds": 2} if part == "segmenter" else {}
     words = [*arguments(**changes), "--data-root", str(folder), "--seeds", "1"]
     words += ["--part", part, "--out", str(tmp_path / "out")]
     ablations.main(words)

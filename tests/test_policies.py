@@ -101,26 +101,10 @@ def test_a_run_that_fails_stops_no_other(
     assert [row["error"] for row in read(tmp_path / "out")] == ["", ""]
 
 
-def test_other_settings_are_not_mixed_in(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--agents", "random", "--datasets", "folder", "--seeds", "1")
-    assert compare(*words, updates=4) == 0
-    assert compare(*words, updates=5) == 0
-    assert "made with updates = 4, not 5, so put into" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--agents", "nobody"), "'nobody'"),
-        (("--agents", "random", "--reinit-period", "2"), "reinit_period is 2"),
-    ],
-)
-def test_bad_input_ends_with_one_line(
-    words: tuple[str, ...], message: str, compare: Compare, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert compare("--datasets", "folder", *words, reinit_period=None if len(words) > 2 else 5) == 2
+def test_bad_input_ends_with_one_line(compare: Compare, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("--agents", "nobody", "--seeds", "1") == 2
     error = capsys.readouterr().err
-    assert message in error
+    assert "'nobody'" in error
     assert error.count("\n") == 1
 
 
@@ -152,11 +136,7 @@ def test_failed_runs_are_left_out_of_the_scores() -> None:
     rows = rows_of({("a", "x"): [0.1, 0.2, 0.3], ("b", "x"): [0.1, 0.2, 0.3]})
     del rows[1][FIGURE]
     np.testing.assert_array_equal(score_matrix(rows, "b", ["x"], FIGURE), [[0.1], [0.3]])
-
-
-def test_an_agent_that_always_fails_leaves_the_others_their_scores() -> None:
-    rows = rows_of({("a", "x"): [0.1, 0.2, 0.3], ("b", "x"): [0.1, 0.2, 0.3]})
-    for row in rows[:3]:
+    for row in (rows[0], rows[2]):  # now the first agent has none
         del row[FIGURE]
     lines = {line[1]: line[2:5] for line in table(rows, FIGURE)[1:]}
     assert lines["a"] == ["0", "-", "-"]

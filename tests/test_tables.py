@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import arguments
 
-from agents import run
 from baselines import forest, unet
 from benchmarks import tables
+from nbs_env.desk import run
 
 
 def results() -> tables.Results:

@@ -75,7 +75,7 @@ class RunArgs(DataArgs):
 
     def __post_init__(self) -> None:
         """Check types and bounds."""
-        check_types(self, RunError)
+        check_types(self, ConfigError)
 
     def directory(self, game: str = "") -> Path:
         """The run directory; `game` is a part of its name by default."""

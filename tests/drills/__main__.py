@@ -21,16 +21,14 @@ from benchmarks import ablations, policies, tables  # noqa: F401
 from benchmarks.report import machine, markdown
 from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least
-from nbs_env.common.runs import command as surround
+from nbs_env.common.runs import at_least, command
 
 from .attacker import attacker
 from .disc import disc
-from .forks import command
 from .inputs import inputs
 from .kills import kills
 from .service import folder, threads
-from .small import COMMANDS, Row, furnish
+from .small import COMMANDS, Row, complete, furnish
 
 GROUPS = ("kills", "inputs", "disc", "attacker", "threads", "folder")
 
@@ -51,20 +49,11 @@ class DrillArgs:
     """Of the moments of the kills."""
 
 
-def prepare(model: Path) -> Path:
-    """Furnish `model`, a finished run `done` included."""
-    furnish(model)
-    each = COMMANDS["train"]
-    outcome = command(each.module, *each.start.split(), cwd=model)
-    if outcome.code:
-        raise RunError(f"{each.title} ended with {outcome.code} before any drill: {outcome.err[-500:]}")
-    (model / "run").rename(model / "done")
-    return model
-
-
 def drills(args: DrillArgs, place: Path) -> Iterator[Row]:
     """The rows of all groups asked for; `place` is a folder to work in."""
-    model = prepare(place / "model")
+    model = furnish(place / "model")
+    complete(COMMANDS["train"], model)
+    (model / "run").rename(model / "done")
     groups: dict[str, Callable[[], Iterator[Row]]] = {
         "kills": lambda: kills(place / "kills", model, args.kills, args.seed),
         "inputs": lambda: inputs(place / "inputs", model),
@@ -86,7 +75,7 @@ def report(rows: list[Row], words: list[str], minutes: float) -> str:
     return f"{head}{markdown(cells)}\n" + ("\nBroken:\n\n" + "".join(broken) if broken else "")
 
 
-@surround()
+@command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the drills, and write the table."""
     args = tyro.cli(DrillArgs, args=argv, description=__doc__)

@@ -1,4 +1,4 @@
-"""Files that an attacker has made, for every command that loads one: nothing in them is executed."""
+"""Files that an attacker has made, or that are not what they should be, for every command that loads one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from .forks import command
-from .small import COMMANDS, Row, furnished
+from .small import COMMANDS, Row, complete, furnished
 
 MARKER = "executed"
 
@@ -29,18 +29,17 @@ class Bomb:
         return open, (self.marker, "w")
 
 
-def _torch(bomb: Bomb, **more: Any) -> bytes:
+def _torch(value: Any, **more: Any) -> bytes:
     file = io.BytesIO()
-    torch.save(bomb, file, **more)
+    torch.save(value, file, **more)
     return file.getvalue()
 
 
-def _inside(bomb: Bomb) -> bytes:
+def _state(bomb: Bomb) -> dict[str, Any]:
     """A detector and a checkpoint in one, but for the rings and the learner."""
-    file = io.BytesIO()
-    state = {"kind": "nbs_env.Detector", "rings": [[bomb]], "settings": bomb, "learner": bomb, "images": ""}
-    torch.save(state, file)
-    return file.getvalue()
+    return {
+        "kind": "nbs_env.Detector", "rings": [[bomb]], "settings": bomb, "learner": bomb, "images": ""
+    }  # fmt: skip
 
 
 def _tar(bomb: Bomb) -> bytes:
@@ -54,62 +53,64 @@ def _tar(bomb: Bomb) -> bytes:
     return file.getvalue()
 
 
-def _zip(*names: str) -> Callable[[Bomb], bytes]:
-    def make(bomb: Bomb) -> bytes:
-        file = io.BytesIO()
-        with zipfile.ZipFile(file, "w") as archive:
-            for name in names:
-                archive.writestr(name, pickle.dumps(bomb))
-        return file.getvalue()
-
-    return make
+def _zip(bomb: Bomb, *names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, pickle.dumps(bomb))
+    return file.getvalue()
 
 
+FUNCTION = {"agent": "os:system", "config": {}, "options": {}}
 PAYLOADS: dict[str, Callable[[Bomb], bytes]] = {
     "pickle": pickle.dumps,
     "pickle, protocol 0": lambda bomb: pickle.dumps(bomb, 0),
     "torch.save": _torch,
-    "torch.save within a state": _inside,
+    "torch.save within a state": lambda bomb: _torch(_state(bomb)),
     "torch.save before 1.6": lambda bomb: _torch(bomb, _use_new_zipfile_serialization=False),
     "tar": _tar,
-    "zip": _zip("archive/data.pkl", "archive/version"),
-    "zip without a folder": _zip("data.pkl"),
-    "TorchScript": _zip("archive/data.pkl", "archive/constants.pkl", "archive/version"),
+    "zip": lambda bomb: _zip(bomb, "archive/data.pkl", "archive/version"),
+    "zip without a folder": lambda bomb: _zip(bomb, "data.pkl"),
+    "TorchScript": lambda bomb: _zip(bomb, "archive/data.pkl", "archive/constants.pkl", "archive/version"),
     "JSON that names a function": lambda bomb: json.dumps(
-        {"run": {"agent": "os:system", "data_root": None, "labeled": ["1"]}, "config": {}, "agent": {}}
+        {"run": {"data_root": None, "labeled": ["1"]}, "detector": {}, "game": FUNCTION}
     ).encode(),
     "JSON a hundred thousand deep": lambda bomb: b"[" * 100_000,
+    "of no bytes": lambda bomb: b"",
+    "text": lambda bomb: b"hello",
+    "a list": lambda bomb: _torch([1]),
+    "a tensor": lambda bomb: _torch(torch.zeros(3)),
+    "not UTF-8": lambda bomb: b'{"run": "\xff"}',
 }
-TARGETS = (
-    ("train", "run/checkpoint.pt"),
-    ("train", "run/config.json"),
-    ("train", "run/teaching.pt"),
-    ("d_anogan", "run/checkpoint.pt"),
-    ("alcn", "run/alcn/a/checkpoint.pt"),
-    ("predict", "done/detector.pt"),
-    ("nbs", "done/nbs.pt"),
-    ("cifar10", "cifar10/data_batch_1"),
-)
-"""Command, and the file that is replaced where it begins or goes on."""
+"""The first eleven are an attacker's."""
+TARGETS = {
+    "train": "run/checkpoint.pt run/config.json run/teaching.pt",
+    "d_anogan": "run/checkpoint.pt",
+    "alcn": "run/alcn/a/checkpoint.pt",
+    "predict": "done/detector.pt",
+    "nbs": "done/nbs.pt",
+    "cifar10": "cifar10/data_batch_1",
+}
+"""Command, and the files that are replaced where it begins or goes on."""
 
 
 def attacker(place: Path, model: Path) -> Iterator[Row]:
     """Hand every payload to every command that loads a file."""
     tried, broken = 0, []
-    for name, file in TARGETS:
+    for name, files in TARGETS.items():
         each = COMMANDS[name]
-        source = furnished(place / f"{name}-{Path(file).stem}", model)
-        if file.startswith("run/"):
-            outcome = command(each.module, *each.start.split(), cwd=source)
-            assert outcome.code == 0, outcome.err
-        (source / file).parent.mkdir(exist_ok=True)
-        for number, (title, payload) in enumerate(PAYLOADS.items()):
-            folder = furnished(place / f"{name}-{Path(file).stem}-{number}", source)
-            marker = folder / MARKER
-            (folder / file).write_bytes(payload(Bomb(str(marker))))
-            outcome = command(each.module, *(each.resume or each.start).split(), cwd=folder)
-            named = "os:system" if "function" in title and file.endswith("json") else Path(file).name
-            wrong = "IT WAS EXECUTED" if marker.exists() else outcome.complaint(named)
-            broken += [f"{each.title}, {file} is {title}: {wrong}"] if wrong else []
-            tried += 1
+        source = furnished(place / name, model)
+        if files.startswith("run/"):
+            complete(each, source)
+        for file in files.split():
+            for title, payload in PAYLOADS.items():
+                folder = furnished(place / f"{name}-{tried}", source)
+                marker = folder / MARKER
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).write_bytes(payload(Bomb(str(marker))))
+                outcome = command(each.module, each.resume or each.start, folder)
+                named = "os:system" if "function" in title and file.endswith("json") else Path(file).name
+                wrong = "IT WAS EXECUTED" if marker.exists() else outcome.complaint(named)
+                broken += [f"{each.title}, {file} is {title}: {wrong}"] if wrong else []
+                tried += 1
     yield Row("attacker", "nothing in a file is executed; one error line that names it", tried, broken)

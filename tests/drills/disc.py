@@ -14,22 +14,19 @@ from typing import Any
 import torch
 
 from .forks import command
-from .small import COMMANDS, Row, content, difference, furnished
+from .small import COMMANDS, Row, complete, content, difference, furnished
 
-PLACES = (
-    ("train", "config.json"), ("train", "events.out"), ("train", "checkpoint.pt"), ("train", "detector.pt"),
-    ("train", "teaching.pt"), ("train", "nbs.pt"), ("train", "predictions.csv"),
-    ("train", "1.png"), ("train", "3.png"), ("train", "overlays.png"), ("train", "timing.json"),
-    ("train", "metrics.json"), ("ppo", "checkpoint.pt"), ("ppo", "metrics.json"),
-    ("d_anogan", "events.out"), ("d_anogan", "checkpoint.pt"), ("d_anogan", "detector.pt"),
-    ("d_anogan", "queries.png"), ("d_anogan", "samples.png"), ("d_anogan", "metrics.json"),
-    ("d_anogan", "curves.png"), ("d_anogan", "table.md"),
-    ("alcn", "events.out"), ("alcn", "checkpoint.pt"), ("alcn", "pictures.png"), ("alcn", "metrics.json"),
-    ("alcn", "table.md"), ("unet", "overlays.png"), ("unet", "metrics.json"),
-    ("predict", "masks/0.png"), ("predict", "probabilities/0.png"), ("predict", "overlays/1.png"),
-    ("predict", "predictions.csv"), ("predict", "settings.json"),
-)  # fmt: skip
-"""Command, and how the file is called that there is no space for."""
+PLACES = {
+    "train": "config.json events.out checkpoint.pt detector.pt teaching.pt nbs.pt predictions.csv 1.png 3.png"
+    " overlays.png timing.json metrics.json",
+    "ppo": "checkpoint.pt metrics.json",
+    "d_anogan": "events.out checkpoint.pt detector.pt queries.png samples.png metrics.json curves.png"
+    " table.md",
+    "alcn": "events.out checkpoint.pt pictures.png metrics.json table.md",
+    "unet": "overlays.png metrics.json",
+    "predict": "masks/0.png probabilities/0.png overlays/1.png predictions.csv settings.json",
+}
+"""Command, and how the files are called that there is no space for, one at a time."""
 TMPFS_KIB = (4, 64, 512, 1500, 5300, 5700)
 """Sizes of the small file systems."""
 
@@ -59,88 +56,76 @@ def no_space_for(name: str, space: int) -> None:
     torch.save = save_full  # type: ignore[assignment]
 
 
-def disc(place: Path, model: Path, count: int = len(PLACES)) -> Iterator[Row]:
-    """Fill the disc at the first `count` places; small file systems, where they can be mounted."""
+def disc(place: Path, model: Path) -> Iterator[Row]:
+    """Fill the disc at every place; then small file systems, where they can be mounted."""
     expected: dict[str, dict[str, Any]] = {}
-    sizes: dict[str, dict[str, int]] = {}
-    broken = []
-    for number, (name, file) in enumerate(PLACES[:count]):
-        each = COMMANDS[name]
-        if name not in expected:
-            folder = furnished(place / f"{name}-whole", model)
-            outcome = command(each.module, *each.start.split(), cwd=folder)
-            assert outcome.code == 0, outcome.err
-            expected[name] = content(folder / "run")
-            files = (path for path in (folder / "run").rglob("*") if path.is_file())
-            sizes[name] = {str(path): path.stat().st_size for path in files}
-        size = next(size for path, size in sizes[name].items() if f"/{file}" in path)
-        # Half of the file finds space, or none: the file of events grows while larger ones are written.
-        space = 0 if number % 2 or file == "events.out" else size // 2
-        folder = furnished(place / f"{name}-{number}", model)
-        before = partial(no_space_for, file, space)
-        wrong = _full_then_space(name, folder, file, before, expected[name])
-        broken += [f"{each.title}, no space for {file}: {wrong}"] if wrong else []
+    broken, tried = [], 0
+    for name, files in PLACES.items():
+        whole = furnished(place / f"{name}-whole", model)
+        complete(COMMANDS[name], whole)
+        expected[name] = content(whole / "run")
+        for file in files.split():
+            size = next(path for path in (whole / "run").rglob("*") if f"/{file}" in str(path)).stat().st_size
+            # Half of the file finds space, or none: the file of events grows while larger ones are written.
+            space = 0 if tried % 2 or file == "events.out" else size // 2
+            folder = furnished(place / f"{name}-{tried}", model)
+            before = partial(no_space_for, file, space)
+            wrong = _full_then_space(name, folder, file, expected[name], before=before)
+            broken += [f"{COMMANDS[name].title}, no space for {file}: {wrong}"] if wrong else []
+            tried += 1
     yield Row(
         "disc",
         "a file that finds no space (RLIMIT_FSIZE): one error line that names it, no half file, and the same "
         "bits once there is space",
-        min(count, len(PLACES)),
+        tried,
         broken,
     )
-    yield tmpfs(place, model, expected)
+    yield tmpfs(place, model, expected["train"])
 
 
 def _full_then_space(
-    name: str, folder: Path, file: str, before: Callable[[], object], expected: dict[str, Any]
+    name: str,
+    folder: Path,
+    file: str,
+    expected: dict[str, Any],
+    before: Callable[[], object] = lambda: None,
+    grow: Callable[[], object] = lambda: None,
 ) -> str:
-    """Run a command without space, then with it; what is wrong, or an empty string."""
-    each = COMMANDS[name]
-    outcome = command(each.module, *each.start.split(), cwd=folder, before=before)
+    """Run a command without space, as `before` has it, and with it after `grow`; what is wrong, or ""."""
+    each, run = COMMANDS[name], folder / "run"
+    outcome = command(each.module, each.start, folder, before=before)
     if wrong := outcome.complaint(file):
         return wrong
     try:
-        content(folder / "run")
+        content(run)
     except ValueError as error:
         return str(error)
+    grow()
     if name == "predict":  # it never goes on with predictions
-        shutil.rmtree(folder / "run", ignore_errors=True)
-    words = each.resume if each.resume and any((folder / "run").rglob("*.*")) else each.start
-    outcome = command(each.module, *words.split(), cwd=folder)
+        shutil.rmtree(run, ignore_errors=True)
+    words = each.resume if each.resume and any(run.rglob("*.*")) else each.start
+    outcome = command(each.module, words, folder)
     if outcome.code:
         return f"with space again: {outcome.err[-300:]}"
-    return difference(content(folder / "run"), expected)
+    return difference(content(run), expected)
 
 
-def tmpfs(place: Path, model: Path, expected: dict[str, dict[str, Any]]) -> Row:
+def tmpfs(place: Path, model: Path, expected: dict[str, Any]) -> Row:
     """`train.py` on small file systems that fill up, then grow."""
     promise = "a full file system (ENOSPC): one error line, and the same bits once it has grown"
     broken = []
     for size in TMPFS_KIB:
         folder = furnished(place / f"tmpfs-{size}", model)
-        (folder / "run").mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder / "run")]
-        try:
-            answer = subprocess.run(mount, capture_output=True, text=True)
-        except OSError as error:
-            return Row("disc", promise, 0, [], f"not tried: {error}")
+        run = folder / "run"
+        run.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(run)]
+        answer = subprocess.run(mount, capture_output=True, text=True)
         if answer.returncode:
             return Row("disc", promise, 0, [], f"not tried: {answer.stderr.strip()}")
+        grow = partial(subprocess.run, ["mount", "-o", "remount,size=64m", str(run)], check=True)
         try:
-            each = COMMANDS["train"]
-            outcome = command(each.module, *each.start.split(), cwd=folder)
-            wrong = outcome.complaint("run/")
-            if not wrong:
-                subprocess.run(["mount", "-o", "remount,size=64m", str(folder / "run")], check=True)
-                words = each.resume if (folder / "run/config.json").exists() else each.start
-                outcome = command(each.module, *words.split(), cwd=folder)
-                wrong = (
-                    outcome.err[-300:]
-                    if outcome.code
-                    else difference(content(folder / "run"), expected["train"])
-                )
-        except ValueError as error:
-            wrong = str(error)
+            wrong = _full_then_space("train", folder, "run/", expected, grow=grow)
         finally:
-            subprocess.run(["umount", str(folder / "run")], check=True)
+            subprocess.run(["umount", str(run)], check=True)
         broken += [f"{size} KiB: {wrong}"] if wrong else []
     return Row("disc", promise, len(TMPFS_KIB), broken)

@@ -25,15 +25,7 @@ BAR = re.compile(r"\[\d+:\d\d.*\]$")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a child ended.
-
-    Attributes:
-        code: exit code; negative for the signal that ended it.
-        out: standard output.
-        err: standard error.
-        seconds: wall-clock time.
-        peak: MiB that were resident at most.
-    """
+    """How a child ended: its exit code, or less its signal, what it printed, seconds, and MiB at most."""
 
     code: int
     out: str
@@ -110,7 +102,7 @@ def _run(task: Callable[[], object], pipes: Sequence[int]) -> NoReturn:
 
 def command(
     name: str,
-    *words: object,
+    words: str,
     cwd: Path,
     kill_after: float | None = None,
     before: Callable[[], object] = lambda: None,
@@ -122,7 +114,7 @@ def command(
         before()
         for module in (name, f"{name}.__main__"):
             sys.modules.pop(module, None)
-        sys.argv = [name, *map(str, words)]
+        sys.argv = [name, *words.split()]
         runpy.run_module(name, run_name="__main__", alter_sys=True)
 
     return fork(task, kill_after)

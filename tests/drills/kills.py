@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .forks import command
-from .small import COMMANDS, Command, Row, content, difference, furnished
+from .small import COMMANDS, Command, Row, complete, content, difference, furnished
 
 KILLS_A_RUN = 5
 """After so many a run is left to finish."""
@@ -17,10 +17,10 @@ KILLS_A_RUN = 5
 
 def kills(place: Path, model: Path, count: int, seed: int) -> Iterator[Row]:
     """Kill each command `count` times; those that train with an agent share theirs."""
-    for names in (("train", "ppo"), ("d_anogan",), ("alcn",)):
+    for names in (("train", "ppo"), ("teach",), ("d_anogan",), ("alcn",)):
         rng = np.random.default_rng(seed)
         commands = [COMMANDS[name] for name in names]
-        yield killed(place, model, commands, count, rng)
+        yield killed(place / names[0], model, commands, count, rng)
 
 
 def killed(place: Path, model: Path, commands: list[Command], count: int, rng: np.random.Generator) -> Row:
@@ -28,10 +28,7 @@ def killed(place: Path, model: Path, commands: list[Command], count: int, rng: n
     undisturbed = []
     for number, each in enumerate(commands):
         folder = furnished(place / f"{each.module}-whole-{number}", model)
-        outcome = command(each.module, *each.start.split(), cwd=folder)
-        if outcome.code:
-            raise RuntimeError(f"{each.title} ended with {outcome.code}: {outcome.err}")
-        undisturbed.append((outcome.seconds, content(folder / "run")))
+        undisturbed.append((complete(each, folder).seconds, content(folder / "run")))
     done = runs = again = 0
     broken = []
     while done < count:
@@ -42,7 +39,7 @@ def killed(place: Path, model: Path, commands: list[Command], count: int, rng: n
         words, left = each.start, min(KILLS_A_RUN, count - done)
         while True:
             moment = rng.uniform(0, seconds) if left else None
-            outcome = command(each.module, *words.split(), cwd=folder, kill_after=moment)
+            outcome = command(each.module, words, folder, kill_after=moment)
             what = f"{each.title}, run {runs}, after {done} kills"
             if outcome.code == -signal.SIGKILL:
                 left, done, words = left - 1, done + 1, each.resume

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from nbs_env.common.errors import RunError
+
+from .forks import Outcome, command
+
+RIVAL = "--dataset folder --data-root data --labeled 1 --image-size 128 --device cpu --run-dir run"
+TEACH = "--segmenter-steps 2 --segmenter-crop 64 --segmenter-batch 2"
 TRAIN = (
-    "--dataset folder --data-root data --labeled 1 --device cpu --updates 8 --image-size 128"
-    " --episode-length 2 --cloning-length 2 --beta-horizon 8 --warmup-updates 2 --autoencoder-width 4"
-    " --bottleneck-channels 4 --minibatch-size 2 --reinit-period 4 --profile-length 3 --buffer-updates 4"
-    " --predictor-crop 64 --segmenter-steps 2 --segmenter-crop 64 --segmenter-batch 2 --predictor-updates 1"
-    " --snapshot-cycles 1 --checkpoint-every 2 --run-dir run"
+    f"{RIVAL} {TEACH} --updates 8 --episode-length 2 --cloning-length 2 --beta-horizon 8 --warmup-updates 2"
+    " --autoencoder-width 4 --bottleneck-channels 4 --minibatch-size 2 --reinit-period 4 --profile-length 3"
+    " --buffer-updates 4 --predictor-crop 64 --predictor-updates 1 --snapshot-cycles 1 --checkpoint-every 2"
 )
 D_ANOGAN = (
     "--per-class 6 --model.size 28 --model.width 0.25 --model.clusters 3 --model.latent 4"
@@ -29,8 +34,8 @@ ALCN = (
     " --model.test-draws 1 --model.noise-width 0.1 --model.epochs 8 --model.batch-size 8"
     " --checkpoint-every 2 --device cpu --run-dir run"
 )
+UNET = "--model.width 2 --model.steps 2 --model.check-every 1 --model.crop 64"
 CIFAR10 = "--dataset cifar10 --data-root cifar10 --model.size 16 --device cpu --run-dir run"
-RIVAL = "--dataset folder --data-root data --labeled 1 --image-size 128 --device cpu --run-dir run"
 
 
 @dataclass(frozen=True)
@@ -45,26 +50,21 @@ class Command:
     """Its options when it goes on; empty: it begins again."""
 
 
-REINFORCE = Command(
-    "train.py --agent reinforce", "train", f"--agent reinforce {TRAIN}", "--resume --run-dir run"
-)
-PPO = Command(
-    "train.py --agent ppo", "train", f"--agent ppo --batch-size 4 {TRAIN}", "--resume --run-dir run"
-)
+RESUME = "--resume --run-dir run"
 PREDICT = Command(
     "nbs_env.detect.predict", "nbs_env.detect.predict", "--run done --images new --out run --device cpu"
 )
 COMMANDS = {
-    "train": REINFORCE,
-    "ppo": PPO,
+    "teach": Command("train.py", "train", f"{RIVAL} {TEACH}", RESUME),
+    "train": Command("train.py --agent reinforce", "train", f"--agent reinforce {TRAIN}", RESUME),
+    "ppo": Command("train.py --agent ppo", "train", f"--agent ppo --batch-size 4 {TRAIN}", RESUME),
+    "resumed": Command("train.py --resume", "train", "--resume --run-dir done --data-root data"),
     "d_anogan": Command("baselines.d_anogan", "baselines.d_anogan", D_ANOGAN, f"{D_ANOGAN} --resume"),
     "alcn": Command("baselines.alcn", "baselines.alcn", ALCN, f"{ALCN} --resume"),
     "cifar10": Command("baselines.alcn --dataset cifar10", "baselines.alcn", CIFAR10),
-    "unet": Command(
-        "baselines.unet",
-        "baselines.unet",
-        f"{RIVAL} --model.width 2 --model.steps 2 --model.check-every 1 --model.crop 64",
-    ),
+    "unet": Command("baselines.unet", "baselines.unet", f"{RIVAL} {UNET}"),
+    "forest": Command("baselines.forest", "baselines.forest", RIVAL),
+    "reconstruction": Command("baselines.reconstruction", "baselines.reconstruction", RIVAL),
     "predict": PREDICT,
     "nbs": replace(PREDICT, start=f"{PREDICT.start} --method nbs"),
 }
@@ -114,28 +114,37 @@ def furnished(folder: Path, model: Path) -> Path:
     return Path(shutil.copytree(model, folder, symlinks=True))
 
 
+def complete(each: Command, folder: Path) -> Outcome:
+    """Run a command to its end; nothing can be tried where that fails."""
+    outcome = command(each.module, each.start, folder)
+    if outcome.code:
+        raise RunError(f"{each.title} ended with {outcome.code} without a drill: {outcome.err[-500:]}")
+    return outcome
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".json": lambda file: lasting(json.loads(file.read_bytes())),
+    ".pt": lambda file: lasting(torch.load(file)),
+    ".png": lambda file: np.asarray(Image.open(file)),
+    ".md": Path.read_bytes,
+    ".csv": Path.read_bytes,
+}
+
+
 def content(folder: Path) -> dict[str, Any]:
     """Every finished file below `folder`, but what differs from run to run; {} if there is no such folder.
 
     Raises:
-        Exception: of many kinds, where a file is not whole.
+        ValueError: a file is not whole.
     """
-    found: dict[str, Any] = {}
+    found = {}
     for file in sorted(folder.rglob("*")):
-        name = str(file.relative_to(folder))
-        try:
-            match file.suffix:
-                case ".json":
-                    found[name] = lasting(json.loads(file.read_text(encoding="utf-8")))
-                case ".pt":
-                    found[name] = lasting(torch.load(file, weights_only=True))
-                case ".png":
-                    with Image.open(file) as image:
-                        found[name] = np.asarray(image)
-                case ".md" | ".csv":
-                    found[name] = file.read_bytes()
-        except Exception as error:
-            raise ValueError(f"{name} is not whole: {error}") from error
+        if file.suffix in READERS:
+            name = str(file.relative_to(folder))
+            try:
+                found[name] = READERS[file.suffix](file)
+            except Exception as error:
+                raise ValueError(f"{name} is not whole: {error}") from error
     return found
 
 
@@ -147,22 +156,26 @@ def lasting(value: Any) -> Any:
     return {name: lasting(each) for name, each in value.items() if not str(name).endswith(passing)}
 
 
-def difference(a: Any, b: Any, where: str = "") -> str:
+def difference(a: Any, b: Any) -> str:
     """Where two nested structures differ in a bit; empty if nowhere."""
-    if type(a) is not type(b):
-        return f"{where}: {type(a).__name__} and {type(b).__name__}"
-    if isinstance(a, dict):
-        if a.keys() != b.keys():
-            return f"{where}: only one has {', '.join(sorted(map(str, a.keys() ^ b.keys())))}"
-        pairs: list[tuple[Any, Any, Any]] = [(a[name], b[name], name) for name in a]
-    elif isinstance(a, list | tuple):
-        if len(a) != len(b):
-            return f"{where}: {len(a)} and {len(b)} elements"
-        pairs = [(x, y, number) for number, (x, y) in enumerate(zip(a, b, strict=True))]
-    elif isinstance(a, torch.Tensor):
-        return "" if a.dtype == b.dtype and torch.equal(a, b) else f"{where}: other values"
-    elif isinstance(a, np.ndarray):
-        return "" if np.array_equal(a, b) else f"{where}: other pixels"
+    mine, other = dict(_leaves(a)), dict(_leaves(b))
+    for where in mine | other:
+        if where not in mine or where not in other:
+            return f"only one has {where}"
+        if not _same(mine[where], other[where]):
+            return f"{where}: {mine[where]!r} and {other[where]!r}"[:200]
+    return ""
+
+
+def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list | tuple):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(each, f"{where}/{name}")
     else:
-        return "" if a == b else f"{where}: {a!r} and {b!r}"[:200]
-    return next(filter(None, (difference(x, y, f"{where}/{name}") for x, y, name in pairs)), "")
+        yield where, value
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b)
+    return type(a) is type(b) and bool(np.array_equal(a, b))
