@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,8 +19,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from baselines.segmentation import Problem, SegmentationArgs, command, leave_some_out, prepare, score
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least
-from nbs_env.common.settings import check_types
+from nbs_env.common.settings import Above, AtLeast, Count, Share, check_types
 from nbs_env.detect.metrics import best_threshold
 
 
@@ -28,20 +27,17 @@ from nbs_env.detect.metrics import best_threshold
 class ForestConfig:
     """Features and forest, as in scikit-image's gallery."""
 
-    largest_scale: float = 16.0
+    largest_scale: Annotated[float, AtLeast(1)] = 16.0
     """Largest standard deviation in pixels of the features' Gaussians; the smallest is 0.5."""
-    trees: int = 50
+    trees: Count = 50
     """Trees."""
-    depth: int = 10
+    depth: Count = 10
     """Depth of a tree at most."""
-    sampled_share: float = 0.05
+    sampled_share: Annotated[float, Above(0), Share()] = 0.05
     """Share of the labelled pixels that a tree sees."""
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(1, largest_scale=self.largest_scale, trees=self.trees, depth=self.depth)
-        if not 0 < self.sampled_share <= 1:
-            raise RunError(f"sampled_share is {self.sampled_share}; choose a value above 0, up to 1")
 
 
 class Forest:

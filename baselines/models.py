@@ -6,15 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from nbs_env.common.errors import RunError, TrainingError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
+from nbs_env.common.settings import AtLeast, Positive, check_types
 
 FAST = torch.cpu._is_avx512_bf16_supported()
 """Whether bfloat16 is fast on this CPU: commands then begin with it."""
@@ -26,21 +25,17 @@ class ModelConfig:
 
     size: int = 28
     """Side of the square images in pixels."""
-    channels: int = 1
+    channels: Literal[1, 3] = 1
     """1 (grey) or 3 (RGB)."""
-    width: float = 1.0
+    width: Positive = 1.0
     """Factor on the channels of a method's convolutions; 1 gives the published size."""
-    batch_size: int = 64
+    batch_size: Annotated[int, AtLeast(2)] = 64
     """Images of a step."""
     bfloat16: bool = False
     """Train in bfloat16, the command's default on a CPU that is fast at it."""
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(2, batch_size=self.batch_size)
-        positive(width=self.width)
-        if self.channels not in (1, 3):
-            raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
 
 
 class Trainable(ABC):
@@ -49,6 +44,8 @@ class Trainable(ABC):
     The networks are the modules that `build` makes attributes of; a subclass sets `config` first. Weights and
     draws come from `seed`.
     """
+
+    config: Any
 
     COUNTS: ClassVar[tuple[str, ...]] = ("done",)
     """Attributes, beside the three, that training changes."""
@@ -72,6 +69,31 @@ class Trainable(ABC):
         """Adam for some of the networks."""
         parameters = [p for module in modules for p in module.to(self.device).parameters()]
         return torch.optim.Adam(parameters, rate, betas, weight_decay=decay, fused=True)
+
+    def descend(self, loss: torch.Tensor, *names: str, pace: float | None = None) -> None:
+        """Step optimisers down `loss`, at `pace` times the configuration's rates where that is given.
+
+        Only the gradients that they need are computed.
+        """
+        groups = [(name, group) for name in names for group in self.optimizers[name].param_groups]
+        parameters = [parameter for _, group in groups for parameter in group["params"]]
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(inputs=parameters)
+        for name, group in groups:
+            if pace is not None:
+                group["lr"] = pace * getattr(self.config, f"{name.removesuffix('s')}_lr")
+        for name in names:
+            self.optimizers[name].step()
+
+    def autocast(self, cache: bool = True) -> torch.autocast:
+        """The arithmetic that the configuration asks for; `cache` keeps the weights' copies in bfloat16."""
+        low = self.config.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low, cache_enabled=cache)
+
+    def scale(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, S, S) uint8 as floats in [-1, 1]."""
+        return images.to(self.device).float() / 127.5 - 1
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
@@ -115,15 +137,6 @@ class Model(Trainable):
     @abstractmethod
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         """A step of training on `data` (n, C, S, S) uint8; the losses, detached."""
-
-    def descend(self, name: str, loss: torch.Tensor) -> None:
-        """Step the optimiser `name` down `loss`; only the gradients that it needs are computed."""
-        optimizer = self.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
     def check(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
         """Losses as numbers.

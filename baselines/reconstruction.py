@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.ndimage
@@ -21,11 +20,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.segmentation import Problem, SegmentationArgs, command, prepare, read_images, score
+from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
-from nbs_env.data import GOOD, AnomalyDataset, image_files, read_image, resize_image
+from nbs_env.common.networks import place
+from nbs_env.common.settings import AtLeast, Count, Positive, check_types
+from nbs_env.data import GOOD, AnomalyDataset, image_files, load, read_image, resize_image
 
 PATCH = 128
 
@@ -34,24 +33,21 @@ PATCH = 128
 class ReconstructionConfig:
     """The network and its training."""
 
-    latent: int = 100
+    latent: Count = 100
     """Length of the code."""
-    steps: int = 2000
+    steps: Count = 2000
     """Steps of the optimiser; the paper's 200 epochs of 10 000 patches are 15 600 of 128."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Patches of a step."""
-    learning_rate: float = 2e-4
+    learning_rate: Positive = 2e-4
     """Adam's; weight decay 1e-5."""
-    stride: int = 32
+    stride: Count = 32
     """Pixels between patches when measuring."""
-    smallest_region: int = 64
+    smallest_region: Annotated[int, AtLeast(0)] = 64
     """Pixels that a region on a normal image may have at the threshold (the paper has one by category)."""
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(1, latent=self.latent, steps=self.steps, batch_size=self.batch_size, stride=self.stride)
-        at_least(0, smallest_region=self.smallest_region)
-        positive(learning_rate=self.learning_rate)
 
 
 class Autoencoder(nn.Module):
@@ -83,7 +79,7 @@ class Reconstruction:
         self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = Autoencoder(config.latent).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network = place(Autoencoder(config.latent), torch.device(device))
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), config.learning_rate, weight_decay=1e-5, fused=True
         )
@@ -154,11 +150,12 @@ def normal_images(args: SegmentationArgs, data: AnomalyDataset) -> np.ndarray:
     if len(data.good):
         return data.good
     if args.dataset == "nanotwice" and args.data_root is not None:
-        homes = [args.data_root / "Normal", args.data_root / "nanotwice" / "Normal"]
-        home: Path = homes[0] if homes[0].is_dir() else homes[1]
+        inside = args.data_root / "nanotwice" / "Normal"
+        home = inside if inside.is_dir() else args.data_root / "Normal"
         return np.stack([resize_image(read_image(file), args.image_size) for file in image_files(home)])
     if args.dataset == "synthetic":  # other images than those that are scored
-        made = read_images(replace(args, seed=args.seed + 1_000_003), count=160)
+        seed, size = args.seed + 1_000_003, args.image_size
+        made = load("synthetic", image_size=size, seed=seed, difficulty=args.difficulty, count=160)
         return made.images[np.array(made.kinds) == GOOD]
     raise RunError(
         f"{args.dataset} has no normal images of its own; add good/ or train/good/, or choose nanotwice or "

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from baselines.segmentation import Problem, SegmentationArgs, command, leave_some_out, prepare, score
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
+from nbs_env.common.networks import adam, place
+from nbs_env.common.settings import Count, Positive, check_types
 from nbs_env.common.symmetries import dihedral, inverse
 from nbs_env.detect.metrics import best_threshold
 from nbs_env.detect.teaching import bounded_threshold
@@ -32,24 +32,21 @@ from nbs_env.predictor import class_weights
 class UNetConfig:
     """The network and its training; the thesis gives neither."""
 
-    width: int = 16
+    width: Count = 16
     """Channels at full resolution; each of four levels below has twice as many."""
-    crop: int = 128
+    crop: Count = 128
     """Side in pixels of the random crops that it trains on, a multiple of 16."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Crops of a step."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's."""
-    steps: int = 400
+    steps: Count = 400
     """Steps at most."""
-    check_every: int = 25
+    check_every: Count = 25
     """Steps between looks at the image that is left out."""
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(1, width=self.width, crop=self.crop, batch_size=self.batch_size)
-        at_least(1, steps=self.steps, check_every=self.check_every)
-        positive(learning_rate=self.learning_rate)
 
 
 def _convolutions(i: int, o: int) -> nn.Sequential:
@@ -92,8 +89,8 @@ class Trainer:
         self.weight = torch.tensor(weight, device=device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = UNet(config.width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate, fused=True)
+            self.network = place(UNet(config.width), torch.device(device))
+        self.optimizer = adam(self.network, config.learning_rate)
         half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
         self.autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half)
 

@@ -89,7 +89,7 @@ def cells(args: TablesArgs, words: Sequence[str]) -> Iterator[Cell]:
                 dataset=run.dataset,
                 data_root=run.data_root,
                 category=run.category,
-                labeled=args.labeled,
+                labeled=run.labeled,
                 image_size=config.image_size,
                 difficulty=run.difficulty,
                 mask_values=run.mask_values,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from baselines.alcn.networks import NOISE_LATENT, Denoiser, NoiseGenerator
 from baselines.models import Model, ModelConfig, image_batches
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import AtLeast, Count, Positive, Share
 
 NoiseName = Literal["none", "speckle", "gaussian", "alcn"]
 NOISES: tuple[NoiseName, ...] = ("none", "speckle", "gaussian", "alcn")
@@ -30,38 +30,34 @@ class ALCNConfig(ModelConfig):
 
     noise: NoiseName = "alcn"
     """Noise that the denoiser learns to remove."""
-    bottleneck: int = 32
+    bottleneck: Count = 32
     """Numbers that the denoiser reduces an image to; 32 gives the paper's size."""
-    batch_size: int = 4096
+    batch_size: Annotated[int, AtLeast(2)] = 4096
     """Images of a step; fewer images than that make one batch."""
-    epochs: int = 500
+    epochs: Count = 500
     """Passes over the normal images, at most."""
-    patience: int = 50
+    patience: Annotated[int, AtLeast(0)] = 50
     """Epochs without a lower error on held-out normal images after which training ends; 0: never."""
-    denoiser_lr: float = 1e-5
+    denoiser_lr: Positive = 1e-5
     """Adam's learning rate for the denoiser."""
-    noise_lr: float = 8e-3
+    noise_lr: Positive = 8e-3
     """Adam's learning rate for the noise generator."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Whether both rates fall to zero along a cosine."""
-    noise_width: float = 1.0
+    noise_width: Positive = 1.0
     """Factor on the noise generator's channels: with 1 it costs six times the denoiser."""
-    alpha_low: float = 0.2
+    alpha_low: Annotated[float, Share()] = 0.2
     """Lowest share of the image in the blend."""
-    alpha_high: float = 0.9
+    alpha_high: Annotated[float, Share()] = 0.9
     """Highest share of the image in the blend."""
-    test_draws: int = 8
+    test_draws: Count = 8
     """Blends that a score with test noise is averaged over, alpha evenly between its bounds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, epochs=self.epochs, test_draws=self.test_draws, bottleneck=self.bottleneck)
-        at_least(0, patience=self.patience)
-        positive(denoiser_lr=self.denoiser_lr, noise_lr=self.noise_lr, noise_width=self.noise_width)
-        if not 0 <= self.alpha_low <= self.alpha_high <= 1:
+        if self.alpha_low > self.alpha_high:
             raise RunError(
-                f"alpha_low is {self.alpha_low} and alpha_high {self.alpha_high}; choose shares of which the "
-                "first is not above the second"
+                f"alpha_low is {self.alpha_low}; it must not be above alpha_high, {self.alpha_high}"
             )
 
 
@@ -121,10 +117,6 @@ class ALCN(Model):
         mean, std = self.contrast(values)
         return (values - mean) / std
 
-    def autocast(self) -> torch.autocast:
-        """The arithmetic that the configuration asks for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
-
     def draw_noise(self, images: torch.Tensor, random: torch.Generator) -> torch.Tensor | None:
         """Noise for images (B, C, S, S), or None for no corruption at all (Table 1)."""
         if self.config.noise == "speckle":  # pixels black or white, 0 or 1, all channels alike
@@ -151,15 +143,15 @@ class ALCN(Model):
             again = self.denoiser(given).float()
         return F.mse_loss(again, images)
 
-    def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, images: torch.Tensor, pace: float) -> dict[str, torch.Tensor]:
         """Algorithm 1 on a standardised batch: the noise ascends the error, then the denoiser descends it."""
         alpha, figures = self.draw_alpha(), {}
         if "noise" in self.networks:
             loss = self.error(images, alpha)
-            self.descend("noise", -loss)
+            self.descend(-loss, "noise", pace=pace)
             figures["noise_error"] = loss.detach()
         loss = self.error(images, alpha)
-        self.descend("denoiser", loss)
+        self.descend(loss, "denoiser", pace=pace)
         return figures | {"error": loss.detach()}
 
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -172,10 +164,9 @@ class ALCN(Model):
         # Whole batches alone: the generator's BatchNorm is not fond of small ones.
         batches = [batch for batch in order.split(size) if len(batch) == size]
         for number, batch in enumerate(batches):
-            if self.config.schedule == "cosine":
-                done = (self.done + number / len(batches)) / self.config.epochs
-                self._set_rates((1 + math.cos(math.pi * done)) / 2)
-            for name, value in self.step(self.standardize(data[batch.to(data.device)])).items():
+            done = (self.done + number / len(batches)) / self.config.epochs
+            pace = (1 + math.cos(math.pi * done)) / 2 if self.config.schedule == "cosine" else 1
+            for name, value in self.step(self.standardize(data[batch.to(data.device)]), pace).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
         self.done += 1
         figures = {name: total / len(batches) for name, total in totals.items()}
@@ -184,11 +175,6 @@ class ALCN(Model):
             self.watch(error)
             figures["held_out_error"] = torch.tensor(error)
         return figures
-
-    def _set_rates(self, factor: float) -> None:
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = factor * getattr(self.config, f"{name}_lr")
 
     def watch(self, error: float) -> None:
         """Count epochs in which the error on held-out images, now `error`, has not fallen."""

@@ -84,8 +84,8 @@ class VAE(Method):
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         latent = mean + (log_variance / 2).exp() * self.normal(*mean.shape)
         error, divergence = self._error(images, latent).mean(), self._divergence(mean, log_variance).mean()
-        self.descend("both", error + divergence)
-        return {"error": error.detach(), "divergence": divergence.detach()}
+        self.descend(error + divergence, "both")
+        return {"error": error, "divergence": divergence}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
@@ -154,8 +154,8 @@ class DeepSVDD(Method):
             loss, name = squared(self.decoder(latent), images).mean(), "autoencoder"
         else:
             loss, name = self._distance(latent).mean(), "encoder"
-        self.descend(name, loss)
-        return {f"{name}_loss": loss.detach()}
+        self.descend(loss, name)
+        return {f"{name}_loss": loss}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         return self._distance(self.encoder(images))
@@ -215,22 +215,19 @@ class OLED(Method):
         """The autoencoder descends both errors; the Mask Module ascends that of the masked image."""
         with torch.no_grad():
             mask = self.mask(images)
-        clear, hidden = squared(self._again(images), images).mean(), self._masked_error(images, mask)
-        self.descend("autoencoder", clear + hidden)
+        clear, hidden = squared(self.again(images), images).mean(), self._masked_error(images, mask)
+        self.descend(clear + hidden, "autoencoder")
         if self.done % self.MASK_EVERY == 0:
-            self.descend("mask", -self._masked_error(images, self.mask(images)))
-        return {"error": clear.detach(), "masked_error": hidden.detach()}
-
-    def _again(self, images: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.encoder(images))
+            self.descend(-self._masked_error(images, self.mask(images)), "mask")
+        return {"error": clear, "masked_error": hidden}
 
     def _masked_error(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        again = self._again(images * (1 - mask))
+        again = self.again(images * (1 - mask))
         return squared(again, images).mean() + self.CONTEXT * (mask * (again - images)).abs().mean()
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         masked = images * (1 - self.mask(images))
-        return squared(self._again(images), images) + squared(self._again(masked), images)
+        return super().score(images) + squared(self.again(masked), images)
 
 
 class ARAE(Method):
@@ -270,8 +267,5 @@ class ARAE(Method):
         """Attack, then descend the error of what comes of it and the distance of the codes."""
         codes, attacked = self.encoder(images), self.encoder(self.attack(images))
         error, distance = squared(self.decoder(attacked), images).mean(), squared(attacked, codes).mean()
-        self.descend("both", error + self.CODE * distance)
-        return {"error": error.detach(), "code_distance": distance.detach()}
-
-    def score(self, images: torch.Tensor) -> torch.Tensor:
-        return squared(self.decoder(self.encoder(images)), images)
+        self.descend(error + self.CODE * distance, "both")
+        return {"error": error, "code_distance": distance}

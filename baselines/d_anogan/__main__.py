@@ -43,7 +43,7 @@ class Args(ImageLevelArgs):
     turn. Wheel has two: both are."""
     per_class: int = 250
     """Images of each class of wheel."""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """Generator steps, then encoder steps, between checkpoints."""
     preset: Literal["quick", "half", "paper"] = "quick"
     """Where `--model` starts from: minutes on a CPU, two hours at half width, or the thesis."""

@@ -93,10 +93,6 @@ class DAnoGAN(Trainable):
         self.clusters = clusters.to(self.device)
         self.active = None if len(clusters) == self.config.clusters else self.clusters
 
-    def autocast(self) -> torch.autocast:
-        """The arithmetic that the configuration asks for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
-
     def draw(self, batches: int = 1) -> torch.Tensor:
         """Latent vectors (K, M, latent) of the alive clusters, M samples being those of so many batches."""
         count = len(self.clusters)
@@ -151,7 +147,7 @@ class DAnoGAN(Trainable):
             penalty = gradient_penalty(self.critic, real, fake[order], mix, pair_weights)
         penalty = self.config.gradient_penalty * penalty
         loss = critic_loss(scores[:size], scores[size:], weights, penalty)
-        self._descend(loss, "critic", pace=self._pace())
+        self.descend(loss, "critic", pace=self._pace())
         distance = (penalty - loss).detach()
         return {"wasserstein": distance, "penalty": penalty.detach(), "critic_loss": loss.detach()}
 
@@ -169,12 +165,12 @@ class DAnoGAN(Trainable):
             logits = self.classifier(features).float()
         loss, cross_entropy = generator_loss(scores.float(), logits, clusters, weights)
         # One backward pass serves both: the critic's term does not reach the classifier.
-        self._descend(loss, "generators", "classifier", pace=self._pace())
+        self.descend(loss, "generators", "classifier", pace=self._pace())
         with self.autocast():
             again = self.encoders(fake.detach().unflatten(0, latents.shape[:2]), self.active).float()
         error = (again - latents).square().mean(dim=2).flatten()
         encoder_loss = (weights * error).sum()
-        self._descend(encoder_loss, "encoders", pace=self._pace())
+        self.descend(encoder_loss, "encoders", pace=self._pace())
         with torch.no_grad(), self.autocast():
             estimate = self.classifier(self.critic(real)[1]).float().softmax(dim=1).mean(dim=0)
         figures = {
@@ -183,7 +179,7 @@ class DAnoGAN(Trainable):
             "encoder_loss": encoder_loss.detach(),
         }
         if self.config.bandit:
-            self._descend(self.prior.loss(estimate), "prior")
+            self.descend(self.prior.loss(estimate), "prior")
             self.prior.advance()
         return figures
 
@@ -191,16 +187,6 @@ class DAnoGAN(Trainable):
         """Share of the learning rates that is left."""
         steady, done = self.config.steady, self.steps / max(1, self.config.generator_steps)
         return 1.0 if steady == 1 or done <= steady else max(0.0, (1 - done) / (1 - steady))
-
-    def _descend(self, loss: torch.Tensor, *names: str, pace: float = 1.0) -> None:
-        parameters = [p for name in names for p in self.networks[name].parameters()]
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward(inputs=parameters)
-        for name in names:
-            for group in self.optimizers[name].param_groups:
-                group["lr"] = pace * getattr(self.config, f"{name.removesuffix('s')}_lr")
-            self.optimizers[name].step()
 
     @torch.no_grad()
     def assign(self, images: torch.Tensor) -> torch.Tensor:
@@ -259,7 +245,7 @@ class DAnoGAN(Trainable):
         with self.autocast():
             again = self.generators(self.encoders(images, clusters), clusters, kernels)
         loss = (shares * (again - images).square().mean(dim=(1, 2, 3, 4))).sum()
-        self._descend(loss, "encoders")
+        self.descend(loss, "encoders", pace=1)
         self.xzx_steps += 1
         return {"reconstruction_error": loss.detach()}
 
