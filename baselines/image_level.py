@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 import tyro
@@ -26,8 +26,7 @@ from baselines.tasks import class_tasks
 from nbs_env.common import checkpoint, runs
 from nbs_env.common.curves import Curves
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least
-from nbs_env.common.settings import check_types
+from nbs_env.common.settings import AtLeast, Count, check_types
 from nbs_env.data.classes import ClassDataset
 
 Figures = dict[str, Any]
@@ -40,9 +39,9 @@ class ImageLevelArgs:
 
     data_root: Path | None = None
     """Its folder, or the one that holds it (torchvision's will do); data made on the fly need none."""
-    limit: int = 0
+    limit: Annotated[int, AtLeast(0)] = 0
     """Normal images to train on, drawn at random; 0: all."""
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     """Of everything."""
     run_dir: Path | None = None
     """Folder for all results; default: a folder in runs/, named after all this."""
@@ -50,9 +49,9 @@ class ImageLevelArgs:
     """Go on from the last checkpoint; finished models are only scored again."""
     device: str = "auto"
     """cpu, cuda or auto."""
-    workers: int = 1
+    workers: Count = 1
     """Models that train at the same time."""
-    checkpoint_every: int = 10
+    checkpoint_every: Count = 10
     """Epochs (ALCN) or steps (all others) between checkpoints."""
 
     CHOICES: ClassVar[tuple[str, ...]] = ()
@@ -60,8 +59,6 @@ class ImageLevelArgs:
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(0, seed=self.seed, limit=self.limit)
-        at_least(1, workers=self.workers, checkpoint_every=self.checkpoint_every)
 
 
 @dataclass(frozen=True)
@@ -73,12 +70,8 @@ class MethodsArgs(ImageLevelArgs):
     wheel, mvtec and plant_village say themselves what is normal."""
     classes: str = "3-closed-4,5-forked-5"
     """`all`, or classes (categories of mvtec, species of plant_village), separated by commas."""
-    test_limit: int = 0
+    test_limit: Annotated[int, AtLeast(0)] = 0
     """Images of each kind, normal and anomalous, to test on, drawn at random; 0: all."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(0, test_limit=self.test_limit)
 
 
 A = TypeVar("A", bound=ImageLevelArgs)

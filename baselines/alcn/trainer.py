@@ -56,9 +56,7 @@ class ALCNConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.alpha_low > self.alpha_high:
-            raise RunError(
-                f"alpha_low is {self.alpha_low}; it must not be above alpha_high, {self.alpha_high}"
-            )
+            raise RunError(f"alpha_low is {self.alpha_low}; it must not be above alpha_high")
 
 
 def blend(images: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from baselines.tables import markdown, paper_rows, row
 from baselines.tasks import Task, auroc
 from nbs_env.common import checkpoint
 from nbs_env.common.networks import pick_device
-from nbs_env.common.runs import at_least, command
+from nbs_env.common.runs import command
+from nbs_env.common.settings import AtLeast, Count
 
 METHODS: dict[str, type[Method]] = {
     "pca": PCA,
@@ -51,18 +52,14 @@ class Args(MethodsArgs):
     method: str = "pca,vae"
     """`all`, or methods (pca, vae, deep_svdd, ganomaly, skip_ganomaly, f_anogan, egbad, ocgan, oled, arae),
     separated by commas."""
-    steps: int = 0
+    steps: Annotated[int, AtLeast(0)] = 0
     """Steps of training; 0: the method's own budget, 3000 for most."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Steps between checkpoints."""
     model: ModelConfig = field(default_factory=lambda: ModelConfig(size=32, width=0.5, bfloat16=FAST))
     """What all methods have in common."""
 
     CHOICES = ("classes", "method", "steps")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(0, steps=self.steps)
 
 
 def train_one(args: Args, method: str, task: Task, name: str, directory: Path) -> Figures:

@@ -26,7 +26,8 @@ from nbs_env.common import checkpoint
 from nbs_env.common.curves import Curves
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import keep_freed_memory, pick_device
-from nbs_env.common.runs import at_least, command
+from nbs_env.common.runs import command
+from nbs_env.common.settings import Count
 
 ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "cifar10": 0.9, "wheel": 1.0, "folder": 0.9}
 """Share of the divergence in a score (thesis 5.4), fixed before any test image is seen."""
@@ -41,27 +42,19 @@ class Args(ImageLevelArgs):
     anomalous_class: str = "9"
     """Class that is left out of training and to be found; several, separated by commas, or `all`: each in
     turn. Wheel has two: both are."""
-    per_class: int = 250
+    per_class: Count = 250
     """Images of each class of wheel."""
     checkpoint_every: Count = 200
     """Generator steps, then encoder steps, between checkpoints."""
     preset: Literal["quick", "half", "paper"] = "quick"
     """Where `--model` starts from: minutes on a CPU, two hours at half width, or the thesis."""
-    members: int = 1
+    members: Count = 1
     """Models of a class, seeds from `seed` up, trained one after the other, whose scores are averaged: what
     one alone finds hangs on chance. With `--resume` more can be added."""
-    no_xzx: bool = False
-    """Leave the encoders' second phase out, as in Table 5.6."""
-    no_bandit: bool = False
-    """Keep the prior uniform, as in Table 5.6; give `--model.clusters` as many as there are manifolds."""
     model: DAnoGANConfig = field(default_factory=lambda: QUICK)
     """The model and its training."""
 
     CHOICES = ("anomalous_class", "preset", "members")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, per_class=self.per_class, members=self.members)
 
 
 def train_one(args: Args, task: Task, name: str, directory: Path) -> Figures:
@@ -84,50 +77,43 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> Figures:
         more = {"anomalous": task.anomalous} | ({"member": number} if number else {})
         kept.append(open_run(args, model, data, place, **more))
     for model, saved in zip(models, kept, strict=True):
-        with Curves(saved.file.parent, model.steps + 1) as writer:
-            _first_phase(model, images, data.labels[rows], args, writer, saved)
-            _second_phase(model, images, args, writer, saved)
+        _train(model, images, data.labels[rows], args, saved)
     detector = DAnoGANDetector(models, ALPHA[args.dataset])
     detector.save(directory / "detector.pt")
     return _score(detector, data.images[test], {k or name: truth for k, truth in truths.items()}, places)
 
 
-def _first_phase(
-    model: DAnoGAN, images: torch.Tensor, labels: np.ndarray, args: Args, writer: Curves, saved: Kept
-) -> None:
-    wanted = args.model.generator_steps
+def _train(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray, args: Args, saved: Kept) -> None:
+    """Both phases, from where `model` stands; each counts its own steps."""
     some = np.random.default_rng(args.seed).permutation(len(images))[:1000]
-    bar = tqdm(total=wanted, initial=model.steps, desc="adversarial", unit="step")
-    while model.steps < wanted:
-        figures = model.step(images)
-        bar.update()
-        if model.steps % 50 == 0 or model.steps == wanted:
-            seen = look(model, images[some], labels[some])
-            for name, value in (model.check(figures) | seen).items():
-                writer.add_scalar(name, value, model.steps)
-            bar.set_postfix(
-                clusters=len(model.clusters), dead=int(seen["dead"]), purity=f"{seen['purity']:.2f}"
-            )
-        if model.steps % 500 == 0:
-            writer.add_image("samples", sample_sheet(model), model.steps)
-            writer.add_image("queries", query_sheet(model, images[:8]), model.steps)
-        if model.steps % args.checkpoint_every == 0 or model.steps == wanted:
-            saved.save()
-    bar.close()
-
-
-def _second_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curves, saved: Kept) -> None:
-    wanted = args.model.xzx_steps
-    if model.xzx_steps >= wanted:
-        return
-    batches = model.xzx_batches(images)
-    for _ in tqdm(range(model.xzx_steps, wanted), desc="encoders", unit="step"):
-        figures = model.xzx_step(*next(batches))
-        if model.xzx_steps % 50 == 0:
-            for name, value in model.check(figures).items():
-                writer.add_scalar(name, value, model.xzx_steps)
-        if model.xzx_steps % args.checkpoint_every == 0 or model.xzx_steps == wanted:
-            saved.save()
+    wanted, batches = (args.model.generator_steps, args.model.xzx_steps), None
+    bar = tqdm(total=sum(wanted), initial=model.steps + model.xzx_steps, unit="step")
+    with Curves(saved.file.parent, model.steps + 1) as writer, bar:
+        while (model.steps, model.xzx_steps) < wanted:
+            adversarial = model.steps < wanted[0]
+            if adversarial:
+                figures = model.step(images)
+            else:
+                batches = batches or model.xzx_batches(images)
+                figures = model.xzx_step(*next(batches))
+            step = model.steps if adversarial else model.xzx_steps
+            last = step == wanted[not adversarial]
+            if step % 50 == 0 or last:
+                values = model.check(figures)
+                if adversarial:
+                    seen = look(model, images[some], labels[some])
+                    bar.set_postfix(
+                        clusters=len(model.clusters), dead=int(seen["dead"]), purity=f"{seen['purity']:.2f}"
+                    )
+                    values |= seen
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+            if adversarial and step % 500 == 0:
+                writer.add_image("samples", sample_sheet(model), step)
+                writer.add_image("queries", query_sheet(model, images[:8]), step)
+            if step % args.checkpoint_every == 0 or last:
+                saved.save()
+            bar.update()
 
 
 def _score(
@@ -164,8 +150,7 @@ def _score(
     checkpoint.save_json(figures, places[0] / "metrics.json")
     scores = mean_scores(error, divergence, detector.alpha)
     kinds = {name: (scores[normal], scores[truth == 1]) for name, truth in truths.items()}
-    whose = " of the first model" if len(members) > 1 else ""
-    plot(kinds, swept, detector.alpha, detector.models[0].history, whose, places[0] / "curves.png")
+    plot(kinds, swept, detector.alpha, places[0] / "curves.png")
     return figures
 
 
@@ -183,10 +168,6 @@ def table(args: Args, results: list[Figures]) -> str:
 
 def run(args: Args) -> list[Figures]:
     """Train one model, or one for each class; what `train_one` gives of each."""
-    if args.no_xzx or args.no_bandit:
-        xzx = 0 if args.no_xzx else args.model.xzx_steps
-        model = replace(args.model, xzx_steps=xzx, bandit=args.model.bandit and not args.no_bandit)
-        args = replace(args, model=model)
     config, wheels = args.model, args.dataset == "wheel"
     layer_channels(config.size, config.width)
     tasks = class_tasks(

@@ -34,9 +34,10 @@ class DAnoGANConfig:
     generator_steps: Annotated[int, AtLeast(0)] = 39_000
     """Generator steps in all; the thesis's 500 epochs of MNIST."""
     xzx_steps: Annotated[int, AtLeast(0)] = 4_000
-    """Steps in which the encoders alone learn to reconstruct real images; 0: none."""
+    """Steps in which the encoders alone learn to reconstruct real images; 0: none, as in Table 5.6."""
     bandit: bool = True
-    """Learn the prior and shut superfluous generators down; otherwise it stays uniform."""
+    """Learn the prior and shut superfluous generators down; otherwise it stays uniform, as in Table 5.6, and
+    `clusters` should be as many as there are manifolds."""
     generator_lr: Positive = 2e-4
     """Adam's learning rate, betas (0.9, 0.99), weight decay 5e-5."""
     critic_lr: Positive = 2e-4

@@ -80,34 +80,18 @@ def _sheet(images: np.ndarray) -> np.ndarray:
 
 
 def plot(
-    scores: dict[str, tuple[np.ndarray, np.ndarray]],
-    swept: dict[str, Any],
-    alpha: float,
-    history: list[dict[str, float]],
-    whose: str,
-    file: Path,
+    scores: dict[str, tuple[np.ndarray, np.ndarray]], swept: dict[str, Any], alpha: float, file: Path
 ) -> None:
-    """ROC at the fixed alpha, AUC over alpha, and over generator steps the clustering and the prior.
-
-    `scores` are of (normal, anomalous) images by anomalous class; `history` is what `look` has kept, and
-    `whose` says in the labels of which model.
-    """
-    figure = new_figure(10, 9)
-    (left, right), (below, last) = figure.subplots(2, 2)
+    """ROC at the fixed alpha, and AUC over alpha; `scores` are of (normal, anomalous) images by class."""
+    figure = new_figure(10, 5)
+    left, right = figure.subplots(1, 2)
     for name, (normal, anomalous) in scores.items():
         truth = np.repeat([0, 1], [len(normal), len(anomalous)])
         false_positive, true_positive, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
         left.plot(false_positive, true_positive, label=name)
-        right.plot(swept["alpha"], swept[name], label=name)
+        right.plot(swept["alpha"], swept[name])
     left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, alpha {alpha}")
     right.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
     right.axvline(alpha, color="grey", linewidth=0.8)
-    for name in history[0] if history else ():
-        axes = last if name.startswith("cluster_probability") else below
-        if name not in ("step", "dead"):
-            axes.plot([row["step"] for row in history], [row[name] for row in history], label=name)
-    below.set(xlabel=f"generator steps{whose}", title="clusters and true classes, for looking only")
-    last.set(xlabel=f"generator steps{whose}", ylabel="probability", title="prior")
     left.legend()
-    below.legend()
     checkpoint.save_figure(figure, file, dpi=100)
