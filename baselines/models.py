@@ -48,7 +48,11 @@ class Trainable(ABC):
     config: Any
 
     COUNTS: ClassVar[tuple[str, ...]] = ("done",)
-    """Attributes, beside the three, that training changes."""
+    """Attributes, beside the three, that training changes; the first counts what is done."""
+    UNIT: ClassVar[str] = "step"
+    """What it counts."""
+    REMEDY: ClassVar[str] = "lower the learning rates"
+    """What to do about losses that are not finite."""
 
     def __init__(self, seed: int, device: torch.device | str) -> None:
         self.seed, self.device = seed, torch.device(device)
@@ -95,6 +99,19 @@ class Trainable(ABC):
         """Images (B, C, S, S) uint8 as floats in [-1, 1]."""
         return images.to(self.device).float() / 127.5 - 1
 
+    def check(self, figures: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Losses as numbers.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        values = {name: float(value) for name, value in figures.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                when = f"in {self.UNIT} {getattr(self, self.COUNTS[0])}"
+                raise TrainingError(f"{name} became {value} {when}; {self.REMEDY}")
+        return values
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
         return {
@@ -119,11 +136,8 @@ class Trainable(ABC):
 class Model(Trainable):
     """A model that learns from normal images alone, for so many `steps`."""
 
-    UNIT: ClassVar[str] = "step"
     LOG_EVERY: ClassVar[int] = 50
     """Steps from one point of a curve to the next."""
-    REMEDY: ClassVar[str] = "try --model.no-bfloat16, or another --seed"
-    """What to do about losses that are not finite."""
 
     def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
         self.config, self.steps, self.done = config, steps, 0
@@ -137,27 +151,6 @@ class Model(Trainable):
     @abstractmethod
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         """A step of training on `data` (n, C, S, S) uint8; the losses, detached."""
-
-    def check(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Losses as numbers.
-
-        Raises:
-            TrainingError: one is not finite.
-        """
-        return finite(figures, f"in {self.UNIT} {self.done}", self.REMEDY)
-
-
-def finite(figures: Mapping[str, torch.Tensor], when: str, remedy: str) -> dict[str, float]:
-    """Read figures from the device.
-
-    Raises:
-        TrainingError: one is not finite; it says `when`, and the `remedy`.
-    """
-    values = {name: float(value) for name, value in figures.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(f"{name} became {value} {when}; {remedy}")
-    return values
 
 
 def image_batches(images: np.ndarray) -> tuple[torch.Tensor, ...]:

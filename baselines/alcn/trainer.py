@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
@@ -82,7 +81,6 @@ class ALCN(Model):
     COUNTS = ("done", "stale", "best")
     UNIT = "epoch"
     LOG_EVERY = 1
-    REMEDY = "lower the learning rates"
 
     config: ALCNConfig
 
@@ -211,16 +209,13 @@ class ALCN(Model):
         blends = self.test_noises() if test_noise else []
         parts = []
         for part in image_batches(images):
-            wanted = self.standardize(part)
+            values = part.to(self.device).float() / 255
+            mean, std = self.contrast(values)
+            wanted = (values - mean) / std
             given = (blend(wanted, noise, alpha) for alpha, noise in blends) if blends else (wanted,)
-            parts.append(self.compare(part, (self.reconstruct(each) for each in given)))
+            again = (self.reconstruct(each) * std + mean for each in given)
+            each = [(one - values).square().mean(dim=(1, 2, 3)) for one in again]
+            squared = torch.stack(each).mean(dim=0)
+            relative = squared / values.var(dim=(1, 2, 3)).clamp_min(_LEAST_STD**2)
+            parts.append((squared.cpu().numpy(), relative.cpu().numpy()))
         return Errors(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-    def compare(self, images: torch.Tensor, again: Iterable[torch.Tensor]) -> Errors:
-        """Mean errors of standardised reconstructions of `images` (B, C, S, S) uint8."""
-        values = images.to(self.device).float() / 255
-        mean, std = self.contrast(values)
-        each = [(one * std + mean - values).square().mean(dim=(1, 2, 3)) for one in again]
-        squared = torch.stack(each).mean(dim=0)
-        relative = squared / values.var(dim=(1, 2, 3)).clamp_min(_LEAST_STD**2)
-        return Errors(squared.cpu().numpy(), relative.cpu().numpy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +13,6 @@ from baselines.classes.method import Method
 from baselines.classes.networks import Decoder, Encoder, depths, down, squared, up
 from baselines.models import ModelConfig, sides
 
-COMPONENTS = 32
-
-
-def components(images: torch.Tensor, seed: int) -> Components:
-    """The 32 principal components of `images` (n, C, S, S); fewer than 32 images have fewer."""
-    values = images.flatten(1).cpu().numpy()
-    count = min(COMPONENTS, *values.shape)
-    return Components(count, svd_solver="randomized", random_state=seed).fit(values)
-
 
 class PCA(Method):
     """Principal components: the row that everything else has to beat.
@@ -31,7 +21,7 @@ class PCA(Method):
     (32 + 1) x pixels numbers, 25 872 at 28x28.
     """
 
-    BUDGET: ClassVar[int] = 1
+    COMPONENTS = 32
 
     def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
         super().__init__(config, 1, seed, device)
@@ -39,16 +29,19 @@ class PCA(Method):
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """Mean (1, d) and components (32, d) as the weights of a module."""
         pixels = self.config.channels * self.config.size**2
-        self.mean = nn.Parameter(torch.zeros(1, pixels), requires_grad=False)
-        self.components = nn.Parameter(torch.zeros(COMPONENTS, pixels), requires_grad=False)
-        self.space = nn.ParameterDict({"mean": self.mean, "components": self.components})
+        shapes = {"mean": (1, pixels), "components": (self.COMPONENTS, pixels)}
+        self.space = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(shape), requires_grad=False) for name, shape in shapes.items()}
+        )
         return {}
 
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Fit."""
-        found = components(self.scale(data), self.seed)
-        self.mean.copy_(torch.from_numpy(found.mean_))
-        self.components[: found.n_components_] = torch.from_numpy(found.components_)
+        """Fit; fewer than 32 images have fewer components."""
+        values = self.scale(data).flatten(1).cpu().numpy()
+        count = min(self.COMPONENTS, *values.shape)
+        found = Components(count, svd_solver="randomized", random_state=self.seed).fit(values)
+        self.space["mean"].copy_(torch.from_numpy(found.mean_))
+        self.space["components"][:count] = torch.from_numpy(found.components_)
         self.done = 1
         return {"explained": torch.tensor(found.explained_variance_ratio_.sum())}
 
@@ -57,8 +50,8 @@ class PCA(Method):
         raise NotImplementedError("PCA is fitted to all images at once, see `advance`")
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
-        values = images.flatten(1) - self.mean
-        return squared(values @ self.components.T @ self.components, values)
+        values, components = images.flatten(1) - self.space["mean"], self.space["components"]
+        return squared(values @ components.T @ components, values)
 
 
 class VAE(Method):
@@ -104,16 +97,6 @@ class VAE(Method):
         return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
 
 
-class CentredEncoder(Encoder):
-    """An encoder without biases that keeps the centre with its weights."""
-
-    centre: torch.Tensor
-
-    def __init__(self, size: int, channels: int, width: int, latent: int) -> None:
-        super().__init__(size, channels, width, latent, norm=True, bias=False)
-        self.register_buffer("centre", torch.zeros(latent))
-
-
 class DeepSVDD(Method):
     """One-class Deep SVDD (Ruff et al. 2018).
 
@@ -131,7 +114,8 @@ class DeepSVDD(Method):
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """32 channels in the first layer; the second half goes slower."""
         shape = self.shape(32)
-        self.encoder = CentredEncoder(*shape, self.LATENT)
+        self.encoder = Encoder(*shape, self.LATENT, norm=True, bias=False)
+        self.encoder.register_buffer("centre", torch.zeros(self.LATENT))
         self.decoder = Decoder(*shape, self.LATENT, norm=True)
         both = self.adam(1e-3, self.encoder, self.decoder, decay=self.DECAY)
         return {"autoencoder": both, "encoder": self.adam(1e-4, self.encoder, decay=self.DECAY)}

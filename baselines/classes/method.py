@@ -25,6 +25,7 @@ class Method(Model):
 
     BUDGET: ClassVar[int] = 3000
     """Steps of training where no number is given."""
+    REMEDY = "try --model.no-bfloat16, or another --seed"
 
     def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
         super().__init__(config, steps or self.BUDGET, seed, device)

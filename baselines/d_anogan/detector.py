@@ -26,9 +26,7 @@ def mean_scores(errors: np.ndarray, divergences: np.ndarray, alpha: float) -> np
     scores: np.ndarray = (1 - alpha) * errors + alpha * divergences
     if len(scores) == 1:
         return scores[0]
-    from scipy.stats import gmean  # here: importing it takes a second, and one model does without
-
-    mean: np.ndarray = gmean(scores.clip(min=LEAST), axis=0)
+    mean: np.ndarray = np.exp(np.log(scores.clip(min=LEAST)).mean(axis=0))
     return mean
 
 

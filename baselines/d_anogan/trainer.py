@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
-from baselines.d_anogan.prior import Prior
-from baselines.models import Trainable, finite
+from baselines.models import Trainable
 
 
 def critic_loss(
@@ -49,6 +49,47 @@ def generator_loss(
     return -(weights * fake).sum() + cross_entropy, cross_entropy
 
 
+class Prior(nn.Module):
+    """The bandit (thesis 4.1.2): a learnt distribution over clusters, uniform at first.
+
+    A cluster whose probability falls below a tenth of the uniform one is shut down for good: it is drawn no
+    more, and its generator and encoder cost nothing. `entropy_weight` is nu of Eq. 4.2, `decay` its beta, per
+    update.
+    """
+
+    def __init__(self, clusters: int, entropy_weight: float, decay: float) -> None:
+        super().__init__()
+        self.entropy_weight, self.decay, self.threshold = entropy_weight, decay, 0.1 / clusters
+        self.logits = nn.Parameter(torch.ones(clusters))
+        self.alive: torch.Tensor
+        self.register_buffer("alive", torch.ones(clusters, dtype=torch.bool))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.updates: torch.Tensor
+
+    def probabilities(self) -> torch.Tensor:
+        """Probability of each cluster (K,); 0 for those that are shut down."""
+        return self.logits.masked_fill(~self.alive, -torch.inf).softmax(dim=0).detach()
+
+    def loss(self, estimate: torch.Tensor) -> torch.Tensor:
+        """Eq. 4.2, means over clusters as in the thesis's listing: cross-entropy less decaying entropy.
+
+        The entropy is that of the prior itself, as in the listing; the equation has the classifier's, which
+        does not depend on the prior. `estimate` (K,) is the mean of the classifier's probabilities over real
+        images.
+        """
+        log_prior = self.logits.log_softmax(dim=0)
+        entropy = -(log_prior.exp() * log_prior).mean()
+        weight = self.entropy_weight * self.decay ** self.updates.to(torch.float64)
+        return -(estimate * log_prior).mean() - weight * entropy
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Count an update, and shut down what has become improbable; the most probable cluster stays."""
+        self.updates += 1
+        probabilities = self.probabilities()
+        self.alive &= (probabilities >= self.threshold) | (probabilities == probabilities.max())
+
+
 class DAnoGAN(Trainable):
     """Networks, optimisers and generators of random numbers: everything that training changes.
 
@@ -57,6 +98,7 @@ class DAnoGAN(Trainable):
     """
 
     COUNTS = ("steps", "xzx_steps", "history")
+    REMEDY = "lower the learning rates and begin anew"
 
     def __init__(self, config: DAnoGANConfig, seed: int, device: torch.device | str = "cpu") -> None:
         self.config = config
@@ -259,19 +301,9 @@ class DAnoGAN(Trainable):
                 again[part] = self.generators(self.encoders(images[part][None], k[None]), k[None])[0]
         return again
 
-    def check(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Read figures from the device.
-
-        Raises:
-            TrainingError: one is not finite.
-        """
-        return finite(figures, f"at step {self.steps}", "lower the learning rates and begin anew")
-
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
         return super().state_dict() | {"clusters": self.clusters.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
         super().load_state_dict(state)
         self._activate(state["clusters"])
