@@ -9,6 +9,7 @@ labelled images that were left out, one at a time where there are five.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -40,52 +41,42 @@ class ForestConfig:
         check_types(self, RunError)
 
 
-class Forest:
-    """A forest that learns from a few images.
+def features(image: np.ndarray, config: ForestConfig) -> np.ndarray:
+    """Intensity, edges and texture at several scales (S, S, F) of an image (S, S, 3) uint8."""
+    from skimage.feature import multiscale_basic_features
 
-    Raises:
-        RunError: scikit-image is not installed.
-    """
+    return multiscale_basic_features(image, sigma_max=config.largest_scale, channel_axis=-1)
 
-    def __init__(self, config: ForestConfig, seed: int) -> None:
-        try:
-            from skimage.feature import multiscale_basic_features
-        except ImportError as error:
-            raise RunError("the forest needs scikit-image; python -m pip install -e '.[forest]'") from error
-        self._extract = multiscale_basic_features
-        self.config = config
-        self.model = RandomForestClassifier(
-            config.trees,
-            max_depth=config.depth,
-            max_samples=config.sampled_share,
-            class_weight="balanced_subsample",
-            n_jobs=torch.get_num_threads(),
-            random_state=seed,
-        )
 
-    def features(self, image: np.ndarray) -> np.ndarray:
-        """Intensity, edges and texture at several scales (S, S, F) of an image (S, S, 3) uint8."""
-        return self._extract(image, sigma_max=self.config.largest_scale, channel_axis=-1)
+def train(
+    extracted: list[np.ndarray], masks: np.ndarray, config: ForestConfig, seed: int
+) -> RandomForestClassifier:
+    """A forest that has learnt from the features (S, S, F) of images and their masks (n, S, S)."""
+    model = RandomForestClassifier(
+        config.trees,
+        max_depth=config.depth,
+        max_samples=config.sampled_share,
+        class_weight="balanced_subsample",
+        n_jobs=torch.get_num_threads(),
+        random_state=seed,
+    )
+    return model.fit(np.concatenate([each.reshape(-1, each.shape[2]) for each in extracted]), masks.ravel())
 
-    def train(self, features: list[np.ndarray], masks: np.ndarray) -> None:
-        """Learn from `features` (S, S, F) of images and their masks (n, S, S)."""
-        self.model.fit(np.concatenate([each.reshape(-1, each.shape[2]) for each in features]), masks.ravel())
 
-    def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """(S, S) float32 of an image's features (S, S, F)."""
-        flat = self.model.predict_proba(features.reshape(-1, features.shape[2]))[:, 1]
-        return flat.reshape(features.shape[:2]).astype(np.float32)
+def probabilities(model: RandomForestClassifier, extracted: np.ndarray) -> np.ndarray:
+    """(S, S) float32 of an image's features (S, S, F)."""
+    flat = model.predict_proba(extracted.reshape(-1, extracted.shape[2]))[:, 1]
+    return flat.reshape(extracted.shape[:2]).astype(np.float32)
 
 
 def left_out_threshold(
-    features: list[np.ndarray], masks: np.ndarray, config: ForestConfig, seed: int
+    extracted: list[np.ndarray], masks: np.ndarray, config: ForestConfig, seed: int
 ) -> float:
     """The threshold of the best F1 on images that were left out; 0.5 where none can be."""
 
     def learn(kept: np.ndarray, part: np.ndarray) -> np.ndarray:
-        forest = Forest(config, seed)
-        forest.train([features[k] for k in kept], masks[kept])
-        return np.stack([forest.probabilities(features[k]) for k in part])
+        model = train([extracted[k] for k in kept], masks[kept], config, seed)
+        return np.stack([probabilities(model, extracted[k]) for k in part])
 
     scores, truth = leave_some_out(masks, learn)
     return best_threshold(np.concatenate(scores), truth) if truth.any() else 0.5
@@ -101,21 +92,21 @@ class Args(SegmentationArgs):
 
 def run(args: Args) -> dict[str, Any]:
     """Train, score, and write the results; the content of metrics.json."""
-    Forest(args.model, args.seed)  # is everything installed?
+    if importlib.util.find_spec("skimage") is None:
+        raise RunError("the forest needs scikit-image; python -m pip install -e '.[forest]'")
     with prepare(args, "forest") as problem:
         return fit(problem, args.model, args.seed)
 
 
 def fit(problem: Problem, config: ForestConfig, seed: int) -> dict[str, Any]:
     """Train on the labelled images, and score the others."""
-    forest = Forest(config, seed)
-    features = [forest.features(image) for image in problem.data.images[problem.labeled]]
     masks = problem.data.masks[problem.labeled]
-    threshold = left_out_threshold(features, masks, config, seed)
-    forest.train(features, masks)
+    extracted = [features(image, config) for image in problem.data.images[problem.labeled]]
+    threshold = left_out_threshold(extracted, masks, config, seed)
+    model = train(extracted, masks, config, seed)
 
     def predict(images: np.ndarray) -> np.ndarray:
-        return np.stack([forest.probabilities(forest.features(image)) for image in images])
+        return np.stack([probabilities(model, features(image, config)) for image in images])
 
     return score(problem, "forest", predict, threshold)
 

@@ -26,6 +26,7 @@ from baselines.tasks import class_tasks
 from nbs_env.common import checkpoint, runs
 from nbs_env.common.curves import Curves
 from nbs_env.common.errors import RunError
+from nbs_env.common.options import parse_first
 from nbs_env.common.settings import AtLeast, Count, check_types
 from nbs_env.data.classes import ClassDataset
 
@@ -80,17 +81,12 @@ M = TypeVar("M", bound=MethodsArgs)
 
 def parse(cls: type[A], default: Callable[[A], A], description: str | None, argv: Sequence[str] | None) -> A:
     """The command line, with the defaults that `default` has for what it chooses."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    chosen, _ = tyro.cli(cls, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
-    return tyro.cli(cls, args=words, default=default(chosen), description=description)
+    words = sys.argv[1:] if argv is None else argv
+    return tyro.cli(cls, args=words, default=default(parse_first(cls, words)), description=description)
 
 
 def names_in(text: str, known: Collection[str], what: str) -> list[str]:
-    """The names in `text`, separated by commas, or all.
-
-    Raises:
-        RunError: one is not known.
-    """
+    """The names in `text`, separated by commas, or all; RunError if one is not known."""
     names = list(known) if text == "all" else list(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in known:
@@ -185,15 +181,10 @@ def run_all(
     known: Iterable[str],
     table: Callable[[list[Figures]], str],
 ) -> list[Figures]:
-    """Train a model for each job, and write and print the table of all.
+    """Train models, `work(*job, place)` each, and write and print the `table` of what that gave.
 
-    Args:
-        args: the command's.
-        directory: of the table; it may hold other models already, in subfolders of `known` names.
-        work: `work(*job, place)` trains one.
-        jobs: by the place of their model, whose own folder `open_run` sees to.
-        known: see there.
-        table: made of what `work` gave, in order.
+    `directory`, of the table, may hold other models already, in subfolders of `known` names. Jobs are by the
+    place of their model, whose own folder `open_run` sees to.
 
     Raises:
         RunError: another process works there, it holds something else, or a place cannot be called so.

@@ -9,6 +9,7 @@ without normal images of their own have no such figure.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -125,20 +126,12 @@ def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
     """
 
     def too_low(threshold: float) -> bool:
-        for each in errors >= threshold:
-            regions, _ = scipy.ndimage.label(each, np.ones((3, 3)))
-            if np.bincount(regions[each], minlength=1).max(initial=0) > smallest_region:
-                return True
-        return False
+        labelled = (scipy.ndimage.label(each, np.ones((3, 3)))[0] for each in errors >= threshold)
+        return any(np.bincount(each[each > 0]).max(initial=0) > smallest_region for each in labelled)
 
     values = np.unique(errors)
-    low, high = 0, len(values) - 1
-    if too_low(float(values[high])):
-        return float(np.nextafter(values[high], np.float32(np.inf)))
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if too_low(float(values[middle])) else (low, middle)
-    return float(values[high])
+    values = np.append(values, np.nextafter(values[-1], np.float32(np.inf)))
+    return float(values[bisect_left(values, True, key=lambda value: not too_low(value))])
 
 
 def normal_images(args: SegmentationArgs, data: AnomalyDataset) -> np.ndarray:

@@ -26,8 +26,7 @@ def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> C
     """Read `mnist`, `fashion_mnist`, `cifar10` or `folder`; the first two are 28 pixels and grey.
 
     Raises:
-        RunError: no root, or a size that the data do not have.
-        DataError: something in the data is wrong.
+        RunError: no root, or a size that the data do not have; DataError: something in the data is wrong.
     """
     root = home(dataset, root)
     if dataset == "folder":
@@ -119,15 +118,9 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def class_tasks(
-    dataset: str,
-    root: Path | None,
-    size: int,
-    channels: int,
-    protocol: int,
-    seed: int,
-    per_class: int = 250,
+    dataset: str, root: Path | None, size: int, channels: int, protocol: int, seed: int, per_class: int = 250
 ) -> dict[str, Task]:
-    """What can be trained for, by the name that `--classes` takes.
+    """What can be trained for, by the name that `--classes` takes; errors are those of `read_classes`.
 
     Args:
         dataset: `synthetic` (200 wheels a class), `wheel` (with the anomalies of the D-AnoGAN thesis),
@@ -136,9 +129,6 @@ def class_tasks(
         size, channels: of the images; 1 (grey) or 3 (RGB).
         protocol: 1: the class is anomalous; 2: all others are. No matter for the three that have their own.
         seed, per_class: of wheels.
-
-    Raises:
-        RunError, DataError: as `read_classes` does.
     """
     if dataset == "mvtec":
         found = read_mvtec(home(dataset, root), size, channels)

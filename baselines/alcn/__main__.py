@@ -115,9 +115,6 @@ def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
             if not auc:
                 continue
             rows.append(row(method + title, auc, names))
-            if min(auc.values()) < 0.5 and "relative" not in key:
-                larger = {name: max(value, 1 - value) for name, value in auc.items()}
-                rows.append(row(f"({method}{title}, larger of AUC and 1 - AUC)", larger, names))
             if plain and method != "none" and len(names) > 1:
                 same = "auc_relative" if "relative" in key else "auc"
                 ahead = [auc[name] - plain[name][same] for name in names]

@@ -63,11 +63,7 @@ class Args(MethodsArgs):
 
 
 def train_one(args: Args, method: str, task: Task, name: str, directory: Path) -> Figures:
-    """Train one model, score it, and write everything into `directory`.
-
-    Returns:
-        `auc` by column of the table, `parameters`, `steps`, and `minutes` of training, earlier runs included.
-    """
+    """Train one model, score it, and write everything into `directory`; `auc` is by column of the table."""
     device = str(pick_device(args.device))
     rows, test, truths = task.draw(args.limit, args.test_limit, np.random.default_rng(args.seed))
     model = METHODS[method](args.model, args.steps, args.seed, device)

@@ -45,10 +45,6 @@ class PCA(Method):
         self.done = 1
         return {"explained": torch.tensor(found.explained_variance_ratio_.sum())}
 
-    def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Not there."""
-        raise NotImplementedError("PCA is fitted to all images at once, see `advance`")
-
     def score(self, images: torch.Tensor) -> torch.Tensor:
         values, components = images.flatten(1) - self.space["mean"], self.space["components"]
         return squared(values @ components.T @ components, values)

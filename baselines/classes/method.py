@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,9 +29,9 @@ class Method(Model):
     def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
         super().__init__(config, steps or self.BUDGET, seed, device)
 
-    @abstractmethod
     def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Update all networks with a batch; losses by name."""
+        """Update all networks with a batch; losses by name. `advance` calls it."""
+        raise NotImplementedError
 
     def again(self, images: torch.Tensor) -> torch.Tensor:
         """The reconstructions of an autoencoder."""

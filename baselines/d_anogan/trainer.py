@@ -15,16 +15,6 @@ from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiG
 from baselines.models import Trainable
 
 
-def critic_loss(
-    real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor, penalty: torch.Tensor
-) -> torch.Tensor:
-    """WGAN-GP: E[D(fake)] - E[D(real)] + penalty (Eq. 4.4 with the listing's signs).
-
-    Scores are (B,) and (F,); the expectation over fakes is by `weights` (F,), which sum to 1.
-    """
-    return (weights * fake).sum() - real.mean() + penalty
-
-
 def gradient_penalty(
     critic: Critic, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
@@ -188,7 +178,9 @@ class DAnoGAN(Trainable):
             scores = self.critic(torch.cat([real, fake]))[0]
             penalty = gradient_penalty(self.critic, real, fake[order], mix, pair_weights)
         penalty = self.config.gradient_penalty * penalty
-        loss = critic_loss(scores[:size], scores[size:], weights, penalty)
+        loss = (
+            (weights * scores[size:]).sum() - scores[:size].mean() + penalty
+        )  # Eq. 4.4, the listing's signs
         self.descend(loss, "critic", pace=self._pace())
         distance = (penalty - loss).detach()
         return {"wasserstein": distance, "penalty": penalty.detach(), "critic_loss": loss.detach()}
