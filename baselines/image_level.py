@@ -94,28 +94,13 @@ def names_in(text: str, known: Collection[str], what: str) -> list[str]:
     return names
 
 
-@dataclass(frozen=True)
-class Kept:
-    """The checkpoint of one model."""
-
-    file: Path
-    model: Trainable
-    marks: dict[str, Any]
-    """Settings and digests, which are stored with the model's state."""
-    resumed: bool
-    """Whether the model goes on from a state that was there."""
-
-    def save(self) -> None:
-        """Store the state of the model."""
-        checkpoint.save(self.model.state_dict() | self.marks, self.file)
-
-
 def open_run(
     args: ImageLevelArgs, model: Trainable, data: ClassDataset, directory: Path, **more: Any
-) -> Kept:
+) -> Callable[[], None]:
     """Make the directory of one model, which goes on from the checkpoint there if `args.resume`.
 
-    `data` may lie elsewhere when a run goes on; `more` are further settings.
+    `data` may lie elsewhere when a run goes on; `more` are further settings. What comes back stores the
+    model's state, and settings and digests with it.
 
     Raises:
         RunError: it holds a run already, or one with other settings or data.
@@ -136,19 +121,21 @@ def open_run(
         with checkpoint.unpacking(file):
             model.load_state_dict(state)
     directory.mkdir(parents=True, exist_ok=True)
-    return Kept(file, model, {"settings": json.dumps(settings), "images": images}, state is not None)
+    marks = {"settings": json.dumps(settings), "images": images}
+    return lambda: checkpoint.save(model.state_dict() | marks, file)
 
 
-def train(model: Model, images: torch.Tensor, title: str, kept: Kept, every: int) -> float:
+def train(
+    model: Model, images: torch.Tensor, directory: Path, save: Callable[[], None], every: int, title: str
+) -> float:
     """Train on `images` (n, C, S, S) uint8 to the end of the budget; curves go beside the checkpoint.
 
     Returns:
         Seconds, those of an interrupted run up to its checkpoint included.
     """
-    directory = kept.file.parent
     timing = directory / "timing.json"  # not in the checkpoint: equal runs have equal bits there
     before = 0.0
-    if kept.resumed and timing.is_file():
+    if model.done and timing.is_file():
         with checkpoint.unpacking(timing):
             before = float(json.loads(timing.read_text(encoding="utf-8"))["seconds"])
     if model.finished:
@@ -166,7 +153,7 @@ def train(model: Model, images: torch.Tensor, title: str, kept: Kept, every: int
                 for key, value in values.items():
                     writer.add_scalar(key, value, model.done)
             if stored:
-                kept.save()
+                save()
                 seconds = before + time.perf_counter() - start
                 checkpoint.save_json({"seconds": seconds}, timing)
         bar.close()
@@ -180,7 +167,7 @@ def run_all(
     jobs: Mapping[Path, tuple[Any, ...]],
     known: Iterable[str],
     table: Callable[[list[Figures]], str],
-) -> list[Figures]:
+) -> None:
     """Train models, `work(*job, place)` each, and write and print the `table` of what that gave.
 
     `directory`, of the table, may hold other models already, in subfolders of `known` names. Jobs are by the
@@ -203,7 +190,6 @@ def run_all(
         text = table(results)
         checkpoint.save_text(text + "\n", directory / "table.md")
     print(text)
-    return results
 
 
 def run_methods(
@@ -213,8 +199,8 @@ def run_methods(
     known: Iterable[str],
     work: Callable[..., Figures],
     table: Callable[[M, dict[str, dict[str, Figures]]], str],
-) -> dict[str, dict[str, Figures]]:
-    """Train a model for each of `methods` and each class; their figures by method and class.
+) -> None:
+    """Train a model for each of `methods` and each class, and write the `table` by method and class.
 
     `work(args, method, task, class, directory)` trains one. RunError and DataError come before any training.
     """
@@ -225,8 +211,8 @@ def run_methods(
     directory = args.run_dir or Path("runs") / f"{title}-{dataset}-{args.protocol}-{args.seed}"
     jobs = {directory / m / name: (args, m, tasks[name], name) for m in methods for name in names}
 
-    def sort(results: list[Figures]) -> dict[str, dict[str, Figures]]:
+    def write(results: Sequence[Figures]) -> str:
         found = iter(results)
-        return {method: {name: next(found) for name in names} for method in methods}
+        return table(args, {method: {name: next(found) for name in names} for method in methods})
 
-    return sort(run_all(args, directory, work, jobs, known, lambda results: table(args, sort(results))))
+    run_all(args, directory, work, jobs, known, write)

@@ -99,6 +99,16 @@ class Trainable(ABC):
         """Images (B, C, S, S) uint8 as floats in [-1, 1]."""
         return images.to(self.device).float() / 127.5 - 1
 
+    def batch(self, data: torch.Tensor) -> torch.Tensor:
+        """A random batch of `data` (n, C, S, S) uint8, scaled."""
+        size = (self.config.batch_size,)
+        rows = torch.randint(len(data), size, generator=self.random, device=self.device)
+        return self.scale(data[rows.to(data.device)])
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        """Independent U(-1, 1)."""
+        return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
+
     def check(self, figures: Mapping[str, torch.Tensor]) -> dict[str, float]:
         """Losses as numbers.
 

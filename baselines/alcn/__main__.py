@@ -73,10 +73,10 @@ def train_one(args: Args, noise: str, task: Task, name: str, directory: Path) ->
     rows, test, truths = task.draw(args.limit, args.test_limit, rng)
     held_out, rows = np.split(rng.permutation(rows), [max(1, min(HELD_OUT, len(rows) // 10))])
     model = ALCN(args.model, args.seed, device)
-    kept = open_run(args, model, data, directory, **{"class": name})
+    save = open_run(args, model, data, directory, **{"class": name})
     model.held_out = data.images[held_out]
     images = torch.from_numpy(data.images[rows]).to(device)
-    train(model, images, f"{noise} {name}", kept, args.checkpoint_every)
+    train(model, images, directory, save, args.checkpoint_every, f"{noise} {name}")
     checkpoint.save_picture(pictures(model, data.images[test[:8]]), directory / "pictures.png")
     figures: Figures = {}
     for key, noisy in (("auc", False), ("auc_test_noise", True)):
@@ -126,12 +126,6 @@ def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
     return markdown(rows)
 
 
-def run(args: Args) -> dict[str, dict[str, Figures]]:
-    """Train all models; their figures by noise and class."""
-    noises = names_in(args.noise, NOISES, "noise")
-    return run_methods(args, "alcn", noises, NOISES, train_one, table)
-
-
 def default(given: Args) -> Args:
     """The defaults for a data set, protocol and preset."""
     if given.dataset == "synthetic" and given.preset == "quick":
@@ -151,7 +145,8 @@ def default(given: Args) -> Args:
 @command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    run(parse(Args, default, __doc__, argv))
+    args = parse(Args, default, __doc__, argv)
+    run_methods(args, "alcn", names_in(args.noise, NOISES, "noise"), NOISES, train_one, table)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,9 @@ def train_one(args: Args, method: str, task: Task, name: str, directory: Path) -
     rows, test, truths = task.draw(args.limit, args.test_limit, np.random.default_rng(args.seed))
     model = METHODS[method](args.model, args.steps, args.seed, device)
     more = {"method": method, "class": name, "steps": model.steps}
-    kept = open_run(args, model, task.data, directory, **more)
+    save = open_run(args, model, task.data, directory, **more)
     images = torch.from_numpy(task.data.images[rows]).to(device)
-    seconds = train(model, images, f"{method} {name}", kept, args.checkpoint_every)
+    seconds = train(model, images, directory, save, args.checkpoint_every, f"{method} {name}")
     scores = model.scores(task.data.images[test])
     figures = {
         "auc": {kind or name: auroc(scores, truth) for kind, truth in truths.items()},
@@ -98,12 +98,6 @@ def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
     return markdown(rows)
 
 
-def run(args: Args) -> dict[str, dict[str, Figures]]:
-    """Train all models; their figures by method and class."""
-    methods = names_in(args.method, METHODS, "method")
-    return run_methods(args, "classes", methods, METHODS, train_one, table)
-
-
 def default(given: Args) -> Args:
     """The defaults for a data set: half the published width and two classes for the built-in wheels."""
     if given.dataset == "synthetic":
@@ -117,7 +111,8 @@ def default(given: Args) -> Args:
 @command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    run(parse(Args, default, __doc__, argv))
+    args = parse(Args, default, __doc__, argv)
+    run_methods(args, "classes", names_in(args.method, METHODS, "method"), METHODS, train_one, table)
 
 
 if __name__ == "__main__":

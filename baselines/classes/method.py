@@ -53,18 +53,12 @@ class Method(Model):
         """Independent N(0, 1)."""
         return torch.randn(shape, generator=self.random, device=self.device)
 
-    def uniform(self, *shape: int) -> torch.Tensor:
-        """Independent U(-1, 1)."""
-        return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
-
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         """One step with a random batch of `data` (n, C, S, S) uint8; the losses."""
         for network in self.networks.values():
             network.train()
-        size = (self.config.batch_size,)
-        rows = torch.randint(len(data), size, generator=self.random, device=self.device)
         with self.autocast(cache=False):  # weights change within a step
-            losses = self.step(self.scale(data[rows.to(data.device)]))
+            losses = self.step(self.batch(data))
         self.done += 1
         return {name: loss.detach() for name, loss in losses.items()}
 

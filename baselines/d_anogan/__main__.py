@@ -5,7 +5,7 @@ Without arguments: wheels of 64 pixels, made on the fly, in six to seven minutes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,8 @@ from baselines.d_anogan.config import FAST, HALF, QUICK, DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector, mean_scores
 from baselines.d_anogan.networks import layer_channels
 from baselines.d_anogan.trainer import DAnoGAN
-from baselines.d_anogan.watch import look, plot, query_sheet, sample_sheet
-from baselines.image_level import Figures, ImageLevelArgs, Kept, names_in, open_run, parse, run_all
+from baselines.d_anogan.watch import look, query_sheet, sample_sheet
+from baselines.image_level import Figures, ImageLevelArgs, names_in, open_run, parse, run_all
 from baselines.tables import markdown, paper_rows, row
 from baselines.tasks import Task, auroc, class_tasks
 from nbs_env.common import checkpoint
@@ -72,23 +72,30 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> Figures:
     images = torch.from_numpy(data.images[rows]).to(device)
     places = [directory, *(directory / f"member-{number}" for number in range(1, args.members))]
     models = [DAnoGAN(args.model, args.seed + number, device) for number in range(args.members)]
-    kept = []  # all before the first is trained: one that does not fit ends the command now
+    saves = []  # all before the first is trained: one that does not fit ends the command now
     for number, (model, place) in enumerate(zip(models, places, strict=True)):
         more = {"anomalous": task.anomalous} | ({"member": number} if number else {})
-        kept.append(open_run(args, model, data, place, **more))
-    for model, saved in zip(models, kept, strict=True):
-        _train(model, images, data.labels[rows], args, saved)
+        saves.append(open_run(args, model, data, place, **more))
+    for model, place, save in zip(models, places, saves, strict=True):
+        _train(model, images, data.labels[rows], args, place, save)
     detector = DAnoGANDetector(models, ALPHA[args.dataset])
     detector.save(directory / "detector.pt")
     return _score(detector, data.images[test], {k or name: truth for k, truth in truths.items()}, places)
 
 
-def _train(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray, args: Args, saved: Kept) -> None:
+def _train(
+    model: DAnoGAN,
+    images: torch.Tensor,
+    labels: np.ndarray,
+    args: Args,
+    directory: Path,
+    save: Callable[[], None],
+) -> None:
     """Both phases, from where `model` stands; each counts its own steps."""
     some = np.random.default_rng(args.seed).permutation(len(images))[:1000]
     wanted, batches = (args.model.generator_steps, args.model.xzx_steps), None
     bar = tqdm(total=sum(wanted), initial=model.steps + model.xzx_steps, unit="step")
-    with Curves(saved.file.parent, model.steps + 1) as writer, bar:
+    with Curves(directory, model.steps + 1) as writer, bar:
         while (model.steps, model.xzx_steps) < wanted:
             adversarial = model.steps < wanted[0]
             if adversarial:
@@ -112,7 +119,7 @@ def _train(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray, args: Args,
                 writer.add_image("samples", sample_sheet(model), step)
                 writer.add_image("queries", query_sheet(model, images[:8]), step)
             if step % args.checkpoint_every == 0 or last:
-                saved.save()
+                save()
             bar.update()
 
 
@@ -148,9 +155,6 @@ def _score(
     }
     figures |= {"alpha": detector.alpha, "swept": swept}
     checkpoint.save_json(figures, places[0] / "metrics.json")
-    scores = mean_scores(error, divergence, detector.alpha)
-    kinds = {name: (scores[normal], scores[truth == 1]) for name, truth in truths.items()}
-    plot(kinds, swept, detector.alpha, places[0] / "curves.png")
     return figures
 
 
@@ -166,8 +170,8 @@ def table(args: Args, results: list[Figures]) -> str:
     return markdown([*rows, *([source, *cells] for source, cells in known)])
 
 
-def run(args: Args) -> list[Figures]:
-    """Train one model, or one for each class; what `train_one` gives of each."""
+def run(args: Args) -> None:
+    """Train one model, or one for each class."""
     config, wheels = args.model, args.dataset == "wheel"
     layer_channels(config.size, config.width)
     tasks = class_tasks(
@@ -176,7 +180,7 @@ def run(args: Args) -> list[Figures]:
     names = names_in("all" if wheels else args.anomalous_class, tasks, "class")
     directory = args.run_dir or Path("runs") / f"d_anogan-{args.dataset}-{args.seed}"
     jobs = {directory if len(names) == 1 else directory / name: (args, tasks[name], name) for name in names}
-    return run_all(args, directory, train_one, jobs, tasks, lambda results: table(args, results))
+    run_all(args, directory, train_one, jobs, tasks, lambda results: table(args, results))
 
 
 def default(chosen: Args) -> Args:

@@ -129,19 +129,13 @@ class DAnoGAN(Trainable):
         """Latent vectors (K, M, latent) of the alive clusters, M samples being those of so many batches."""
         count = len(self.clusters)
         samples = math.ceil(self.config.batch_size / count)
-        shape = (count, batches * samples, self.config.latent)
-        return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
+        return self.uniform(count, batches * samples, self.config.latent)
 
     def expectation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Clusters and weights (K M,) of a batch of fakes."""
         samples = math.ceil(self.config.batch_size / len(self.clusters))
         weights = self.prior.probabilities()[self.clusters] / samples
         return self.clusters.repeat_interleave(samples), weights.repeat_interleave(samples)
-
-    def batch(self, data: torch.Tensor) -> torch.Tensor:
-        """A random batch of `data` (n, C, S, S) uint8 as images in [-1, 1]."""
-        index = torch.randint(len(data), (self.config.batch_size,), generator=self.random, device=self.device)
-        return data[index].float() / 127.5 - 1
 
     def step(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         """A generator step: `critic_steps` of the critic, then one of all others; figures on the device.

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from sklearn.metrics import normalized_mutual_info_score, roc_curve
+from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
 from baselines.d_anogan.trainer import DAnoGAN
-from nbs_env.common import checkpoint
-from nbs_env.common.pictures import new_figure
 
 DEAD = 1e-5
 """Variance of the pixels, in [-1, 1], over a cluster's samples below which its generator is dead."""
@@ -77,21 +72,3 @@ def _sheet(images: np.ndarray) -> np.ndarray:
     rows, columns, channels, side, _ = images.shape
     picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * side, columns * side, channels)
     return ((picture if channels == 3 else picture[..., 0]) * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
-
-
-def plot(
-    scores: dict[str, tuple[np.ndarray, np.ndarray]], swept: dict[str, Any], alpha: float, file: Path
-) -> None:
-    """ROC at the fixed alpha, and AUC over alpha; `scores` are of (normal, anomalous) images by class."""
-    figure = new_figure(10, 5)
-    left, right = figure.subplots(1, 2)
-    for name, (normal, anomalous) in scores.items():
-        truth = np.repeat([0, 1], [len(normal), len(anomalous)])
-        false_positive, true_positive, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
-        left.plot(false_positive, true_positive, label=name)
-        right.plot(swept["alpha"], swept[name])
-    left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, alpha {alpha}")
-    right.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
-    right.axvline(alpha, color="grey", linewidth=0.8)
-    left.legend()
-    checkpoint.save_figure(figure, file, dpi=100)

@@ -91,12 +91,10 @@ def sample(label: int, rng: np.random.Generator) -> Wheel:
     return Wheel(int(spokes), forked, patterns, rim, hub, shade)
 
 
-def make(
-    per_class: int, size: int, seed: int, classes: tuple[str, ...] = CLASSES
-) -> tuple[np.ndarray, np.ndarray, list[Wheel]]:
+def make(per_class: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[Wheel]]:
     """Pictures (n, size, size) uint8, their labels (n,) int64, and what was drawn, class by class."""
     wheels, labels = [], []
-    for label in (CLASSES.index(name) for name in classes):
+    for label in range(len(CLASSES)):
         rng = np.random.default_rng([seed, label])
         wheels += [sample(label, rng) for _ in range(per_class)]
         labels += [label] * per_class
