@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from baselines.models import Trainable
 from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import place
@@ -73,17 +74,16 @@ class Autoencoder(nn.Module):
         return self.layers(patches)
 
 
-class Reconstruction:
+class Reconstruction(Trainable):
     """An autoencoder that learns from normal images (n, S, S, 3) uint8, and its error on any."""
 
     def __init__(self, config: ReconstructionConfig, seed: int, device: str) -> None:
-        self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = place(Autoencoder(config.latent), torch.device(device))
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), config.learning_rate, weight_decay=1e-5, fused=True
-        )
+        self.config, self.rng = config, np.random.default_rng(seed)
+        super().__init__(seed, device)
+
+    def build(self) -> dict[str, torch.optim.Optimizer]:
+        self.network = place(Autoencoder(self.config.latent), self.device)
+        return {"network": self.adam(self.config.learning_rate, self.network, decay=1e-5)}
 
     def train(self, images: np.ndarray) -> None:
         """Train on random patches under random symmetries."""
@@ -96,9 +96,7 @@ class Reconstruction:
                 patches.append(patch[:, ::-1] if self.rng.integers(2) else patch)
             batch = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float().to(self.device) / 255
             loss = F.mse_loss(self.network(batch), batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
+            self.descend(loss, "network")
 
     @torch.no_grad()
     def errors(self, images: np.ndarray) -> np.ndarray:
