@@ -81,9 +81,8 @@ class Trainable(ABC):
         """
         groups = [(name, group) for name in names for group in self.optimizers[name].param_groups]
         parameters = [parameter for _, group in groups for parameter in group["params"]]
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward(inputs=parameters)
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
         for name, group in groups:
             if pace is not None:
                 group["lr"] = pace * getattr(self.config, f"{name.removesuffix('s')}_lr")

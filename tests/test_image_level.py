@@ -120,7 +120,6 @@ def test_a_folder_that_holds_something_else(call: Call, error: Callable[..., str
         ("--seed -1", "seed is -1"),
         ("--limit -1", "limit is -1"),
         ("--device gpu", "'gpu'"),
-        ("--model.channels 2", "channels is 2"),
         ("--model.width 0", "width is 0"),
         ("--dataset mnist --data-root /nowhere --model.size 28", "/nowhere"),
         ("--dataset folder --data-root EMPTY", "empty has no folders of classes"),
