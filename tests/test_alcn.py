@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import moved
 
 from baselines.alcn import __main__ as command
 from baselines.alcn import trainer
@@ -82,25 +84,12 @@ def test_noises_are_what_they_are_called(data: torch.Tensor) -> None:
     assert float((learnt[0] - learnt[1]).abs().mean().detach()) > 0  # continuous, and another one each time
 
 
-def changed(model: ALCN, before: dict[str, list[torch.Tensor]]) -> set[str]:
-    return {
-        name
-        for name, network in model.networks.items()
-        if any(not torch.equal(a, b) for a, b in zip(network.parameters(), before[name], strict=True))
-    }
-
-
-def snapshot(model: ALCN) -> dict[str, list[torch.Tensor]]:
-    return {name: [p.detach().clone() for p in net.parameters()] for name, net in model.networks.items()}
-
-
 def test_each_step_moves_its_own_network(data: torch.Tensor) -> None:
     model = ALCN(SMALL, 0)
     images = model.standardize(data)
     for name, sign in (("noise", -1), ("denoiser", 1)):
-        before = snapshot(model)
-        model.descend(sign * model.error(images, torch.tensor(0.5)), name)
-        assert changed(model, before) == {name}
+        loss = sign * model.error(images, torch.tensor(0.5))
+        assert moved(model, partial(model.descend, loss, name)) == {name}
 
 
 def test_noise_raises_the_error_and_the_denoiser_lowers_it(data: torch.Tensor) -> None:

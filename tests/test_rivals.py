@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import moved
 
 from baselines.classes import __main__ as command
 from baselines.classes.__main__ import METHODS
@@ -154,17 +155,8 @@ def test_oled_hides_an_eighth_of_every_image_and_its_mask_can_learn() -> None:
 def test_f_anogan_leaves_the_gan_alone_once_its_time_is_over() -> None:
     model = METHODS["f_anogan"](replace(TINY, batch_size=4), 3, 0, "cpu")
     assert isinstance(model, FAnoGAN)
-
-    def moved() -> set[str]:
-        before = {k: [p.clone() for p in net.parameters()] for k, net in model.networks.items()}
-        model.advance(torch.from_numpy(NORMAL))
-        return {
-            k
-            for k, net in model.networks.items()
-            if not all(torch.equal(p, q) for p, q in zip(net.parameters(), before[k], strict=True))
-        }
-
-    assert [moved() for _ in range(3)] == [{"generator", "critic"}] * 2 + [{"encoder"}]
+    steps = [moved(model, lambda: model.advance(torch.from_numpy(NORMAL))) for _ in range(3)]
+    assert steps == [{"generator", "critic"}] * 2 + [{"encoder"}]
 
 
 def test_wheels_score_each_anomaly_by_itself() -> None:
