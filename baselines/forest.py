@@ -1,6 +1,4 @@
-"""Random forest on the labelled pixels, the strong reference beside the thesis's rivals.
-
-    python -m baselines.forest --dataset crackforest --data-root DATA
+"""Random forest on the labelled pixels, a strong reference beside the thesis's: `python -m baselines.forest`.
 
 The trainable segmentation of scikit-image: its multi-scale features, scikit-learn's forest. Neither needs
 weights from elsewhere, as the pre-trained detectors of today's libraries do. Its threshold is chosen on

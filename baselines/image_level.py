@@ -104,7 +104,6 @@ def open_run(
 
     Raises:
         RunError: it holds a run already, or one with other settings or data.
-        CheckpointError: it is no state of such a model.
     """
     left_out = ("run_dir", "resume", "device", "workers", "checkpoint_every", *args.CHOICES)
     settings = runs.plain({k: v for k, v in asdict(args).items() if k not in left_out} | more)
@@ -128,11 +127,7 @@ def open_run(
 def train(
     model: Model, images: torch.Tensor, directory: Path, save: Callable[[], None], every: int, title: str
 ) -> float:
-    """Train on `images` (n, C, S, S) uint8 to the end of the budget; curves go beside the checkpoint.
-
-    Returns:
-        Seconds, those of an interrupted run up to its checkpoint included.
-    """
+    """Train on `images` (n, C, S, S) uint8 to the end; seconds, those of an interrupted run included."""
     timing = directory / "timing.json"  # not in the checkpoint: equal runs have equal bits there
     before = 0.0
     if model.done and timing.is_file():

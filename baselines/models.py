@@ -109,11 +109,7 @@ class Trainable(ABC):
         return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
 
     def check(self, figures: Mapping[str, torch.Tensor]) -> dict[str, float]:
-        """Losses as numbers.
-
-        Raises:
-            TrainingError: one is not finite.
-        """
+        """Losses as numbers; TrainingError if one is not finite."""
         values = {name: float(value) for name, value in figures.items()}
         for name, value in values.items():
             if not math.isfinite(value):
@@ -168,11 +164,7 @@ def image_batches(images: np.ndarray) -> tuple[torch.Tensor, ...]:
 
 
 def sides(size: int) -> list[int]:
-    """Sides of feature maps, from the image's to four pixels or fewer, each half of the last, rounded up.
-
-    Raises:
-        RunError: below 16.
-    """
+    """Sides of feature maps, from the image's, 16 or more, down to four or fewer, each half of the last."""
     if size < 16:
         raise RunError(f"image size is {size}; the networks take sizes from 16 up")
     values = [size]

@@ -1,6 +1,4 @@
-"""Autoencoder on normal images alone, the unsupervised rival of the thesis's tables.
-
-    python -m baselines.reconstruction --dataset mvtec --data-root DATA --category grid
+"""Autoencoder on normal images alone, the thesis's unsupervised rival: `python -m baselines.reconstruction`.
 
 The autoencoder with squared error of Bergmann et al., MVTec AD, 2019, as for its textures: patches of 128
 pixels, overlapping ones averaged. The threshold comes from normal images that were held out. Data sets
@@ -118,9 +116,9 @@ class Reconstruction(Trainable):
 
 
 def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
-    """The lowest threshold at which no region in `errors` (n, S, S) of normal images is too large.
+    """The lowest threshold at which no region in `errors` (n, S, S) has more than `smallest_region` pixels.
 
-    That is more than `smallest_region` pixels, connected by sides or corners.
+    Regions are connected by sides or corners.
     """
 
     def too_low(threshold: float) -> bool:
@@ -133,11 +131,7 @@ def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
 
 
 def normal_images(args: SegmentationArgs, data: AnomalyDataset) -> np.ndarray:
-    """Normal images (n, S, S, 3) uint8 that no method is scored on.
-
-    Raises:
-        RunError: the data set has none.
-    """
+    """Normal images (n, S, S, 3) uint8 that no method is scored on; RunError if the data set has none."""
     if len(data.good):
         return data.good
     if args.dataset == "nanotwice" and args.data_root is not None:

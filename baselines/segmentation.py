@@ -79,7 +79,6 @@ def prepare(args: SegmentationArgs, method: str) -> Iterator[Problem]:
     Raises:
         RunError: the run directory holds something else than what an interrupted run leaves, or there is
             nothing to score on.
-        DataError: something in the data is wrong.
     """
     name = args.dataset + (f"-{args.category}" if args.category else "")
     directory = args.run_dir or Path("runs") / f"{method}-{name}-{args.seed}"
@@ -106,12 +105,8 @@ def score(
 ) -> dict[str, Any]:
     """Score a method on the unlabelled images whose masks are known; write metrics.json and overlays.png.
 
-    Args:
-        problem: the split.
-        method: its name.
-        predict: scores (n, S, S) of images (n, S, S, 3) uint8, higher is more anomalous.
-        threshold: the score from which a pixel is anomalous.
-        more: what else to write into metrics.json, whose content is returned.
+    `predict` gives scores (n, S, S) of images (n, S, S, 3) uint8; a pixel is anomalous from `threshold` up.
+    `more` goes into metrics.json, whose content is returned.
     """
     data = problem.data
     known = problem.unlabeled[data.has_mask[problem.unlabeled]]
@@ -147,14 +142,10 @@ T = TypeVar("T")
 def leave_some_out(
     masks: np.ndarray, learn: Callable[[np.ndarray, np.ndarray], T]
 ) -> tuple[list[T], np.ndarray]:
-    """Learn from labelled images with some of them left out, a fold after the other.
+    """Learn from labelled images, of whose masks (n, S, S) some are left out, a fold after the other.
 
-    Args:
-        masks: of the labelled images (n, S, S).
-        learn: learns from the first indices, and scores the second ones, which are left out.
-
-    Returns:
-        What `learn` gave for each fold, and the masks of all that was left out in that order, perhaps none.
+    `learn` learns from the first indices, and scores the second ones. Comes back what it gave for each fold,
+    and the masks of all that was left out in that order, perhaps none.
     """
     parts = folds(masks, FOLDS)
     bar = tqdm(parts, desc="leave some out", unit="fold")

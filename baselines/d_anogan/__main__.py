@@ -126,10 +126,7 @@ def _train(
 def _score(
     detector: DAnoGANDetector, images: np.ndarray, truths: dict[str, np.ndarray], places: list[Path]
 ) -> Figures:
-    """AUC at the fixed alpha, for each anomalous class against all normal test images, and the pictures.
-
-    `images` (m, C, S, S) uint8 are the test images, and `truths` what they are, by anomalous class.
-    """
+    """AUC at the fixed alpha, for each anomalous class of `truths` against all normal ones, and pictures."""
     error, divergence = detector.parts(images)
 
     def aucs(alpha: float, some: slice = slice(None)) -> dict[str, float]:

@@ -65,11 +65,7 @@ class DAnoGANDetector:
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> DAnoGANDetector:
-        """Read a detector.
-
-        Raises:
-            CheckpointError: the file is absent, truncated, or holds something else.
-        """
+        """Read a detector; CheckpointError if the file is absent, truncated, or holds something else."""
         state = checkpoint.load(path, device)
         if state.get("kind") != "baselines.DAnoGAN":
             raise checkpoint.CheckpointError(f"{path} holds no D-AnoGAN; expected the detector.pt of a run")
