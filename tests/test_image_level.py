@@ -81,12 +81,21 @@ def test_several_workers_find_what_one_finds(call: Call, tmp_path: Path) -> None
     words = ("--method", "pca,vae", "--classes", "a,c")
     call("classes", *words, "--workers", 2)
     call("classes", *words, "--run-dir", tmp_path / "one")
-    here, there = (
-        [line.split("|")[:5] for line in (tmp_path / n / "table.md").read_text().splitlines()]
-        for n in ("run", "one")
-    )
+    tables = [(tmp_path / name / "table.md").read_text().splitlines() for name in ("run", "one")]
+    here, there = ([line.split("|")[:5] for line in lines] for lines in tables)
     assert here == there
-    assert here[0] == ["", "  ", " a ", " c ", " mean "]
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_the_table(protocol: int, call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("classes", "--protocol", protocol, "--method", "pca,vae", "--classes", "a,c")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "|  | a | c | mean | parameters | steps | minutes |"
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["pca", "vae"]
+    assert [line.split("|")[6].strip() for line in lines[2:]] == ["1", "4"]
+    assert (tmp_path / "run" / "table.md").read_text().splitlines() == lines
+    for name in ("checkpoint.pt", "metrics.json", "timing.json"):
+        assert (tmp_path / "run" / "vae" / "c" / name).stat().st_size > 0
 
 
 def test_the_images_may_lie_elsewhere(call: Call, error: Callable[..., str], tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,9 +57,7 @@ def test_each_tells_standing_bars_from_lying_ones(name: str, monkeypatch: pytest
     monkeypatch.setattr(FAnoGAN, "CRITIC_UPDATES", 2)  # for the sake of time
     model = trained(name, STEPS.get(name, 40), replace(TINY, width=1.0) if name == "f_anogan" else TINY)
     scores = model.scores(np.concatenate([LYING, STANDING]))
-    auc = image_auroc(scores, np.arange(200) >= 100)
-    assert auc is not None
-    assert auc > 0.9
+    assert (image_auroc(scores, np.arange(200) >= 100) or 0) > 0.9
     np.testing.assert_allclose(model.scores(STANDING[:3]), scores[100:103], rtol=1e-4)
 
 
@@ -221,28 +218,6 @@ def test_the_papers_figures_stand_below_ours(
     ours = " | ".join([method, *(f"{value:.3f}" for value in auc.values()), "0.625", "1,234", "5", "1.5"])
     assert lines[2] == f"| {ours} |"
     assert row in lines[3:]
-
-
-@pytest.fixture
-def main(noise_classes: Path, tmp_path: Path) -> Callable[..., None]:
-    """The command on three classes of noise, with thin networks."""
-    tiny = "--dataset folder --model.size 16 --model.width 0.1 --model.batch-size 4 --steps 4 --device cpu"
-    line = [*tiny.split(), "--data-root", str(noise_classes), "--run-dir", str(tmp_path / "run")]
-    return lambda *words: command.main([*line, *map(str, words)])
-
-
-@pytest.mark.parametrize("protocol", [1, 2])
-def test_the_table(
-    protocol: int, main: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main("--protocol", protocol, "--method", "pca,vae", "--classes", "a,c")
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "|  | a | c | mean | parameters | steps | minutes |"
-    assert [line.split("|")[1].strip() for line in lines[2:]] == ["pca", "vae"]
-    assert [line.split("|")[6].strip() for line in lines[2:]] == ["1", "4"]
-    assert (tmp_path / "run" / "table.md").read_text().splitlines() == lines
-    for name in ("checkpoint.pt", "metrics.json", "timing.json"):
-        assert (tmp_path / "run" / "vae" / "c" / name).stat().st_size > 0
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:

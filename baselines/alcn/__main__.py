@@ -24,8 +24,6 @@ from nbs_env.common import checkpoint
 from nbs_env.common.networks import pick_device
 from nbs_env.common.runs import command
 
-HELD_OUT = 256
-"""Normal images at most, of those for training, that say when to stop."""
 SCORES = {
     "auc_test_noise": ", test noise",
     "auc": "",
@@ -71,7 +69,8 @@ def train_one(args: Args, noise: str, task: Task, name: str, directory: Path) ->
     device, data = str(pick_device(args.device)), task.data
     rng = np.random.default_rng(args.seed)
     rows, test, truths = task.draw(args.limit, args.test_limit, rng)
-    held_out, rows = np.split(rng.permutation(rows), [max(1, min(HELD_OUT, len(rows) // 10))])
+    # Of the normal images for training, 256 at most say when to stop.
+    held_out, rows = np.split(rng.permutation(rows), [max(1, min(256, len(rows) // 10))])
     model = ALCN(args.model, args.seed, device)
     save = open_run(args, model, data, directory, **{"class": name})
     model.held_out = data.images[held_out]

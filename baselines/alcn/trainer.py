@@ -31,8 +31,6 @@ _WIDTHS = (64, 128, 256)
 _NOISE_WIDTHS = (704, 512, 256, 128)
 _LEAST_STD = 1 / 255
 """An image of less contrast than one grey level is not blown up."""
-_TEST_SEED = 0
-"""Of the noise on test images: models are compared under the same draws."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ class ALCN(Model):
             again = self.denoiser(given).float()
         return F.mse_loss(again, images)
 
-    def step(self, images: torch.Tensor, pace: float) -> dict[str, torch.Tensor]:
+    def step(self, images: torch.Tensor, pace: float = 1) -> dict[str, torch.Tensor]:
         """Algorithm 1 on a standardised batch: the noise ascends the error, then the denoiser descends it."""
         alpha, figures = self.draw_alpha(), {}
         if "noise" in self.networks:
@@ -253,7 +251,7 @@ class ALCN(Model):
             network.eval()  # a model that was just restored still trains
         config = self.config
         shape = (config.test_draws, config.channels, config.size, config.size)
-        random = torch.Generator(self.device).manual_seed(_TEST_SEED)
+        random = torch.Generator(self.device).manual_seed(0)  # models are compared under the same draws
         noise = self.draw_noise(torch.zeros(shape, device=self.device), random)
         alphas = torch.linspace(config.alpha_low, config.alpha_high, config.test_draws, device=self.device)
         return [] if noise is None else [*zip(alphas, noise.split(1), strict=True)]

@@ -177,11 +177,6 @@ class OLED(Method):
     The score is the squared error of the image as it is and of the masked one. 1 449 794 parameters at 28x28.
     """
 
-    CONTEXT = 12.5
-    """Weight of the absolute error within the mask; the squared errors have 1."""
-    MASK_EVERY = 3
-    """Steps of the autoencoder to one of the Mask Module."""
-
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """64 channels in the first layer of the one, 32 of the other."""
         self.encoder, self.decoder = self.autoencoder(64, latent=64)
@@ -192,18 +187,18 @@ class OLED(Method):
         }
 
     def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The autoencoder descends both errors; the Mask Module ascends that of the masked image."""
+        """The autoencoder descends both errors; in each third step the Mask Module ascends the masked one."""
         with torch.no_grad():
             mask = self.mask(images)
         clear, hidden = squared(self.again(images), images).mean(), self._masked_error(images, mask)
         self.descend(clear + hidden, "autoencoder")
-        if self.done % self.MASK_EVERY == 0:
+        if self.done % 3 == 0:
             self.descend(-self._masked_error(images, self.mask(images)), "mask")
         return {"error": clear, "masked_error": hidden}
 
     def _masked_error(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         again = self.again(images * (1 - mask))
-        return squared(again, images).mean() + self.CONTEXT * (mask * (again - images)).abs().mean()
+        return squared(again, images).mean() + 12.5 * (mask * (again - images)).abs().mean()
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         masked = images * (1 - self.mask(images))
@@ -223,8 +218,6 @@ class ARAE(Method):
     """Half the cube's side, in images from -1 to 1: the paper's 0.2 for digits, which go from 0 to 1."""
     ATTACK_STEPS = 5
     """Of projected gradient ascent; the paper takes 40, with as long a way in all."""
-    CODE = 0.1
-    """Weight of the distance between the codes."""
 
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """64 channels in the first layer."""
@@ -247,5 +240,5 @@ class ARAE(Method):
         """Attack, then descend the error of what comes of it and the distance of the codes."""
         codes, attacked = self.encoder(images), self.encoder(self.attack(images))
         error, distance = squared(self.decoder(attacked), images).mean(), squared(attacked, codes).mean()
-        self.descend(error + self.CODE * distance, "both")
+        self.descend(error + 0.1 * distance, "both")
         return {"error": error, "code_distance": distance}

@@ -24,8 +24,6 @@ class GANomaly(Method):
     """
 
     LATENT = 100
-    CONTENT = 50.0
-    """Weight of the reconstruction; the other two losses have 1."""
 
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """64 channels in the first layer, BatchNorm throughout; the paper's rates."""
@@ -44,7 +42,7 @@ class GANomaly(Method):
         match = squared(self.critic.features(again), self.critic.features(images).detach()).mean()
         content = absolute(again, images).mean()
         code = squared(self.second(again), latent).mean()
-        self.descend(match + self.CONTENT * content + code, "generator")
+        self.descend(match + 50 * content + code, "generator")
         return {"critic": verdict, "match": match, "content": content, "code": code}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
@@ -85,8 +83,6 @@ class SkipGANomaly(Method):
     parameters at 28x28.
     """
 
-    CONTENT = 40.0
-    """Weight of the reconstruction; the other two losses have 1."""
     SHARE = 0.9
     """Of the reconstruction error in a score."""
 
@@ -105,7 +101,7 @@ class SkipGANomaly(Method):
         features = self.critic.features(again)
         adversarial, content = real(self.critic.read(features)), absolute(again, images).mean()
         code = squared(features, self.critic.features(images).detach()).mean()
-        self.descend(adversarial + self.CONTENT * content + code, "generator")
+        self.descend(adversarial + 40 * content + code, "generator")
         return {"critic": verdict, "adversarial": adversarial, "content": content, "code": code}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
@@ -126,8 +122,6 @@ class FAnoGAN(Method):
     BUDGET = 4500
     LATENT = 32
     CRITIC_UPDATES = 5
-    PENALTY = 10.0
-    """Weight of the gradient penalty."""
 
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """16 channels in the first layer; WGAN-GP's betas, at five times its rate, for narrower networks."""
@@ -149,7 +143,7 @@ class FAnoGAN(Method):
             with torch.no_grad():
                 drawn = self.generator(self.normal(len(images), self.LATENT))
             distance = self.critic(images).mean() - self.critic(drawn).mean()
-            self.descend(self.PENALTY * self._penalty(images, drawn) - distance, "critic")
+            self.descend(10 * self._penalty(images, drawn) - distance, "critic")
         made = self.generator(self.normal(len(images), self.LATENT))
         self.descend(-self.critic(made).mean(), "generator")
         return {"wasserstein": distance}
@@ -237,10 +231,6 @@ class OCGAN(Method):
     """
 
     LATENT = 128
-    CONTENT = 10.0
-    """Weight of the reconstruction; the adversarial losses have 1."""
-    NOISE = 0.2**0.5
-    """Standard deviation of the noise on the inputs."""
     MINING_STEPS, MINING_RATE = 5, 0.1
     """Of the walk to bad images; our choice."""
 
@@ -266,7 +256,7 @@ class OCGAN(Method):
     def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Classifier, discriminators, mining, autoencoder, in the paper's order."""
         drawn = self.uniform(len(images), self.LATENT)
-        codes = self.encode(images + self.NOISE * self.normal(*images.shape))
+        codes = self.encode(images + 0.2**0.5 * self.normal(*images.shape))
         again = self.decoder(codes)
         made = self.decoder(drawn).detach()
         seen = real(self.classifier(again.detach())) + fake(self.classifier(made))
@@ -277,7 +267,7 @@ class OCGAN(Method):
         mined = self._mine(drawn)
         adversarial = real(self.latent(codes).float()) + real(self.visual(self.decoder(mined)))
         content = squared(again, images).mean()
-        self.descend(self.CONTENT * content + adversarial, "autoencoder")
+        self.descend(10 * content + adversarial, "autoencoder")
         return {"classifier": seen, "critics": verdict, "adversarial": adversarial, "content": content}
 
     def _mine(self, drawn: torch.Tensor) -> torch.Tensor:

@@ -86,9 +86,8 @@ def _parts(model: DAnoGAN, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         query = part.to(model.device).float() / 127.5 - 1
         log_query = model.assign(query)
         again = model.reconstruct(query, log_query.argmax(dim=1))
-        log_again = model.assign(again)
         alive = model.prior.alive
-        ratio = (log_query - log_again)[:, alive]
+        ratio = (log_query - model.assign(again))[:, alive]
         divergences.append((log_query.exp()[:, alive] * ratio).sum(dim=1).cpu())
         errors.append((again - query).square().mean(dim=(1, 2, 3)).cpu())
     return torch.cat(errors).numpy(), torch.cat(divergences).numpy()
