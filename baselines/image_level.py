@@ -76,7 +76,6 @@ class MethodsArgs(ImageLevelArgs):
 
 
 A = TypeVar("A", bound=ImageLevelArgs)
-M = TypeVar("M", bound=MethodsArgs)
 
 
 def parse(cls: type[A], default: Callable[[A], A], description: str | None, argv: Sequence[str] | None) -> A:
@@ -188,12 +187,12 @@ def run_all(
 
 
 def run_methods(
-    args: M,
+    args: MethodsArgs,
     title: str,
     methods: Sequence[str],
     known: Iterable[str],
     work: Callable[..., Figures],
-    table: Callable[[M, dict[str, dict[str, Figures]]], str],
+    table: Callable[[Any, dict[str, dict[str, Figures]]], str],
 ) -> None:
     """Train a model for each of `methods` and each class, and write the `table` by method and class.
 

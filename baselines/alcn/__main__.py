@@ -89,8 +89,7 @@ def train_one(args: Args, noise: str, task: Task, name: str, directory: Path) ->
 
 def pictures(model: ALCN, images: np.ndarray) -> np.ndarray:
     """Input, noise, their blend and the output (the paper's Figure 3), a row for each of `images`, uint8."""
-    values = torch.from_numpy(images).to(model.device).float() / 255
-    mean, std = model.contrast(values)
+    values, mean, std = model.contrast(torch.from_numpy(images))
     wanted = given = (values - mean) / std
     noise = torch.zeros_like(wanted)
     if blends := model.test_noises():

@@ -157,15 +157,15 @@ class ALCN(Model):
             optimizers["noise"] = self.adam(config.noise_lr, self.noise)
         return optimizers
 
-    def contrast(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation (B, 1, 1, 1) of images (B, C, S, S) in [0, 1], each by itself."""
+    def contrast(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images (B, C, S, S) uint8 in [0, 1], and the mean and standard deviation (B, 1, 1, 1) of each."""
+        values = data.to(self.device).float() / 255
         std, mean = torch.std_mean(values, dim=(1, 2, 3), keepdim=True)
-        return mean, std.clamp_min(_LEAST_STD)
+        return values, mean, std.clamp_min(_LEAST_STD)
 
     def standardize(self, data: torch.Tensor) -> torch.Tensor:
         """Images (B, C, S, S) uint8 as values of zero mean and unit variance, each by itself."""
-        values = data.to(self.device).float() / 255
-        mean, std = self.contrast(values)
+        values, mean, std = self.contrast(data)
         return (values - mean) / std
 
     def draw_noise(self, images: torch.Tensor, random: torch.Generator) -> torch.Tensor | None:
@@ -264,8 +264,7 @@ class ALCN(Model):
         blends = self.test_noises() if test_noise else []
         parts = []
         for part in image_batches(images):
-            values = part.to(self.device).float() / 255
-            mean, std = self.contrast(values)
+            values, mean, std = self.contrast(part)
             wanted = (values - mean) / std
             given = (blend(wanted, noise, alpha) for alpha, noise in blends) if blends else (wanted,)
             again = (self.reconstruct(each) * std + mean for each in given)

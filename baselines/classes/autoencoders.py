@@ -157,9 +157,8 @@ class MaskModule(nn.Module):
         layers: list[nn.Module] = []
         for (i, o), larger in zip(pairwise(widths), side, strict=False):
             layers += [down(i, o, larger), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(
-            *layers, up(widths[2], widths[1], side[1]), nn.LeakyReLU(0.2), up(widths[1], 1, side[0])
-        )
+        layers += [up(widths[2], widths[1], side[1]), nn.LeakyReLU(0.2), up(widths[1], 1, side[0])]
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """1 where a pixel is to be hidden, 0 elsewhere, (B, 1, size, size)."""

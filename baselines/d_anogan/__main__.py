@@ -139,12 +139,9 @@ def _score(
         checkpoint.save_picture(query_sheet(model, shown), place / "queries.png")
         checkpoint.save_picture(sample_sheet(model), place / "samples.png")
     figures = members[0] if len(members) == 1 else {"auc": aucs(detector.alpha), "members": members}
-    alphas = np.linspace(0, 1, 101)
+    alphas = np.linspace(0, 1, 101).tolist()
     by_alpha = [aucs(alpha) for alpha in alphas]
-    swept: dict[str, Any] = {
-        "alpha": alphas.tolist(),
-        **{name: [each[name] for each in by_alpha] for name in truths},
-    }
+    swept = {"alpha": alphas} | {name: [each[name] for each in by_alpha] for name in truths}
     figures |= {"alpha": detector.alpha, "swept": swept}
     checkpoint.save_json(figures, places[0] / "metrics.json")
     return figures

@@ -41,11 +41,7 @@ class DAnoGANDetector:
         self.models, self.alpha = list(models), alpha
 
     def parts(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a score is made of, for `images` (n, C, S, S) uint8, (models, n) each.
-
-        It is the mean squared error of the reconstruction, with pixels in [-1, 1], and the divergence
-        KL[C(x) || C(x^)] in nats.
-        """
+        """Mean squared errors, pixels in [-1, 1], and KL[C(x) || C(x^)] in nats, (models, n) each."""
         errors, divergences = zip(*(_parts(model, images) for model in self.models), strict=True)
         return np.stack(errors), np.stack(divergences)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +86,7 @@ class DAnoGAN(Trainable):
     probability. That is the thesis's expectation over k ~ prior with less noise, and all shapes are fixed.
     """
 
-    COUNTS = ("steps", "xzx_steps", "history")
+    COUNTS = ("steps", "xzx_steps", "history", "clusters")
     REMEDY = "lower the learning rates and begin anew"
 
     def __init__(self, config: DAnoGANConfig, seed: int, device: torch.device | str = "cpu") -> None:
@@ -119,11 +118,12 @@ class DAnoGAN(Trainable):
 
     def refresh_active(self) -> None:
         """Look which clusters are alive; the one place where training waits for the device."""
-        self._activate(self.prior.alive.cpu().nonzero()[:, 0])
+        self.clusters = self.prior.alive.nonzero()[:, 0]
 
-    def _activate(self, clusters: torch.Tensor) -> None:
-        self.clusters = clusters.to(self.device)
-        self.active = None if len(clusters) == self.config.clusters else self.clusters
+    @property
+    def active(self) -> torch.Tensor | None:
+        """The living clusters; None for all."""
+        return None if len(self.clusters) == self.config.clusters else self.clusters
 
     def draw(self, batches: int = 1) -> torch.Tensor:
         """Latent vectors (K, M, latent) of the alive clusters, M samples being those of so many batches."""
@@ -227,8 +227,7 @@ class DAnoGAN(Trainable):
     def settle(self, images: torch.Tensor) -> None:
         """Give the classifier's BatchNorm the statistics of `images` (n, C, S, S) uint8.
 
-        The critic's features move on with every step, and running averages stay 0.1 to 0.2 standard
-        deviations behind.
+        Running averages stay 0.1 to 0.2 standard deviations behind the critic's features.
         """
         norm = self.classifier.norm
         momentum, norm.momentum = norm.momentum, None  # equal weights
@@ -286,10 +285,3 @@ class DAnoGAN(Trainable):
             for part in where.split(256):
                 again[part] = self.generators(self.encoders(images[part][None], k[None]), k[None])[0]
         return again
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"clusters": self.clusters.cpu()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._activate(state["clusters"])

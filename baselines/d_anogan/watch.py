@@ -34,8 +34,7 @@ def fixed_latents(model: DAnoGAN, samples: int) -> torch.Tensor:
 def look(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
     """Figures of the clustering of normal images (n, C, S, S) uint8, which are kept in `model.history`.
 
-    They are purity, normalized mutual information, the mean variety, how many generators are dead, and the
-    prior. Nothing else gets to see the true classes, `labels` (n,).
+    Nothing else gets to see the true classes, `labels` (n,).
     """
     model.refresh_active()
     model.settle(images)
