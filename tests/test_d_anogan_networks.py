@@ -36,8 +36,7 @@ def test_golden_parameter_count(size: int, clusters: int, width: float, expected
         Critic(size, 1, seeded(), width),
         Classifier(size, clusters, seeded(), width),
     ]
-    prior = clusters
-    assert sum(p.numel() for network in networks for p in network.parameters()) + prior == expected
+    assert sum(p.numel() for network in networks for p in network.parameters()) + clusters == expected
 
 
 @pytest.mark.parametrize("size", [28, 32, 36, 44, 64, 100])

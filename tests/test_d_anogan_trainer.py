@@ -16,7 +16,6 @@ from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Critic
 from baselines.d_anogan.trainer import DAnoGAN, generator_loss, gradient_penalty
 from baselines.d_anogan.watch import look, purity, varieties
-from nbs_env.common.errors import TrainingError
 
 SMALL = DAnoGANConfig(clusters=3, latent=4, batch_size=6, critic_steps=2, critic_start=3)
 
@@ -31,27 +30,17 @@ def test_generator_loss_by_hand() -> None:
     torch.testing.assert_close(loss, expected - 3.0)
 
 
-class _Linear(torch.nn.Module):
-    """A critic whose gradient is known: `slope` times the sum of the pixels."""
-
-    def __init__(self, slope: float) -> None:
-        super().__init__()
-        self.slope = torch.nn.Parameter(torch.tensor(slope))
-
-    def slopes(self, images: torch.Tensor) -> torch.Tensor:
-        return self.slope.expand_as(images)
-
-
 @pytest.mark.parametrize(("slope", "expected"), [(1.0, 1.0), (2.0, 9.0), (0.4, 0.0)])
 def test_gradient_penalty_by_hand(slope: float, expected: float) -> None:
     """Four pixels: the gradient's norm is twice the slope; below 1 nothing is paid."""
     images = torch.rand(3, 1, 2, 2)
-    critic = _Linear(slope)
-    penalty = gradient_penalty(critic, images, -images, torch.rand(3), torch.full((3,), 1 / 3))  # type: ignore[arg-type]
+    weight = torch.tensor(slope, requires_grad=True)
+    critic = Mock(slopes=weight.expand_as)
+    penalty = gradient_penalty(critic, images, -images, torch.rand(3), torch.full((3,), 1 / 3))
     assert penalty.item() == pytest.approx(expected)
     penalty.backward()
-    assert critic.slope.grad is not None
-    assert float(critic.slope.grad) == pytest.approx(2 * 2 * max(0, 2 * slope - 1), abs=1e-5)
+    assert weight.grad is not None
+    assert float(weight.grad) == pytest.approx(2 * 2 * max(0, 2 * slope - 1), abs=1e-5)
 
 
 @pytest.fixture
@@ -189,12 +178,6 @@ def test_batches_of_the_second_phase_hold_images_of_their_clusters(data: torch.T
         allowed = {tuple(row.float().flatten().tolist()) for row in data[assigned == k]}
         assert members <= allowed
         assert share == pytest.approx(float((assigned == k).float().mean()))
-
-
-def test_figures_that_are_not_finite_end_the_training() -> None:
-    model = DAnoGAN(SMALL, 0)
-    with pytest.raises(TrainingError, match="penalty became nan in step 0; lower the learning rates"):
-        model.check({"wasserstein": torch.tensor(1.0), "penalty": torch.tensor(torch.nan)})
 
 
 def test_scores_of_the_critic_are_not_those_of_a_batch(data: torch.Tensor) -> None:

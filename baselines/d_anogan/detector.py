@@ -33,8 +33,7 @@ def mean_scores(errors: np.ndarray, divergences: np.ndarray, alpha: float) -> np
 class DAnoGANDetector:
     """Scores images by how well their own cluster reconstructs them.
 
-    `models` have the same settings; their scores are averaged. `alpha`, in [0, 1], is the share of the
-    divergence in a score; the rest is the reconstruction error's.
+    `models` have the same settings; `alpha`, in [0, 1], is the share of the divergence in a score.
     """
 
     def __init__(self, models: Sequence[DAnoGAN], alpha: float) -> None:
