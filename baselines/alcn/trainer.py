@@ -257,10 +257,7 @@ class ALCN(Model):
         return [] if noise is None else [*zip(alphas, noise.split(1), strict=True)]
 
     def errors(self, images: np.ndarray, test_noise: bool = False) -> Errors:
-        """Errors of reconstructing `images` (n, C, S, S) uint8: each a function of the image alone.
-
-        With `test_noise` the denoiser is given blends with `test_noises`, and errors are averaged over them.
-        """
+        """Errors of reconstructing `images` (n, C, S, S) uint8, or of their `test_noises` in the mean."""
         blends = self.test_noises() if test_noise else []
         parts = []
         for part in image_batches(images):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from baselines.classes.networks import Decoder, Encoder, squared
 from baselines.models import Model, ModelConfig, image_batches
@@ -40,6 +41,11 @@ class Method(Model):
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """How anomalous each image is, (B,); the error of reconstruction where a method has no other."""
         return squared(self.again(images), images)
+
+    def differentiate(self, loss: torch.Tensor, parameters: list[nn.Parameter]) -> None:
+        # Not laid out as their parameters, where a convolution is thin; the figures on record are made so.
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
 
     def shape(self, base: int) -> tuple[int, int, int]:
         """Size and channels of the images, and channels of a first layer: `base`, times the factor."""

@@ -11,10 +11,7 @@ from nbs_env.common.settings import AtLeast, Count, Positive, Share
 
 @dataclass(frozen=True)
 class DAnoGANConfig(ModelConfig):
-    """The model and its training; defaults are the thesis's for MNIST, and sizes are multiples of 4 from 28.
-
-    Half the width reaches the same AUC on MNIST (Table 5.4).
-    """
+    """The model and its training; defaults are the thesis's for MNIST, sizes multiples of 4 from 28 up."""
 
     clusters: Count = 15
     """Generators to begin with: more than there are manifolds."""
