@@ -77,8 +77,7 @@ def prepare(args: SegmentationArgs, method: str) -> Iterator[Problem]:
     """Claim the run directory, read the data and draw the labelled images.
 
     Raises:
-        RunError: the run directory holds something else than what an interrupted run leaves, or there is
-            nothing to score on.
+        RunError: the run directory holds more than an interrupted run leaves, or nothing can be scored.
     """
     name = args.dataset + (f"-{args.category}" if args.category else "")
     directory = args.run_dir or Path("runs") / f"{method}-{name}-{args.seed}"

@@ -62,8 +62,8 @@ class Prior(nn.Module):
     def loss(self, estimate: torch.Tensor) -> torch.Tensor:
         """Eq. 4.2, means over clusters as in the thesis's listing: cross-entropy less decaying entropy.
 
-        The entropy is the prior's, as in the listing; the equation has the classifier's, which does not depend
-        on it. `estimate` (K,) is the mean of the classifier's probabilities over real images.
+        The entropy is the prior's, as in the listing; the equation has the classifier's, a constant here.
+        `estimate` (K,) is the mean of the classifier's probabilities over real images.
         """
         log_prior = self.logits.log_softmax(dim=0)
         entropy = -(log_prior.exp() * log_prior).mean()

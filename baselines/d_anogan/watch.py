@@ -32,10 +32,7 @@ def fixed_latents(model: DAnoGAN, samples: int) -> torch.Tensor:
 
 
 def look(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
-    """Figures of the clustering of normal images (n, C, S, S) uint8, which are kept in `model.history`.
-
-    Nothing else gets to see the true classes, `labels` (n,).
-    """
+    """Figures of the clustering of images (n, C, S, S) uint8, for looking only, kept in `model.history`."""
     model.refresh_active()
     model.settle(images)
     clusters = model.assign(images.float() / 127.5 - 1).argmax(dim=1).cpu().numpy()
