@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 import tyro
@@ -26,8 +26,8 @@ from baselines.tasks import class_tasks
 from nbs_env.common import checkpoint, runs
 from nbs_env.common.curves import Curves
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least
-from nbs_env.common.settings import check_types
+from nbs_env.common.options import parse_first
+from nbs_env.common.settings import AtLeast, Count, check_types
 from nbs_env.data.classes import ClassDataset
 
 Figures = dict[str, Any]
@@ -40,9 +40,9 @@ class ImageLevelArgs:
 
     data_root: Path | None = None
     """Its folder, or the one that holds it (torchvision's will do); data made on the fly need none."""
-    limit: int = 0
+    limit: Annotated[int, AtLeast(0)] = 0
     """Normal images to train on, drawn at random; 0: all."""
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     """Of everything."""
     run_dir: Path | None = None
     """Folder for all results; default: a folder in runs/, named after all this."""
@@ -50,9 +50,9 @@ class ImageLevelArgs:
     """Go on from the last checkpoint; finished models are only scored again."""
     device: str = "auto"
     """cpu, cuda or auto."""
-    workers: int = 1
+    workers: Count = 1
     """Models that train at the same time."""
-    checkpoint_every: int = 10
+    checkpoint_every: Count = 10
     """Epochs (ALCN) or steps (all others) between checkpoints."""
 
     CHOICES: ClassVar[tuple[str, ...]] = ()
@@ -60,8 +60,6 @@ class ImageLevelArgs:
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(0, seed=self.seed, limit=self.limit)
-        at_least(1, workers=self.workers, checkpoint_every=self.checkpoint_every)
 
 
 @dataclass(frozen=True)
@@ -73,31 +71,21 @@ class MethodsArgs(ImageLevelArgs):
     wheel, mvtec and plant_village say themselves what is normal."""
     classes: str = "3-closed-4,5-forked-5"
     """`all`, or classes (categories of mvtec, species of plant_village), separated by commas."""
-    test_limit: int = 0
+    test_limit: Annotated[int, AtLeast(0)] = 0
     """Images of each kind, normal and anomalous, to test on, drawn at random; 0: all."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(0, test_limit=self.test_limit)
 
 
 A = TypeVar("A", bound=ImageLevelArgs)
-M = TypeVar("M", bound=MethodsArgs)
 
 
 def parse(cls: type[A], default: Callable[[A], A], description: str | None, argv: Sequence[str] | None) -> A:
     """The command line, with the defaults that `default` has for what it chooses."""
-    words = sys.argv[1:] if argv is None else list(argv)
-    chosen, _ = tyro.cli(cls, args=[w for w in words if w not in ("-h", "--help")], return_unknown_args=True)
-    return tyro.cli(cls, args=words, default=default(chosen), description=description)
+    words = sys.argv[1:] if argv is None else argv
+    return tyro.cli(cls, args=words, default=default(parse_first(cls, words)), description=description)
 
 
 def names_in(text: str, known: Collection[str], what: str) -> list[str]:
-    """The names in `text`, separated by commas, or all.
-
-    Raises:
-        RunError: one is not known.
-    """
+    """The names in `text`, separated by commas, or all; RunError if one is not known."""
     names = list(known) if text == "all" else list(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in known:
@@ -105,32 +93,16 @@ def names_in(text: str, known: Collection[str], what: str) -> list[str]:
     return names
 
 
-@dataclass(frozen=True)
-class Kept:
-    """The checkpoint of one model."""
-
-    file: Path
-    model: Trainable
-    marks: dict[str, Any]
-    """Settings and digests, which are stored with the model's state."""
-    resumed: bool
-    """Whether the model goes on from a state that was there."""
-
-    def save(self) -> None:
-        """Store the state of the model."""
-        checkpoint.save(self.model.state_dict() | self.marks, self.file)
-
-
 def open_run(
     args: ImageLevelArgs, model: Trainable, data: ClassDataset, directory: Path, **more: Any
-) -> Kept:
+) -> Callable[[], None]:
     """Make the directory of one model, which goes on from the checkpoint there if `args.resume`.
 
-    `data` may lie elsewhere when a run goes on; `more` are further settings.
+    `data` may lie elsewhere when a run goes on; `more` are further settings. What comes back stores the
+    model's state, and settings and digests with it.
 
     Raises:
         RunError: it holds a run already, or one with other settings or data.
-        CheckpointError: it is no state of such a model.
     """
     left_out = ("run_dir", "resume", "device", "workers", "checkpoint_every", *args.CHOICES)
     settings = runs.plain({k: v for k, v in asdict(args).items() if k not in left_out} | more)
@@ -147,19 +119,17 @@ def open_run(
         with checkpoint.unpacking(file):
             model.load_state_dict(state)
     directory.mkdir(parents=True, exist_ok=True)
-    return Kept(file, model, {"settings": json.dumps(settings), "images": images}, state is not None)
+    marks = {"settings": json.dumps(settings), "images": images}
+    return lambda: checkpoint.save(model.state_dict() | marks, file)
 
 
-def train(model: Model, images: torch.Tensor, title: str, kept: Kept, every: int) -> float:
-    """Train on `images` (n, C, S, S) uint8 to the end of the budget; curves go beside the checkpoint.
-
-    Returns:
-        Seconds, those of an interrupted run up to its checkpoint included.
-    """
-    directory = kept.file.parent
+def train(
+    model: Model, images: torch.Tensor, directory: Path, save: Callable[[], None], every: int, title: str
+) -> float:
+    """Train on `images` (n, C, S, S) uint8 to the end; seconds, those of an interrupted run included."""
     timing = directory / "timing.json"  # not in the checkpoint: equal runs have equal bits there
     before = 0.0
-    if kept.resumed and timing.is_file():
+    if model.done and timing.is_file():
         with checkpoint.unpacking(timing):
             before = float(json.loads(timing.read_text(encoding="utf-8"))["seconds"])
     if model.finished:
@@ -177,7 +147,7 @@ def train(model: Model, images: torch.Tensor, title: str, kept: Kept, every: int
                 for key, value in values.items():
                     writer.add_scalar(key, value, model.done)
             if stored:
-                kept.save()
+                save()
                 seconds = before + time.perf_counter() - start
                 checkpoint.save_json({"seconds": seconds}, timing)
         bar.close()
@@ -191,16 +161,11 @@ def run_all(
     jobs: Mapping[Path, tuple[Any, ...]],
     known: Iterable[str],
     table: Callable[[list[Figures]], str],
-) -> list[Figures]:
-    """Train a model for each job, and write and print the table of all.
+) -> None:
+    """Train models, `work(*job, place)` each, and write and print the `table` of what that gave.
 
-    Args:
-        args: the command's.
-        directory: of the table; it may hold other models already, in subfolders of `known` names.
-        work: `work(*job, place)` trains one.
-        jobs: by the place of their model, whose own folder `open_run` sees to.
-        known: see there.
-        table: made of what `work` gave, in order.
+    `directory`, of the table, may hold other models already, in subfolders of `known` names. Jobs are by the
+    place of their model, whose own folder `open_run` sees to.
 
     Raises:
         RunError: another process works there, it holds something else, or a place cannot be called so.
@@ -219,18 +184,17 @@ def run_all(
         text = table(results)
         checkpoint.save_text(text + "\n", directory / "table.md")
     print(text)
-    return results
 
 
 def run_methods(
-    args: M,
+    args: MethodsArgs,
     title: str,
     methods: Sequence[str],
     known: Iterable[str],
     work: Callable[..., Figures],
-    table: Callable[[M, dict[str, dict[str, Figures]]], str],
-) -> dict[str, dict[str, Figures]]:
-    """Train a model for each of `methods` and each class; their figures by method and class.
+    table: Callable[[Any, dict[str, dict[str, Figures]]], str],
+) -> None:
+    """Train a model for each of `methods` and each class, and write the `table` by method and class.
 
     `work(args, method, task, class, directory)` trains one. RunError and DataError come before any training.
     """
@@ -241,8 +205,8 @@ def run_methods(
     directory = args.run_dir or Path("runs") / f"{title}-{dataset}-{args.protocol}-{args.seed}"
     jobs = {directory / m / name: (args, m, tasks[name], name) for m in methods for name in names}
 
-    def sort(results: list[Figures]) -> dict[str, dict[str, Figures]]:
+    def write(results: Sequence[Figures]) -> str:
         found = iter(results)
-        return {method: {name: next(found) for name in names} for method in methods}
+        return table(args, {method: {name: next(found) for name in names} for method in methods})
 
-    return sort(run_all(args, directory, work, jobs, known, lambda results: table(args, sort(results))))
+    run_all(args, directory, work, jobs, known, write)

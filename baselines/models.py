@@ -6,15 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 from nbs_env.common.errors import RunError, TrainingError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
+from nbs_env.common.settings import AtLeast, Positive, check_types
 
 FAST = torch.cpu._is_avx512_bf16_supported()
 """Whether bfloat16 is fast on this CPU: commands then begin with it."""
@@ -26,21 +25,17 @@ class ModelConfig:
 
     size: int = 28
     """Side of the square images in pixels."""
-    channels: int = 1
+    channels: Literal[1, 3] = 1
     """1 (grey) or 3 (RGB)."""
-    width: float = 1.0
+    width: Positive = 1.0
     """Factor on the channels of a method's convolutions; 1 gives the published size."""
-    batch_size: int = 64
+    batch_size: Annotated[int, AtLeast(2)] = 64
     """Images of a step."""
     bfloat16: bool = False
     """Train in bfloat16, the command's default on a CPU that is fast at it."""
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(2, batch_size=self.batch_size)
-        positive(width=self.width)
-        if self.channels not in (1, 3):
-            raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
 
 
 class Trainable(ABC):
@@ -50,8 +45,14 @@ class Trainable(ABC):
     draws come from `seed`.
     """
 
+    config: Any
+
     COUNTS: ClassVar[tuple[str, ...]] = ("done",)
-    """Attributes, beside the three, that training changes."""
+    """Attributes, beside the three, that training changes; the first counts what is done."""
+    UNIT: ClassVar[str] = "step"
+    """What it counts."""
+    REMEDY: ClassVar[str] = "lower the learning rates"
+    """What to do about losses that are not finite."""
 
     def __init__(self, seed: int, device: torch.device | str) -> None:
         self.seed, self.device = seed, torch.device(device)
@@ -72,6 +73,54 @@ class Trainable(ABC):
         """Adam for some of the networks."""
         parameters = [p for module in modules for p in module.to(self.device).parameters()]
         return torch.optim.Adam(parameters, rate, betas, weight_decay=decay, fused=True)
+
+    def descend(self, loss: torch.Tensor, *names: str, pace: float | None = None) -> None:
+        """Step optimisers down `loss`, at `pace` times the configuration's rates where that is given.
+
+        Only the gradients that they need are computed.
+        """
+        groups = [(name, group) for name in names for group in self.optimizers[name].param_groups]
+        parameters = [parameter for _, group in groups for parameter in group["params"]]
+        self.differentiate(loss, parameters)
+        for name, group in groups:
+            if pace is not None:
+                group["lr"] = pace * getattr(self.config, f"{name.removesuffix('s')}_lr")
+        for name in names:
+            self.optimizers[name].step()
+
+    def differentiate(self, loss: torch.Tensor, parameters: list[nn.Parameter]) -> None:
+        """Set gradients, each laid out as its parameter: fused Adam reads both as they lie in memory."""
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(inputs=parameters)
+
+    def autocast(self, cache: bool = True) -> torch.autocast:
+        """The arithmetic that the configuration asks for; `cache` keeps the weights' copies in bfloat16."""
+        low = self.config.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low, cache_enabled=cache)
+
+    def scale(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, C, S, S) uint8 as floats in [-1, 1]."""
+        return images.to(self.device).float() / 127.5 - 1
+
+    def batch(self, data: torch.Tensor) -> torch.Tensor:
+        """A random batch of `data` (n, C, S, S) uint8, scaled."""
+        size = (self.config.batch_size,)
+        rows = torch.randint(len(data), size, generator=self.random, device=self.device)
+        return self.scale(data[rows.to(data.device)])
+
+    def uniform(self, *shape: int) -> torch.Tensor:
+        """Independent U(-1, 1)."""
+        return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
+
+    def check(self, figures: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """Losses as numbers; TrainingError if one is not finite."""
+        values = {name: float(value) for name, value in figures.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                when = f"in {self.UNIT} {getattr(self, self.COUNTS[0])}"
+                raise TrainingError(f"{name} became {value} {when}; {self.REMEDY}")
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""
@@ -97,11 +146,8 @@ class Trainable(ABC):
 class Model(Trainable):
     """A model that learns from normal images alone, for so many `steps`."""
 
-    UNIT: ClassVar[str] = "step"
     LOG_EVERY: ClassVar[int] = 50
     """Steps from one point of a curve to the next."""
-    REMEDY: ClassVar[str] = "try --model.no-bfloat16, or another --seed"
-    """What to do about losses that are not finite."""
 
     def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
         self.config, self.steps, self.done = config, steps, 0
@@ -116,36 +162,6 @@ class Model(Trainable):
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         """A step of training on `data` (n, C, S, S) uint8; the losses, detached."""
 
-    def descend(self, name: str, loss: torch.Tensor) -> None:
-        """Step the optimiser `name` down `loss`; only the gradients that it needs are computed."""
-        optimizer = self.optimizers[name]
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    def check(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Losses as numbers.
-
-        Raises:
-            TrainingError: one is not finite.
-        """
-        return finite(figures, f"in {self.UNIT} {self.done}", self.REMEDY)
-
-
-def finite(figures: Mapping[str, torch.Tensor], when: str, remedy: str) -> dict[str, float]:
-    """Read figures from the device.
-
-    Raises:
-        TrainingError: one is not finite; it says `when`, and the `remedy`.
-    """
-    values = {name: float(value) for name, value in figures.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(f"{name} became {value} {when}; {remedy}")
-    return values
-
 
 def image_batches(images: np.ndarray) -> tuple[torch.Tensor, ...]:
     """Parts of `images` (n, C, S, S) that networks take at once: 512 of 32 pixels, fewer of larger ones."""
@@ -153,11 +169,7 @@ def image_batches(images: np.ndarray) -> tuple[torch.Tensor, ...]:
 
 
 def sides(size: int) -> list[int]:
-    """Sides of feature maps, from the image's to four pixels or fewer, each half of the last, rounded up.
-
-    Raises:
-        RunError: below 16.
-    """
+    """Sides of feature maps, from the image's, 16 or more, down to four or fewer, each half of the last."""
     if size < 16:
         raise RunError(f"image size is {size}; the networks take sizes from 16 up")
     values = [size]

@@ -1,6 +1,4 @@
-"""Autoencoder on normal images alone, the unsupervised rival of the thesis's tables.
-
-    python -m baselines.reconstruction --dataset mvtec --data-root DATA --category grid
+"""Autoencoder on normal images alone, the thesis's unsupervised rival: `python -m baselines.reconstruction`.
 
 The autoencoder with squared error of Bergmann et al., MVTec AD, 2019, as for its textures: patches of 128
 pixels, overlapping ones averaged. The threshold comes from normal images that were held out. Data sets
@@ -9,10 +7,10 @@ without normal images of their own have no such figure.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.ndimage
@@ -21,11 +19,12 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from baselines.segmentation import Problem, SegmentationArgs, command, prepare, read_images, score
+from baselines.models import Trainable
+from baselines.segmentation import Problem, SegmentationArgs, command, prepare, score
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
-from nbs_env.data import GOOD, AnomalyDataset, image_files, read_image, resize_image
+from nbs_env.common.networks import place
+from nbs_env.common.settings import AtLeast, Count, Positive, check_types
+from nbs_env.data import GOOD, AnomalyDataset, image_files, load, read_image, resize_image
 
 PATCH = 128
 
@@ -34,24 +33,21 @@ PATCH = 128
 class ReconstructionConfig:
     """The network and its training."""
 
-    latent: int = 100
+    latent: Count = 100
     """Length of the code."""
-    steps: int = 2000
+    steps: Count = 2000
     """Steps of the optimiser; the paper's 200 epochs of 10 000 patches are 15 600 of 128."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Patches of a step."""
-    learning_rate: float = 2e-4
+    learning_rate: Positive = 2e-4
     """Adam's; weight decay 1e-5."""
-    stride: int = 32
+    stride: Count = 32
     """Pixels between patches when measuring."""
-    smallest_region: int = 64
+    smallest_region: Annotated[int, AtLeast(0)] = 64
     """Pixels that a region on a normal image may have at the threshold (the paper has one by category)."""
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(1, latent=self.latent, steps=self.steps, batch_size=self.batch_size, stride=self.stride)
-        at_least(0, smallest_region=self.smallest_region)
-        positive(learning_rate=self.learning_rate)
 
 
 class Autoencoder(nn.Module):
@@ -76,17 +72,16 @@ class Autoencoder(nn.Module):
         return self.layers(patches)
 
 
-class Reconstruction:
+class Reconstruction(Trainable):
     """An autoencoder that learns from normal images (n, S, S, 3) uint8, and its error on any."""
 
     def __init__(self, config: ReconstructionConfig, seed: int, device: str) -> None:
-        self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = Autoencoder(config.latent).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), config.learning_rate, weight_decay=1e-5, fused=True
-        )
+        self.config, self.rng = config, np.random.default_rng(seed)
+        super().__init__(seed, device)
+
+    def build(self) -> dict[str, torch.optim.Optimizer]:
+        self.network = place(Autoencoder(self.config.latent), self.device)
+        return {"network": self.adam(self.config.learning_rate, self.network, decay=1e-5)}
 
     def train(self, images: np.ndarray) -> None:
         """Train on random patches under random symmetries."""
@@ -99,9 +94,7 @@ class Reconstruction:
                 patches.append(patch[:, ::-1] if self.rng.integers(2) else patch)
             batch = torch.from_numpy(np.stack(patches)).permute(0, 3, 1, 2).float().to(self.device) / 255
             loss = F.mse_loss(self.network(batch), batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
+            self.descend(loss, "network")
 
     @torch.no_grad()
     def errors(self, images: np.ndarray) -> np.ndarray:
@@ -123,42 +116,31 @@ class Reconstruction:
 
 
 def normal_threshold(errors: np.ndarray, smallest_region: int) -> float:
-    """The lowest threshold at which no region in `errors` (n, S, S) of normal images is too large.
+    """The lowest threshold at which no region in `errors` (n, S, S) has more than `smallest_region` pixels.
 
-    That is more than `smallest_region` pixels, connected by sides or corners.
+    Regions are connected by sides or corners.
     """
 
     def too_low(threshold: float) -> bool:
-        for each in errors >= threshold:
-            regions, _ = scipy.ndimage.label(each, np.ones((3, 3)))
-            if np.bincount(regions[each], minlength=1).max(initial=0) > smallest_region:
-                return True
-        return False
+        labelled = (scipy.ndimage.label(each, np.ones((3, 3)))[0] for each in errors >= threshold)
+        return any(np.bincount(each[each > 0]).max(initial=0) > smallest_region for each in labelled)
 
     values = np.unique(errors)
-    low, high = 0, len(values) - 1
-    if too_low(float(values[high])):
-        return float(np.nextafter(values[high], np.float32(np.inf)))
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if too_low(float(values[middle])) else (low, middle)
-    return float(values[high])
+    values = np.append(values, np.nextafter(values[-1], np.float32(np.inf)))
+    return float(values[bisect_left(values, True, key=lambda value: not too_low(value))])
 
 
 def normal_images(args: SegmentationArgs, data: AnomalyDataset) -> np.ndarray:
-    """Normal images (n, S, S, 3) uint8 that no method is scored on.
-
-    Raises:
-        RunError: the data set has none.
-    """
+    """Normal images (n, S, S, 3) uint8 that no method is scored on; RunError if the data set has none."""
     if len(data.good):
         return data.good
     if args.dataset == "nanotwice" and args.data_root is not None:
-        homes = [args.data_root / "Normal", args.data_root / "nanotwice" / "Normal"]
-        home: Path = homes[0] if homes[0].is_dir() else homes[1]
+        inside = args.data_root / "nanotwice" / "Normal"
+        home = inside if inside.is_dir() else args.data_root / "Normal"
         return np.stack([resize_image(read_image(file), args.image_size) for file in image_files(home)])
     if args.dataset == "synthetic":  # other images than those that are scored
-        made = read_images(replace(args, seed=args.seed + 1_000_003), count=160)
+        seed, size = args.seed + 1_000_003, args.image_size
+        made = load("synthetic", image_size=size, seed=seed, difficulty=args.difficulty, count=160)
         return made.images[np.array(made.kinds) == GOOD]
     raise RunError(
         f"{args.dataset} has no normal images of its own; add good/ or train/good/, or choose nanotwice or "

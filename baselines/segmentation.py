@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import tyro
@@ -17,9 +17,10 @@ from nbs_env.common import checkpoint, runs
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import pick_device
 from nbs_env.common.pictures import overlay_sheet
-from nbs_env.common.runs import at_least, claim, digests, plain
-from nbs_env.common.settings import check_types
-from nbs_env.data import AnomalyDataset, load, split
+from nbs_env.common.runs import claim, digests, plain
+from nbs_env.common.settings import AtLeast, check_types
+from nbs_env.data import AnomalyDataset
+from nbs_env.desk.run import DataArgs, read_images
 from nbs_env.detect.alarms import image_scores
 from nbs_env.detect.metrics import counts_by_kind, evaluate
 from nbs_env.detect.teaching import folds
@@ -29,24 +30,12 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class SegmentationArgs:
+class SegmentationArgs(DataArgs):
     """What to train on, and where to put it; the split is that of `train.py` with the same seed."""
 
-    dataset: str = "synthetic"
-    """Data set, as in train.py."""
-    data_root: Path | None = None
-    """Its folder; synthetic needs none."""
-    category: str | None = None
-    """Category, where the data set has some."""
-    labeled: int = 5
-    """How many labelled images to draw."""
     image_size: int = 256
     """Side that images are resized to, a multiple of 64."""
-    difficulty: float = 0.5
-    """How hard the defects of synthetic are to find, from 0 to 1."""
-    mask_values: tuple[int, ...] = ()
-    """The stored values of mask files that are anomalous (85 170); none: a mask is read as it looks."""
-    seed: int = 0
+    seed: Annotated[int, AtLeast(0)] = 0
     """Of everything."""
     run_dir: Path | None = None
     """Folder for metrics.json and overlays.png; default: runs/METHOD-DATASET-SEED."""
@@ -55,7 +44,6 @@ class SegmentationArgs:
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(0, seed=self.seed)
         if self.image_size < 64 or self.image_size % 64:
             raise RunError(f"image_size is {self.image_size}; choose a multiple of 64")
 
@@ -89,9 +77,7 @@ def prepare(args: SegmentationArgs, method: str) -> Iterator[Problem]:
     """Claim the run directory, read the data and draw the labelled images.
 
     Raises:
-        RunError: the run directory holds something else than what an interrupted run leaves, or there is
-            nothing to score on.
-        DataError: something in the data is wrong.
+        RunError: the run directory holds more than an interrupted run leaves, or nothing can be scored.
     """
     name = args.dataset + (f"-{args.category}" if args.category else "")
     directory = args.run_dir or Path("runs") / f"{method}-{name}-{args.seed}"
@@ -100,16 +86,10 @@ def prepare(args: SegmentationArgs, method: str) -> Iterator[Problem]:
         yield read(args, directory, device)
 
 
-def read_images(args: SegmentationArgs, **more: Any) -> AnomalyDataset:
-    """The data set; `more` is handed to `load`."""
-    names = ("category", "image_size", "seed", "difficulty", "mask_values")
-    return load(args.dataset, args.data_root, **{name: getattr(args, name) for name in names}, **more)
-
-
 def read(args: SegmentationArgs, directory: Path, device: str) -> Problem:
     """Read the data and draw the labelled images; `prepare` says what can go wrong."""
-    data = read_images(args)
-    labeled, unlabeled = split(data, args.labeled, np.random.default_rng(args.seed))
+    data, labeled = read_images(args, args.image_size, args.seed)
+    unlabeled = np.setdiff1d(np.arange(len(data)), labeled)
     if not data.has_mask[unlabeled].any():
         raise RunError(
             f"no image of {data.name} but the {len(labeled)} labelled ones has a mask, so there is "
@@ -124,12 +104,8 @@ def score(
 ) -> dict[str, Any]:
     """Score a method on the unlabelled images whose masks are known; write metrics.json and overlays.png.
 
-    Args:
-        problem: the split.
-        method: its name.
-        predict: scores (n, S, S) of images (n, S, S, 3) uint8, higher is more anomalous.
-        threshold: the score from which a pixel is anomalous.
-        more: what else to write into metrics.json, whose content is returned.
+    `predict` gives scores (n, S, S) of images (n, S, S, 3) uint8; a pixel is anomalous from `threshold` up.
+    `more` goes into metrics.json, whose content is returned.
     """
     data = problem.data
     known = problem.unlabeled[data.has_mask[problem.unlabeled]]
@@ -165,14 +141,10 @@ T = TypeVar("T")
 def leave_some_out(
     masks: np.ndarray, learn: Callable[[np.ndarray, np.ndarray], T]
 ) -> tuple[list[T], np.ndarray]:
-    """Learn from labelled images with some of them left out, a fold after the other.
+    """Learn from labelled images, of whose masks (n, S, S) some are left out, a fold after the other.
 
-    Args:
-        masks: of the labelled images (n, S, S).
-        learn: learns from the first indices, and scores the second ones, which are left out.
-
-    Returns:
-        What `learn` gave for each fold, and the masks of all that was left out in that order, perhaps none.
+    `learn` learns from the first indices, and scores the second ones. Comes back what it gave for each fold,
+    and the masks of all that was left out in that order, perhaps none.
     """
     parts = folds(masks, FOLDS)
     bar = tqdm(parts, desc="leave some out", unit="fold")

@@ -23,12 +23,7 @@ from nbs_env.detect.metrics import image_auroc
 
 
 def read_classes(dataset: str, root: Path | None, size: int, channels: int) -> ClassDataset:
-    """Read `mnist`, `fashion_mnist`, `cifar10` or `folder`; the first two are 28 pixels and grey.
-
-    Raises:
-        RunError: no root, or a size that the data do not have.
-        DataError: something in the data is wrong.
-    """
+    """Read `mnist`, `fashion_mnist`, `cifar10` or `folder`; RunError at a size that the data do not have."""
     root = home(dataset, root)
     if dataset == "folder":
         return read_folder(root, size, channels)
@@ -44,12 +39,7 @@ TORCHVISION = {"mnist": "MNIST/raw", "fashion_mnist": "FashionMNIST/raw", "cifar
 
 
 def home(dataset: str, root: Path | None) -> Path:
-    """The folder of `dataset`: `root`, or the one in it that has the data set's name or is torchvision's.
-
-    Raises:
-        RunError: no root.
-        DataError: it is no directory.
-    """
+    """The folder of `dataset`: `root`, or the one in it that has the data set's name or is torchvision's."""
     if root is None:
         raise RunError(f"{dataset} is read from files; give its folder with --data-root")
     need_directory(root, f"the folder of {dataset}, or the one that holds it")
@@ -59,19 +49,14 @@ def home(dataset: str, root: Path | None) -> Path:
 
 
 class Task(NamedTuple):
-    """What one model is trained for.
-
-    Attributes:
-        data: all images.
-        anomalous: the classes that are.
-        share: of each other class, for training.
-        apart: whether each anomalous class is scored by itself against the normal images.
-    """
+    """What one model is trained for."""
 
     data: ClassDataset
     anomalous: tuple[str, ...]
     share: float
+    """Of each other class, for training."""
     apart: bool = False
+    """Whether each anomalous class is scored by itself against the normal images."""
 
     def draw(
         self, limit: int, test_limit: int, rng: np.random.Generator
@@ -80,8 +65,7 @@ class Task(NamedTuple):
 
         Args:
             limit: images to train on, at most; 0: all.
-            test_limit: images of each kind to test on, at most; 0: all. AUC asks for as many of the rarer
-                kind as there are; the other's 60 000 (one class of MNIST normal) add time alone.
+            test_limit: images of each kind to test on, at most; 0: all.
             rng: draws them.
 
         Returns:
@@ -119,26 +103,17 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def class_tasks(
-    dataset: str,
-    root: Path | None,
-    size: int,
-    channels: int,
-    protocol: int,
-    seed: int,
-    per_class: int = 250,
+    dataset: str, root: Path | None, size: int, channels: int, protocol: int, seed: int, per_class: int = 250
 ) -> dict[str, Task]:
-    """What can be trained for, by the name that `--classes` takes.
+    """What can be trained for, by the name that `--classes` takes; errors are those of `read_classes`.
 
     Args:
         dataset: `synthetic` (200 wheels a class), `wheel` (with the anomalies of the D-AnoGAN thesis),
             `mvtec`, `plant_village`, or one that `read_classes` knows.
         root: its folder, or the one that holds it; no matter for wheels.
         size, channels: of the images; 1 (grey) or 3 (RGB).
-        protocol: 1: the class is anomalous; 2: all others are. No matter for the three that have their own.
+        protocol: 1: the class is anomalous; 2: all others are. `wheel` and the two after it have their own.
         seed, per_class: of wheels.
-
-    Raises:
-        RunError, DataError: as `read_classes` does.
     """
     if dataset == "mvtec":
         found = read_mvtec(home(dataset, root), size, channels)

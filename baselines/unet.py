@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
+from baselines.models import FAST, Trainable
 from baselines.segmentation import Problem, SegmentationArgs, command, leave_some_out, prepare, score
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
+from nbs_env.common.networks import place
+from nbs_env.common.settings import Count, Positive, check_types
 from nbs_env.common.symmetries import dihedral, inverse
 from nbs_env.detect.metrics import best_threshold
 from nbs_env.detect.teaching import bounded_threshold
@@ -32,24 +33,21 @@ from nbs_env.predictor import class_weights
 class UNetConfig:
     """The network and its training; the thesis gives neither."""
 
-    width: int = 16
+    width: Count = 16
     """Channels at full resolution; each of four levels below has twice as many."""
-    crop: int = 128
+    crop: Count = 128
     """Side in pixels of the random crops that it trains on, a multiple of 16."""
-    batch_size: int = 8
+    batch_size: Count = 8
     """Crops of a step."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's."""
-    steps: int = 400
+    steps: Count = 400
     """Steps at most."""
-    check_every: int = 25
+    check_every: Count = 25
     """Steps between looks at the image that is left out."""
 
     def __post_init__(self) -> None:
         check_types(self, RunError)
-        at_least(1, width=self.width, crop=self.crop, batch_size=self.batch_size)
-        at_least(1, steps=self.steps, check_every=self.check_every)
-        positive(learning_rate=self.learning_rate)
 
 
 def _convolutions(i: int, o: int) -> nn.Sequential:
@@ -80,24 +78,24 @@ class UNet(nn.Module):
         return self.output(x)[:, 0]
 
 
-class Trainer:
+class Trainer(Trainable):
     """A U-Net that learns from a few images (n, S, S, 3) uint8 and their masks (n, S, S) bool."""
 
     def __init__(
         self, images: np.ndarray, masks: np.ndarray, config: UNetConfig, seed: int, device: str
     ) -> None:
-        self.config, self.device, self.rng = config, device, np.random.default_rng(seed)
+        self.config, self.rng = config, np.random.default_rng(seed)
+        super().__init__(seed, device)
         self.images, self.masks = images, masks
         weight, _ = class_weights(torch.from_numpy(masks), "sqrt")
         self.weight = torch.tensor(weight, device=device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.network = UNet(config.width).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(self.network.parameters(), config.learning_rate, fused=True)
-        half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
-        self.autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half)
+        self.half = torch.autocast(self.device.type, torch.bfloat16, enabled=device != "cpu" or FAST)
 
-    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def build(self) -> dict[str, torch.optim.Optimizer]:
+        self.network = place(UNet(self.config.width), self.device)
+        return {"network": self.adam(self.config.learning_rate, self.network)}
+
+    def crops(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Random crops under random symmetries, brightness, contrast: (B, 3, c, c), and masks (B, c, c)."""
         images, masks, side = [], [], self.config.crop
         for _ in range(self.config.batch_size):
@@ -118,14 +116,12 @@ class Trainer:
     def steps(self, count: int) -> Iterator[int]:
         """Train, yielding the number of steps done after each."""
         for step in range(1, count + 1):
-            images, masks = self.batch()
+            images, masks = self.crops()
             self.network.train()
-            with self.autocast:
+            with self.half:
                 logits = self.network(images).float()
             loss = F.binary_cross_entropy_with_logits(logits, masks, pos_weight=self.weight)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
+            self.descend(loss, "network")
             yield step
 
     @torch.no_grad()
@@ -137,7 +133,7 @@ class Trainer:
             batch = part.permute(0, 3, 1, 2).float().to(self.device) / 255
             turned = []
             for k in range(8):
-                with self.autocast:
+                with self.half:
                     logits = self.network(dihedral(batch, k)).float()
                 turned.append(dihedral(torch.sigmoid(logits), inverse(k)))
             parts.append(torch.stack(turned).mean(dim=0).cpu())

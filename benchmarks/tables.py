@@ -86,7 +86,7 @@ def cells(args: TablesArgs, words: Sequence[str]) -> Iterator[Cell]:
         run, config, _ = parse(line)
         data = {field.name: getattr(run, field.name) for field in fields(desk.DataArgs)}
         for method in args.chosen():
-            own = {"labeled": args.labeled, "image_size": config.image_size, "run_dir": place / method}
+            own = {"image_size": config.image_size, "run_dir": place / method}
             options = RIVALS[method].Args(**data | own, seed=run.seed, device=run.device)
             made = partial(play_rival, method, options)
             yield Cell(key | {"run": method}, place / method, settings(options), made)

@@ -216,6 +216,17 @@ def same_bits() -> SameBits:
     return check
 
 
+def moved(model: Any, act: Callable[[], object]) -> set[str]:
+    """The networks of a model whose weights `act` changes."""
+    before = {name: [p.clone() for p in network.parameters()] for name, network in model.networks.items()}
+    act()
+    return {
+        name
+        for name, network in model.networks.items()
+        if not all(map(torch.equal, network.parameters(), before[name]))
+    }
+
+
 @pytest.fixture
 def blobs() -> AnomalyDataset:
     """Twelve noisy grey images of 64 pixels, each with a darker disc of varying place."""

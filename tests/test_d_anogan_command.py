@@ -36,7 +36,7 @@ def wheels(tmp_path: Path) -> tuple[object, ...]:
     return "--per-class", 6, "--run-dir", tmp_path / "run"
 
 
-def test_default_run_on_wheels_which_is_not_overwritten(
+def test_default_run_on_wheels(
     wheels: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(*wheels)
@@ -48,15 +48,11 @@ def test_default_run_on_wheels_which_is_not_overwritten(
     assert (state["steps"], state["xzx_steps"]) == (5, 5)  # it ends with the budget
     assert [row["step"] for row in state["history"]] == [5.0]
     assert metrics["purity"] == state["history"][-1]["purity"]
-    for name in ("queries.png", "samples.png", "curves.png", "detector.pt", "checkpoint.pt", "table.md"):
+    for name in ("queries.png", "samples.png", "detector.pt", "checkpoint.pt", "table.md"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     out = capsys.readouterr().out
     assert "|  | spoke | hub | mean |" in out
     assert "| thesis | 0.88 | 0.97 | 0.93 |" in out or "| thesis | 0.88 | 0.97 | 0.92 |" in out
-    for words, named in (((), "--resume"), (("--resume", "--seed", 1), "seed = 0, not 1")):
-        with pytest.raises(SystemExit):
-            main(*wheels, *words)
-        assert named in capsys.readouterr().err
 
 
 def test_presets_are_the_thesis_at_half_and_full_width() -> None:
@@ -79,10 +75,8 @@ def test_presets_are_the_thesis_at_half_and_full_width() -> None:
 def test_resuming_gives_the_same_bits(
     step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_bits: Callable[..., None]
 ) -> None:
-    def arguments(name: str) -> tuple[object, ...]:
-        return "--per-class", 6, "--run-dir", tmp_path / name
-
-    main(*arguments("whole"))
+    few = "--per-class", 6, "--run-dir"
+    main(*few, tmp_path / "whole")
     method = "step" if step == "steps" else "xzx_step"
     original = getattr(DAnoGAN, method)
 
@@ -93,12 +87,11 @@ def test_resuming_gives_the_same_bits(
 
     monkeypatch.setattr(DAnoGAN, method, killed)
     with pytest.raises(SystemExit) as end:
-        main(*arguments("killed"))
+        main(*few, tmp_path / "killed")
     assert end.value.code == 130
     monkeypatch.setattr(DAnoGAN, method, original)
-    main(*arguments("killed"), "--resume")
-    states = [checkpoint.load(tmp_path / name / "checkpoint.pt") for name in ("whole", "killed")]
-    same_bits(*states)
+    main(*few, tmp_path / "killed", "--resume")
+    same_bits(*(checkpoint.load(tmp_path / n / "checkpoint.pt") for n in ("whole", "killed")))
     same_bits(*(json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("whole", "killed")))
 
 
@@ -123,13 +116,11 @@ def test_detector_survives_the_disc_and_ranks_by_its_parts(
 
 
 def test_scores_of_several_models_are_averaged(
-    wheels: tuple[object, ...], tmp_path: Path, same_bits: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    wheels: tuple[object, ...], tmp_path: Path, same_bits: Callable[..., None]
+) -> None:
     main(*wheels, "--members", 2)
-    out = capsys.readouterr().out
-    assert "| seed 0 alone |" in out
-    assert "| seed 1 alone |" in out
+    rows = [line.split(" | ")[0] for line in (tmp_path / "run" / "table.md").read_text().splitlines()]
+    assert rows[3:5] == ["| seed 0 alone", "| seed 1 alone"]
     main("--per-class", 6, "--run-dir", tmp_path / "grown")
     alone = json.loads((tmp_path / "grown" / "metrics.json").read_text())
     main("--per-class", 6, "--run-dir", tmp_path / "grown", "--resume", "--members", 2)
@@ -145,8 +136,8 @@ def test_scores_of_several_models_are_averaged(
     data = ClassDataset(made[:, None], labels, wheel.CLASSES)
     _, test = data.split(wheel.ANOMALIES, 0.8, np.random.default_rng(0))
     scores, kinds = detector.predict(data.images[test]), np.array(wheel.CLASSES)[labels[test]]
-    rows = kinds != "spoke"
-    assert metrics["auc"]["hub"] == image_auroc(scores[rows], kinds[rows] == "hub")
+    some = kinds != "spoke"
+    assert metrics["auc"]["hub"] == image_auroc(scores[some], kinds[some] == "hub")
     detector.alpha = 0.25
     images = np.random.default_rng(0).integers(256, size=(5, 1, 28, 28), dtype=np.uint8)
     first, second = (DAnoGANDetector([model], 0.25).predict(images) for model in detector.models)
@@ -173,19 +164,15 @@ def test_a_score_of_rounding_is_the_least_in_a_mean() -> None:
     np.testing.assert_allclose(mean_scores(errors, divergences, 1.0), [1e-3, 1e-3, 2.0])
 
 
-def test_folder_with_each_class_in_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("bolts", "nuts", "screws"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for number in range(10):
-            picture = Image.fromarray(rng.integers(256, size=(30, 40, 3), dtype=np.uint8))
-            picture.save(tmp_path / "data" / name / f"{number}.png")
-    words = "--dataset folder --anomalous-class all --model.channels 3 --no-xzx --no-bandit"
-    main(*words.split(), "--data-root", tmp_path / "data", "--run-dir", tmp_path / "run")
-    assert "|  | bolts | nuts | screws | mean |" in capsys.readouterr().out
-    state = checkpoint.load(tmp_path / "run" / "nuts" / "checkpoint.pt")
+def test_folder_with_each_class_in_turn(
+    noise_classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "--dataset folder --anomalous-class all --model.channels 3 --model.xzx-steps 0 --model.no-bandit"
+    main(*words.split(), "--data-root", noise_classes, "--run-dir", tmp_path / "run")
+    assert "|  | a | b | c | mean |" in capsys.readouterr().out
+    state = checkpoint.load(tmp_path / "run" / "b" / "checkpoint.pt")
     assert (state["xzx_steps"], state["networks"]["prior"]["updates"]) == (0, 0)
-    with Image.open(tmp_path / "run" / "nuts" / "queries.png") as sheet:
+    with Image.open(tmp_path / "run" / "b" / "queries.png") as sheet:
         query = np.asarray(sheet)[:28, :28]
-    data = read_folder(tmp_path / "data", 28, 3).images.transpose(0, 2, 3, 1).astype(int)
+    data = read_folder(noise_classes, 28, 3).images.transpose(0, 2, 3, 1).astype(int)
     assert abs(data - query).max(axis=(1, 2, 3)).min() <= 1  # the first cell is one of the images, in colour

@@ -17,7 +17,7 @@ from baselines.d_anogan.networks import (
     layer_channels,
     upsample_conv,
 )
-from baselines.d_anogan.prior import Prior
+from baselines.d_anogan.trainer import Prior
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -36,8 +36,7 @@ def test_golden_parameter_count(size: int, clusters: int, width: float, expected
         Critic(size, 1, seeded(), width),
         Classifier(size, clusters, seeded(), width),
     ]
-    prior = clusters
-    assert sum(p.numel() for network in networks for p in network.parameters()) + prior == expected
+    assert sum(p.numel() for network in networks for p in network.parameters()) + clusters == expected
 
 
 @pytest.mark.parametrize("size", [28, 32, 36, 44, 64, 100])
@@ -52,15 +51,12 @@ def test_any_multiple_of_four(size: int, channels: int) -> None:
     assert Classifier(size, 2, seeded())(features).shape == (6, 2)
 
 
-@pytest.mark.parametrize("size", [24, 30, 0])
-def test_other_sizes_are_named(size: int) -> None:
-    with pytest.raises(SizeError, match=rf"image size is {size}; .* multiples of 4 from 28 up"):
-        layer_channels(size)
-
-
-def test_width_is_positive() -> None:
-    with pytest.raises(SizeError, match=r"width is 0.0; choose a factor above 0"):
-        layer_channels(28, 0.0)
+@pytest.mark.parametrize(
+    ("size", "width", "named"), [(24, 1, "from 28"), (30, 1, "of 4"), (28, 0, "width is 0")]
+)
+def test_other_sizes_are_named(size: int, width: float, named: str) -> None:
+    with pytest.raises(SizeError, match=named):
+        layer_channels(size, width)
 
 
 def test_doubled_convolution_against_the_definition() -> None:
@@ -145,7 +141,8 @@ def test_prior_loss_by_hand() -> None:
 
 
 def test_prior_follows_the_estimate_and_shuts_down_for_good() -> None:
-    prior = Prior(4, entropy_weight=0.0, threshold=0.05)
+    prior = Prior(4, entropy_weight=0.0, decay=1.0)
+    prior.threshold = 0.05
     optimizer = torch.optim.Adam(prior.parameters(), 0.05)
     estimate = torch.tensor([0.5, 0.3, 0.2, 0.0])
     for _ in range(400):
@@ -162,7 +159,8 @@ def test_prior_follows_the_estimate_and_shuts_down_for_good() -> None:
 
 
 def test_last_cluster_is_never_shut_down() -> None:
-    prior = Prior(3, threshold=0.9)
+    prior = Prior(3, 1000.0, 0.999)
+    prior.threshold = 0.9
     with torch.no_grad():
         prior.logits[1] += 0.1
     prior.advance()

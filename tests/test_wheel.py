@@ -1,16 +1,12 @@
-"""The wheel generator: what each class shows, anti-aliasing, seeds and files."""
+"""The wheel generator: what each class shows, anti-aliasing and seeds."""
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from baselines.d_anogan import wheel
 from baselines.d_anogan.wheel import CLASSES, METAL, NORMAL, Wheel, draw, make
 
 
@@ -75,20 +71,3 @@ def test_seeded() -> None:
     first, again, other = (make(2, 32, seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-    hubs = make(2, 32, 1, ("hub",))[0]
-    np.testing.assert_array_equal(hubs, first[-2:])  # a class does not depend on the others
-
-
-def test_command_writes_pictures_and_a_manifest(tmp_path: Path) -> None:
-    out = tmp_path / "wheels"
-    wheel.main(["--out", str(out), "--per-class", "2", "--size", "32"])
-    with (out / "manifest.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 20
-    assert sum(row["anomalous"] == "1" for row in rows) == 4
-    images = make(2, 32, 0)[0]
-    for row, image in zip(rows, images, strict=True):
-        with Image.open(out / row["file"]) as picture:
-            np.testing.assert_array_equal(np.asarray(picture), image)
-    with Image.open(out / "contact_sheet.png") as sheet:
-        assert sheet.size == (64, 320)

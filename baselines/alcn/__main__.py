@@ -1,7 +1,7 @@
 """Train and score ALCN and the noises it is compared with: `python -m baselines.alcn`.
 
-A model for each class and each noise; `table.md` has their AUC beside the paper's and that of 32 principal
-components. Without arguments: wheels of 32 pixels, made on the fly.
+A model for each class and each noise; `table.md` has their AUC beside the paper's. Without arguments: wheels
+of 32 pixels, made on the fly.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, Errors, blend
-from baselines.classes.autoencoders import components
+from baselines.alcn.trainer import ALCN, NOISES, ALCNConfig, blend
 from baselines.image_level import Figures, MethodsArgs, names_in, open_run, parse, run_methods, train
 from baselines.models import FAST
 from baselines.tables import markdown, paper_rows, row
@@ -25,8 +24,6 @@ from nbs_env.common import checkpoint
 from nbs_env.common.networks import pick_device
 from nbs_env.common.runs import command
 
-HELD_OUT = 256
-"""Normal images at most, of those for training, that say when to stop."""
 SCORES = {
     "auc_test_noise": ", test noise",
     "auc": "",
@@ -66,72 +63,33 @@ class Args(MethodsArgs):
     CHOICES = ("classes", "noise", "preset")
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Images to train on, to say when to stop, and to test; and which of the last are anomalous."""
-
-    train: np.ndarray
-    held_out: np.ndarray
-    test: np.ndarray
-    truth: np.ndarray
-
-    def figures(self, errors: dict[str, Errors]) -> Figures:
-        """AUC of each of the errors on the test images, squared and relative."""
-        found = {}
-        for name, each in errors.items():
-            found[name] = auroc(each.squared, self.truth)
-            found[f"{name}_relative"] = auroc(each.relative, self.truth)
-        return found
-
-
-def divide(args: Args, task: Task) -> Problem:
-    """Split the images of a task.
-
-    Raises:
-        RunError: there is no image of a kind to test on.
-    """
-    rng = np.random.default_rng(args.seed)
-    rows, test, truths = task.draw(args.limit, args.test_limit, rng)
-    held_out, rows = np.split(rng.permutation(rows), [max(1, min(HELD_OUT, len(rows) // 10))])
-    images = task.data.images
-    return Problem(images[rows], images[held_out], images[test], truths[""])
-
-
-def pca(args: Args, task: Task) -> Figures:
-    """AUC of the error of principal components of the training images, standardised as the model's."""
-    problem = divide(args, task)
-    model = ALCN(replace(args.model, noise="none"), args.seed)
-    rows, test = torch.from_numpy(problem.train), torch.from_numpy(problem.test)
-    fitted = components(model.standardize(rows), args.seed)
-    again = fitted.inverse_transform(fitted.transform(model.standardize(test).flatten(1).numpy()))
-    return problem.figures({"auc": model.compare(test, [torch.from_numpy(again.reshape(test.shape))])})
-
-
 def train_one(args: Args, noise: str, task: Task, name: str, directory: Path) -> Figures:
     """Train one model, score it, and write everything into `directory`; AUC by score."""
-    if noise == "pca":
-        return pca(args, task)
     args = replace(args, model=replace(args.model, noise=noise))  # type: ignore[arg-type]
-    device = str(pick_device(args.device))
-    problem = divide(args, task)
+    device, data = str(pick_device(args.device)), task.data
+    rng = np.random.default_rng(args.seed)
+    rows, test, truths = task.draw(args.limit, args.test_limit, rng)
+    # Of the normal images for training, 256 at most say when to stop.
+    held_out, rows = np.split(rng.permutation(rows), [max(1, min(256, len(rows) // 10))])
     model = ALCN(args.model, args.seed, device)
-    kept = open_run(args, model, task.data, directory, **{"class": name})
-    model.held_out = problem.held_out
-    images = torch.from_numpy(problem.train).to(device)
-    train(model, images, f"{noise} {name}", kept, args.checkpoint_every)
-    checkpoint.save_picture(pictures(model, problem.test[:8]), directory / "pictures.png")
-    errors = {"auc": model.errors(problem.test)}
-    if noise != "none":
-        errors["auc_test_noise"] = model.errors(problem.test, test_noise=True)
-    figures = problem.figures(errors)
+    save = open_run(args, model, data, directory, **{"class": name})
+    model.held_out = data.images[held_out]
+    images = torch.from_numpy(data.images[rows]).to(device)
+    train(model, images, directory, save, args.checkpoint_every, f"{noise} {name}")
+    checkpoint.save_picture(pictures(model, data.images[test[:8]]), directory / "pictures.png")
+    figures: Figures = {}
+    for key, noisy in (("auc", False), ("auc_test_noise", True)):
+        if not noisy or noise != "none":
+            errors = model.errors(data.images[test], noisy)
+            figures[key] = auroc(errors.squared, truths[""])
+            figures[f"{key}_relative"] = auroc(errors.relative, truths[""])
     checkpoint.save_json(figures | {"epochs": model.done}, directory / "metrics.json")
     return figures
 
 
 def pictures(model: ALCN, images: np.ndarray) -> np.ndarray:
     """Input, noise, their blend and the output (the paper's Figure 3), a row for each of `images`, uint8."""
-    values = torch.from_numpy(images).to(model.device).float() / 255
-    mean, std = model.contrast(values)
+    values, mean, std = model.contrast(torch.from_numpy(images))
     wanted = given = (values - mean) / std
     noise = torch.zeros_like(wanted)
     if blends := model.test_noises():
@@ -155,10 +113,7 @@ def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
             if not auc:
                 continue
             rows.append(row(method + title, auc, names))
-            if min(auc.values()) < 0.5 and "relative" not in key:
-                larger = {name: max(value, 1 - value) for name, value in auc.items()}
-                rows.append(row(f"({method}{title}, larger of AUC and 1 - AUC)", larger, names))
-            if plain and method not in ("pca", "none") and len(names) > 1:
+            if plain and method != "none" and len(names) > 1:
                 same = "auc_relative" if "relative" in key else "auc"
                 ahead = [auc[name] - plain[name][same] for name in names]
                 low, high = stats.ttest_1samp(ahead, 0).confidence_interval()
@@ -169,18 +124,11 @@ def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
     return markdown(rows)
 
 
-def run(args: Args) -> dict[str, dict[str, Figures]]:
-    """Train all models; their figures by method (the noises and pca) and class."""
-    noises = names_in(args.noise, NOISES, "noise")
-    return run_methods(args, "alcn", ["pca", *noises], NOISES, train_one, table)
-
-
 def default(given: Args) -> Args:
     """The defaults for a data set, protocol and preset."""
     if given.dataset == "synthetic" and given.preset == "quick":
         return Args()
     large = given.dataset in ("mvtec", "plant_village", "folder")
-    channels = 3 if large or given.dataset == "cifar10" else 1
     if given.preset == "paper":
         model = ALCNConfig(size=256 if large else 28, batch_size=16 if large else 4096)
     elif large:
@@ -188,13 +136,15 @@ def default(given: Args) -> Args:
     else:
         alone = 16 if given.dataset == "cifar10" else 8  # of one class; MNIST's are larger
         model = replace(QUICK, epochs=alone if given.protocol == 2 else 2)
-    return Args(classes="all", noise="all", model=replace(model, channels=channels))
+    grey = given.dataset in ("mnist", "fashion_mnist", "synthetic")
+    return Args(classes="all", noise="all", model=replace(model, channels=1 if grey else 3))
 
 
 @command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    run(parse(Args, default, __doc__, argv))
+    args = parse(Args, default, __doc__, argv)
+    run_methods(args, "alcn", names_in(args.noise, NOISES, "noise"), NOISES, train_one, table)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,36 @@
-"""Training against one of four noises, and scoring (paper section 3, Algorithm 1)."""
+"""Networks, training against one of four noises, and scoring (paper section 3, Algorithm 1).
+
+The paper gives the networks' sizes alone: 1.12 million parameters for the denoiser and 9.87 million for both
+at 28x28. The layers are ours: strided convolutions down to at most four pixels, a dense bottleneck, and back.
+The denoiser normalises each image by itself (InstanceNorm): BatchNorm's running averages, gathered over
+blends of many contrasts, fit none of them in evaluation.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from itertools import pairwise
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from baselines.alcn.networks import NOISE_LATENT, Denoiser, NoiseGenerator
-from baselines.models import Model, ModelConfig, image_batches
+from baselines.classes.networks import down, up
+from baselines.models import Model, ModelConfig, image_batches, sides
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
+from nbs_env.common.settings import AtLeast, Count, Positive, Share
 
 NoiseName = Literal["none", "speckle", "gaussian", "alcn"]
 NOISES: tuple[NoiseName, ...] = ("none", "speckle", "gaussian", "alcn")
+NOISE_LATENT = 256
+"""Gaussian numbers that the noise generator starts from."""
+_WIDTHS = (64, 128, 256)
+_NOISE_WIDTHS = (704, 512, 256, 128)
 _LEAST_STD = 1 / 255
 """An image of less contrast than one grey level is not blown up."""
-_TEST_SEED = 0
-"""Of the noise on test images: models are compared under the same draws."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +39,81 @@ class ALCNConfig(ModelConfig):
 
     noise: NoiseName = "alcn"
     """Noise that the denoiser learns to remove."""
-    bottleneck: int = 32
+    bottleneck: Count = 32
     """Numbers that the denoiser reduces an image to; 32 gives the paper's size."""
-    batch_size: int = 4096
+    batch_size: Annotated[int, AtLeast(2)] = 4096
     """Images of a step; fewer images than that make one batch."""
-    epochs: int = 500
+    epochs: Count = 500
     """Passes over the normal images, at most."""
-    patience: int = 50
+    patience: Annotated[int, AtLeast(0)] = 50
     """Epochs without a lower error on held-out normal images after which training ends; 0: never."""
-    denoiser_lr: float = 1e-5
+    denoiser_lr: Positive = 1e-5
     """Adam's learning rate for the denoiser."""
-    noise_lr: float = 8e-3
+    noise_lr: Positive = 8e-3
     """Adam's learning rate for the noise generator."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Whether both rates fall to zero along a cosine."""
-    noise_width: float = 1.0
+    noise_width: Positive = 1.0
     """Factor on the noise generator's channels: with 1 it costs six times the denoiser."""
-    alpha_low: float = 0.2
+    alpha_low: Annotated[float, Share()] = 0.2
     """Lowest share of the image in the blend."""
-    alpha_high: float = 0.9
+    alpha_high: Annotated[float, Share()] = 0.9
     """Highest share of the image in the blend."""
-    test_draws: int = 8
+    test_draws: Count = 8
     """Blends that a score with test noise is averaged over, alpha evenly between its bounds."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(1, epochs=self.epochs, test_draws=self.test_draws, bottleneck=self.bottleneck)
-        at_least(0, patience=self.patience)
-        positive(denoiser_lr=self.denoiser_lr, noise_lr=self.noise_lr, noise_width=self.noise_width)
-        if not 0 <= self.alpha_low <= self.alpha_high <= 1:
-            raise RunError(
-                f"alpha_low is {self.alpha_low} and alpha_high {self.alpha_high}; choose shares of which the "
-                "first is not above the second"
-            )
+        if self.alpha_low > self.alpha_high:
+            raise RunError(f"alpha_low is {self.alpha_low}; it must not be above alpha_high")
+
+
+def _widths(widths: tuple[int, ...], layers: int, factor: float) -> list[int]:
+    """So many of `widths`, of which the last goes on, times `factor`."""
+    return [max(1, round(factor * each)) for each in [*widths, *[widths[-1]] * layers][:layers]]
+
+
+class Denoiser(nn.Module):
+    """Images (B, channels, size, size) to `bottleneck` numbers and back; `factor` is on all widths."""
+
+    def __init__(self, size: int, channels: int, bottleneck: int = 32, factor: float = 1.0) -> None:
+        super().__init__()
+        side = sides(size)
+        width = [channels, *_widths(_WIDTHS, len(side) - 1, factor)]
+        layers: list[nn.Module] = []
+        for (i, o), s in zip(pairwise(width), side, strict=False):
+            layers += [down(i, o, s), nn.InstanceNorm2d(o, affine=True), nn.LeakyReLU(0.2, True)]
+        flat = width[-1] * side[-1] ** 2
+        layers += [nn.Flatten(), nn.Linear(flat, bottleneck), nn.Linear(bottleneck, flat)]
+        layers += [nn.Unflatten(1, (width[-1], side[-1], side[-1]))]
+        for number in range(len(side) - 1, 0, -1):
+            layers += [nn.InstanceNorm2d(width[number], affine=True), nn.ReLU(True)]
+            layers.append(up(width[number], width[number - 1], side[number - 1]))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
+
+
+class NoiseGenerator(nn.Module):
+    """Gaussian vectors (B, 256) to noise (B, channels, size, size) in [0, 1]; `factor` as above."""
+
+    def __init__(self, size: int, channels: int, factor: float = 1.0) -> None:
+        super().__init__()
+        side = sides(size)[::-1]
+        width = _widths(_NOISE_WIDTHS, len(side), factor)
+        layers: list[nn.Module] = [
+            nn.Linear(NOISE_LATENT, width[0] * side[0] ** 2),
+            nn.Unflatten(1, (width[0], side[0], side[0])),
+            nn.BatchNorm2d(width[0]),
+            nn.ReLU(True),
+        ]
+        for (i, o), s in zip(pairwise(width), side[1:], strict=True):
+            layers += [up(i, o, s), nn.BatchNorm2d(o), nn.ReLU(True)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width[-1], channels, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return self.layers(vectors)
 
 
 def blend(images: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
@@ -71,15 +122,12 @@ def blend(images: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> tor
 
 
 class Errors(NamedTuple):
-    """Errors of reconstruction (n,).
-
-    Attributes:
-        squared: mean over the pixels, in units of the range 0 to 1 (the paper's score).
-        relative: the same over the variance of the image's own pixels.
-    """
+    """Errors of reconstruction (n,)."""
 
     squared: np.ndarray
+    """Mean over the pixels, in units of the range 0 to 1 (the paper's score)."""
     relative: np.ndarray
+    """The same over the variance of the image's own pixels."""
 
 
 class ALCN(Model):
@@ -88,7 +136,6 @@ class ALCN(Model):
     COUNTS = ("done", "stale", "best")
     UNIT = "epoch"
     LOG_EVERY = 1
-    REMEDY = "lower the learning rates"
 
     config: ALCNConfig
 
@@ -110,20 +157,16 @@ class ALCN(Model):
             optimizers["noise"] = self.adam(config.noise_lr, self.noise)
         return optimizers
 
-    def contrast(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation (B, 1, 1, 1) of images (B, C, S, S) in [0, 1], each by itself."""
+    def contrast(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images (B, C, S, S) uint8 in [0, 1], and the mean and standard deviation (B, 1, 1, 1) of each."""
+        values = data.to(self.device).float() / 255
         std, mean = torch.std_mean(values, dim=(1, 2, 3), keepdim=True)
-        return mean, std.clamp_min(_LEAST_STD)
+        return values, mean, std.clamp_min(_LEAST_STD)
 
     def standardize(self, data: torch.Tensor) -> torch.Tensor:
         """Images (B, C, S, S) uint8 as values of zero mean and unit variance, each by itself."""
-        values = data.to(self.device).float() / 255
-        mean, std = self.contrast(values)
+        values, mean, std = self.contrast(data)
         return (values - mean) / std
-
-    def autocast(self) -> torch.autocast:
-        """The arithmetic that the configuration asks for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
     def draw_noise(self, images: torch.Tensor, random: torch.Generator) -> torch.Tensor | None:
         """Noise for images (B, C, S, S), or None for no corruption at all (Table 1)."""
@@ -151,15 +194,15 @@ class ALCN(Model):
             again = self.denoiser(given).float()
         return F.mse_loss(again, images)
 
-    def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def step(self, images: torch.Tensor, pace: float = 1) -> dict[str, torch.Tensor]:
         """Algorithm 1 on a standardised batch: the noise ascends the error, then the denoiser descends it."""
         alpha, figures = self.draw_alpha(), {}
         if "noise" in self.networks:
             loss = self.error(images, alpha)
-            self.descend("noise", -loss)
+            self.descend(-loss, "noise", pace=pace)
             figures["noise_error"] = loss.detach()
         loss = self.error(images, alpha)
-        self.descend("denoiser", loss)
+        self.descend(loss, "denoiser", pace=pace)
         return figures | {"error": loss.detach()}
 
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -172,10 +215,9 @@ class ALCN(Model):
         # Whole batches alone: the generator's BatchNorm is not fond of small ones.
         batches = [batch for batch in order.split(size) if len(batch) == size]
         for number, batch in enumerate(batches):
-            if self.config.schedule == "cosine":
-                done = (self.done + number / len(batches)) / self.config.epochs
-                self._set_rates((1 + math.cos(math.pi * done)) / 2)
-            for name, value in self.step(self.standardize(data[batch.to(data.device)])).items():
+            done = (self.done + number / len(batches)) / self.config.epochs
+            pace = (1 + math.cos(math.pi * done)) / 2 if self.config.schedule == "cosine" else 1
+            for name, value in self.step(self.standardize(data[batch.to(data.device)]), pace).items():
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
         self.done += 1
         figures = {name: total / len(batches) for name, total in totals.items()}
@@ -184,11 +226,6 @@ class ALCN(Model):
             self.watch(error)
             figures["held_out_error"] = torch.tensor(error)
         return figures
-
-    def _set_rates(self, factor: float) -> None:
-        for name, optimizer in self.optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = factor * getattr(self.config, f"{name}_lr")
 
     def watch(self, error: float) -> None:
         """Count epochs in which the error on held-out images, now `error`, has not fallen."""
@@ -214,29 +251,22 @@ class ALCN(Model):
             network.eval()  # a model that was just restored still trains
         config = self.config
         shape = (config.test_draws, config.channels, config.size, config.size)
-        random = torch.Generator(self.device).manual_seed(_TEST_SEED)
+        random = torch.Generator(self.device).manual_seed(0)  # models are compared under the same draws
         noise = self.draw_noise(torch.zeros(shape, device=self.device), random)
         alphas = torch.linspace(config.alpha_low, config.alpha_high, config.test_draws, device=self.device)
         return [] if noise is None else [*zip(alphas, noise.split(1), strict=True)]
 
     def errors(self, images: np.ndarray, test_noise: bool = False) -> Errors:
-        """Errors of reconstructing `images` (n, C, S, S) uint8: each a function of the image alone.
-
-        With `test_noise` the denoiser is given blends with `test_noises`, and errors are averaged over them.
-        """
+        """Errors of reconstructing `images` (n, C, S, S) uint8, or of their `test_noises` in the mean."""
         blends = self.test_noises() if test_noise else []
         parts = []
         for part in image_batches(images):
-            wanted = self.standardize(part)
+            values, mean, std = self.contrast(part)
+            wanted = (values - mean) / std
             given = (blend(wanted, noise, alpha) for alpha, noise in blends) if blends else (wanted,)
-            parts.append(self.compare(part, (self.reconstruct(each) for each in given)))
+            again = (self.reconstruct(each) * std + mean for each in given)
+            each = [(one - values).square().mean(dim=(1, 2, 3)) for one in again]
+            squared = torch.stack(each).mean(dim=0)
+            relative = squared / values.var(dim=(1, 2, 3)).clamp_min(_LEAST_STD**2)
+            parts.append((squared.cpu().numpy(), relative.cpu().numpy()))
         return Errors(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-
-    def compare(self, images: torch.Tensor, again: Iterable[torch.Tensor]) -> Errors:
-        """Mean errors of standardised reconstructions of `images` (B, C, S, S) uint8."""
-        values = images.to(self.device).float() / 255
-        mean, std = self.contrast(values)
-        each = [(one * std + mean - values).square().mean(dim=(1, 2, 3)) for one in again]
-        squared = torch.stack(each).mean(dim=0)
-        relative = squared / values.var(dim=(1, 2, 3)).clamp_min(_LEAST_STD**2)
-        return Errors(squared.cpu().numpy(), relative.cpu().numpy())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from baselines.tables import markdown, paper_rows, row
 from baselines.tasks import Task, auroc
 from nbs_env.common import checkpoint
 from nbs_env.common.networks import pick_device
-from nbs_env.common.runs import at_least, command
+from nbs_env.common.runs import command
+from nbs_env.common.settings import AtLeast, Count
 
 METHODS: dict[str, type[Method]] = {
     "pca": PCA,
@@ -51,33 +52,25 @@ class Args(MethodsArgs):
     method: str = "pca,vae"
     """`all`, or methods (pca, vae, deep_svdd, ganomaly, skip_ganomaly, f_anogan, egbad, ocgan, oled, arae),
     separated by commas."""
-    steps: int = 0
+    steps: Annotated[int, AtLeast(0)] = 0
     """Steps of training; 0: the method's own budget, 3000 for most."""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """Steps between checkpoints."""
     model: ModelConfig = field(default_factory=lambda: ModelConfig(size=32, width=0.5, bfloat16=FAST))
     """What all methods have in common."""
 
     CHOICES = ("classes", "method", "steps")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(0, steps=self.steps)
-
 
 def train_one(args: Args, method: str, task: Task, name: str, directory: Path) -> Figures:
-    """Train one model, score it, and write everything into `directory`.
-
-    Returns:
-        `auc` by column of the table, `parameters`, `steps`, and `minutes` of training, earlier runs included.
-    """
+    """Train one model, score it, and write everything into `directory`; `auc` is by column of the table."""
     device = str(pick_device(args.device))
     rows, test, truths = task.draw(args.limit, args.test_limit, np.random.default_rng(args.seed))
     model = METHODS[method](args.model, args.steps, args.seed, device)
     more = {"method": method, "class": name, "steps": model.steps}
-    kept = open_run(args, model, task.data, directory, **more)
+    save = open_run(args, model, task.data, directory, **more)
     images = torch.from_numpy(task.data.images[rows]).to(device)
-    seconds = train(model, images, f"{method} {name}", kept, args.checkpoint_every)
+    seconds = train(model, images, directory, save, args.checkpoint_every, f"{method} {name}")
     scores = model.scores(task.data.images[test])
     figures = {
         "auc": {kind or name: auroc(scores, truth) for kind, truth in truths.items()},
@@ -105,12 +98,6 @@ def table(args: Args, results: dict[str, dict[str, Figures]]) -> str:
     return markdown(rows)
 
 
-def run(args: Args) -> dict[str, dict[str, Figures]]:
-    """Train all models; their figures by method and class."""
-    methods = names_in(args.method, METHODS, "method")
-    return run_methods(args, "classes", methods, METHODS, train_one, table)
-
-
 def default(given: Args) -> Args:
     """The defaults for a data set: half the published width and two classes for the built-in wheels."""
     if given.dataset == "synthetic":
@@ -124,7 +111,8 @@ def default(given: Args) -> Args:
 @command()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what the command line says."""
-    run(parse(Args, default, __doc__, argv))
+    args = parse(Args, default, __doc__, argv)
+    run_methods(args, "classes", names_in(args.method, METHODS, "method"), METHODS, train_one, table)
 
 
 if __name__ == "__main__":

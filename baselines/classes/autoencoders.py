@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,15 +13,6 @@ from baselines.classes.method import Method
 from baselines.classes.networks import Decoder, Encoder, depths, down, squared, up
 from baselines.models import ModelConfig, sides
 
-COMPONENTS = 32
-
-
-def components(images: torch.Tensor, seed: int) -> Components:
-    """The 32 principal components of `images` (n, C, S, S); fewer than 32 images have fewer."""
-    values = images.flatten(1).cpu().numpy()
-    count = min(COMPONENTS, *values.shape)
-    return Components(count, svd_solver="randomized", random_state=seed).fit(values)
-
 
 class PCA(Method):
     """Principal components: the row that everything else has to beat.
@@ -31,7 +21,7 @@ class PCA(Method):
     (32 + 1) x pixels numbers, 25 872 at 28x28.
     """
 
-    BUDGET: ClassVar[int] = 1
+    COMPONENTS = 32
 
     def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
         super().__init__(config, 1, seed, device)
@@ -39,26 +29,25 @@ class PCA(Method):
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """Mean (1, d) and components (32, d) as the weights of a module."""
         pixels = self.config.channels * self.config.size**2
-        self.mean = nn.Parameter(torch.zeros(1, pixels), requires_grad=False)
-        self.components = nn.Parameter(torch.zeros(COMPONENTS, pixels), requires_grad=False)
-        self.space = nn.ParameterDict({"mean": self.mean, "components": self.components})
+        shapes = {"mean": (1, pixels), "components": (self.COMPONENTS, pixels)}
+        self.space = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(shape), requires_grad=False) for name, shape in shapes.items()}
+        )
         return {}
 
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Fit."""
-        found = components(self.scale(data), self.seed)
-        self.mean.copy_(torch.from_numpy(found.mean_))
-        self.components[: found.n_components_] = torch.from_numpy(found.components_)
+        """Fit; fewer than 32 images have fewer components."""
+        values = self.scale(data).flatten(1).cpu().numpy()
+        count = min(self.COMPONENTS, *values.shape)
+        found = Components(count, svd_solver="randomized", random_state=self.seed).fit(values)
+        self.space["mean"].copy_(torch.from_numpy(found.mean_))
+        self.space["components"][:count] = torch.from_numpy(found.components_)
         self.done = 1
         return {"explained": torch.tensor(found.explained_variance_ratio_.sum())}
 
-    def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Not there."""
-        raise NotImplementedError("PCA is fitted to all images at once, see `advance`")
-
     def score(self, images: torch.Tensor) -> torch.Tensor:
-        values = images.flatten(1) - self.mean
-        return squared(values @ self.components.T @ self.components, values)
+        values, components = images.flatten(1) - self.space["mean"], self.space["components"]
+        return squared(values @ components.T @ components, values)
 
 
 class VAE(Method):
@@ -84,8 +73,8 @@ class VAE(Method):
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         latent = mean + (log_variance / 2).exp() * self.normal(*mean.shape)
         error, divergence = self._error(images, latent).mean(), self._divergence(mean, log_variance).mean()
-        self.descend("both", error + divergence)
-        return {"error": error.detach(), "divergence": divergence.detach()}
+        self.descend(error + divergence, "both")
+        return {"error": error, "divergence": divergence}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
@@ -102,16 +91,6 @@ class VAE(Method):
     def _divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
         """Kullback-Leibler divergence from N(0, 1), (B,)."""
         return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
-
-
-class CentredEncoder(Encoder):
-    """An encoder without biases that keeps the centre with its weights."""
-
-    centre: torch.Tensor
-
-    def __init__(self, size: int, channels: int, width: int, latent: int) -> None:
-        super().__init__(size, channels, width, latent, norm=True, bias=False)
-        self.register_buffer("centre", torch.zeros(latent))
 
 
 class DeepSVDD(Method):
@@ -131,7 +110,8 @@ class DeepSVDD(Method):
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """32 channels in the first layer; the second half goes slower."""
         shape = self.shape(32)
-        self.encoder = CentredEncoder(*shape, self.LATENT)
+        self.encoder = Encoder(*shape, self.LATENT, norm=True, bias=False)
+        self.encoder.register_buffer("centre", torch.zeros(self.LATENT))
         self.decoder = Decoder(*shape, self.LATENT, norm=True)
         both = self.adam(1e-3, self.encoder, self.decoder, decay=self.DECAY)
         return {"autoencoder": both, "encoder": self.adam(1e-4, self.encoder, decay=self.DECAY)}
@@ -154,8 +134,8 @@ class DeepSVDD(Method):
             loss, name = squared(self.decoder(latent), images).mean(), "autoencoder"
         else:
             loss, name = self._distance(latent).mean(), "encoder"
-        self.descend(name, loss)
-        return {f"{name}_loss": loss.detach()}
+        self.descend(loss, name)
+        return {f"{name}_loss": loss}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         return self._distance(self.encoder(images))
@@ -177,9 +157,8 @@ class MaskModule(nn.Module):
         layers: list[nn.Module] = []
         for (i, o), larger in zip(pairwise(widths), side, strict=False):
             layers += [down(i, o, larger), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(
-            *layers, up(widths[2], widths[1], side[1]), nn.LeakyReLU(0.2), up(widths[1], 1, side[0])
-        )
+        layers += [up(widths[2], widths[1], side[1]), nn.LeakyReLU(0.2), up(widths[1], 1, side[0])]
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """1 where a pixel is to be hidden, 0 elsewhere, (B, 1, size, size)."""
@@ -197,11 +176,6 @@ class OLED(Method):
     The score is the squared error of the image as it is and of the masked one. 1 449 794 parameters at 28x28.
     """
 
-    CONTEXT = 12.5
-    """Weight of the absolute error within the mask; the squared errors have 1."""
-    MASK_EVERY = 3
-    """Steps of the autoencoder to one of the Mask Module."""
-
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """64 channels in the first layer of the one, 32 of the other."""
         self.encoder, self.decoder = self.autoencoder(64, latent=64)
@@ -212,25 +186,22 @@ class OLED(Method):
         }
 
     def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The autoencoder descends both errors; the Mask Module ascends that of the masked image."""
+        """The autoencoder descends both errors; in each third step the Mask Module ascends the masked one."""
         with torch.no_grad():
             mask = self.mask(images)
-        clear, hidden = squared(self._again(images), images).mean(), self._masked_error(images, mask)
-        self.descend("autoencoder", clear + hidden)
-        if self.done % self.MASK_EVERY == 0:
-            self.descend("mask", -self._masked_error(images, self.mask(images)))
-        return {"error": clear.detach(), "masked_error": hidden.detach()}
-
-    def _again(self, images: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.encoder(images))
+        clear, hidden = squared(self.again(images), images).mean(), self._masked_error(images, mask)
+        self.descend(clear + hidden, "autoencoder")
+        if self.done % 3 == 0:
+            self.descend(-self._masked_error(images, self.mask(images)), "mask")
+        return {"error": clear, "masked_error": hidden}
 
     def _masked_error(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        again = self._again(images * (1 - mask))
-        return squared(again, images).mean() + self.CONTEXT * (mask * (again - images)).abs().mean()
+        again = self.again(images * (1 - mask))
+        return squared(again, images).mean() + 12.5 * (mask * (again - images)).abs().mean()
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         masked = images * (1 - self.mask(images))
-        return squared(self._again(images), images) + squared(self._again(masked), images)
+        return super().score(images) + squared(self.again(masked), images)
 
 
 class ARAE(Method):
@@ -246,8 +217,6 @@ class ARAE(Method):
     """Half the cube's side, in images from -1 to 1: the paper's 0.2 for digits, which go from 0 to 1."""
     ATTACK_STEPS = 5
     """Of projected gradient ascent; the paper takes 40, with as long a way in all."""
-    CODE = 0.1
-    """Weight of the distance between the codes."""
 
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """64 channels in the first layer."""
@@ -270,8 +239,5 @@ class ARAE(Method):
         """Attack, then descend the error of what comes of it and the distance of the codes."""
         codes, attacked = self.encoder(images), self.encoder(self.attack(images))
         error, distance = squared(self.decoder(attacked), images).mean(), squared(attacked, codes).mean()
-        self.descend("both", error + self.CODE * distance)
-        return {"error": error.detach(), "code_distance": distance.detach()}
-
-    def score(self, images: torch.Tensor) -> torch.Tensor:
-        return squared(self.decoder(self.encoder(images)), images)
+        self.descend(error + 0.1 * distance, "both")
+        return {"error": error, "code_distance": distance}

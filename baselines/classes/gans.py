@@ -15,11 +15,6 @@ LOW = (0.5, 0.999)
 """Adam's betas: GANs want the first one low."""
 
 
-def detached(**losses: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The losses of a step, without what they were made from."""
-    return {name: value.detach() for name, value in losses.items()}
-
-
 class GANomaly(Method):
     """GANomaly (Akcay et al. 2018): encoder, decoder, encoder.
 
@@ -29,8 +24,6 @@ class GANomaly(Method):
     """
 
     LATENT = 100
-    CONTENT = 50.0
-    """Weight of the reconstruction; the other two losses have 1."""
 
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """64 channels in the first layer, BatchNorm throughout; the paper's rates."""
@@ -45,12 +38,12 @@ class GANomaly(Method):
         latent = self.encoder(images)
         again = self.decoder(latent)
         verdict = (real(self.critic(images)) + fake(self.critic(again.detach()))) / 2
-        self.descend("critic", verdict)
+        self.descend(verdict, "critic")
         match = squared(self.critic.features(again), self.critic.features(images).detach()).mean()
         content = absolute(again, images).mean()
         code = squared(self.second(again), latent).mean()
-        self.descend("generator", match + self.CONTENT * content + code)
-        return detached(critic=verdict, match=match, content=content, code=code)
+        self.descend(match + 50 * content + code, "generator")
+        return {"critic": verdict, "match": match, "content": content, "code": code}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         latent = self.encoder(images)
@@ -90,8 +83,6 @@ class SkipGANomaly(Method):
     parameters at 28x28.
     """
 
-    CONTENT = 40.0
-    """Weight of the reconstruction; the other two losses have 1."""
     SHARE = 0.9
     """Of the reconstruction error in a score."""
 
@@ -106,12 +97,12 @@ class SkipGANomaly(Method):
         """The discriminator on images and reconstructions, then the generator on three losses."""
         again = self.generator(images)
         verdict = (real(self.critic(images)) + fake(self.critic(again.detach()))) / 2
-        self.descend("critic", verdict)
+        self.descend(verdict, "critic")
         features = self.critic.features(again)
         adversarial, content = real(self.critic.read(features)), absolute(again, images).mean()
         code = squared(features, self.critic.features(images).detach()).mean()
-        self.descend("generator", adversarial + self.CONTENT * content + code)
-        return detached(critic=verdict, adversarial=adversarial, content=content, code=code)
+        self.descend(adversarial + 40 * content + code, "generator")
+        return {"critic": verdict, "adversarial": adversarial, "content": content, "code": code}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         again = self.generator(images)
@@ -131,8 +122,6 @@ class FAnoGAN(Method):
     BUDGET = 4500
     LATENT = 32
     CRITIC_UPDATES = 5
-    PENALTY = 10.0
-    """Weight of the gradient penalty."""
 
     def build(self) -> dict[str, torch.optim.Optimizer]:
         """16 channels in the first layer; WGAN-GP's betas, at five times its rate, for narrower networks."""
@@ -148,16 +137,16 @@ class FAnoGAN(Method):
         """A cycle of the GAN, or an update of the encoder."""
         if self.done >= self.steps * 2 // 3:
             loss = self.score(images).mean()
-            self.descend("encoder", loss)
-            return detached(encoder=loss)
+            self.descend(loss, "encoder")
+            return {"encoder": loss}
         for _ in range(self.CRITIC_UPDATES):
             with torch.no_grad():
                 drawn = self.generator(self.normal(len(images), self.LATENT))
             distance = self.critic(images).mean() - self.critic(drawn).mean()
-            self.descend("critic", self.PENALTY * self._penalty(images, drawn) - distance)
+            self.descend(10 * self._penalty(images, drawn) - distance, "critic")
         made = self.generator(self.normal(len(images), self.LATENT))
-        self.descend("generator", -self.critic(made).mean())
-        return detached(wasserstein=distance)
+        self.descend(-self.critic(made).mean(), "generator")
+        return {"wasserstein": distance}
 
     def _penalty(self, images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
         """How far the critic's gradient between images and drawn ones is from a length of 1."""
@@ -219,10 +208,10 @@ class EGBAD(Method):
         drawn = self.normal(len(images), self.LATENT)
         made, codes = self.generator(drawn), self.encoder(images)
         verdict = real(self.critic(images, codes.detach())) + fake(self.critic(made.detach(), drawn))
-        self.descend("critic", verdict)
+        self.descend(verdict, "critic")
         adversarial = real(self.critic(made, drawn)) + fake(self.critic(images, codes))
-        self.descend("both", adversarial)
-        return detached(critic=verdict, adversarial=adversarial)
+        self.descend(adversarial, "both")
+        return {"critic": verdict, "adversarial": adversarial}
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         codes = self.encoder(images)
@@ -242,10 +231,6 @@ class OCGAN(Method):
     """
 
     LATENT = 128
-    CONTENT = 10.0
-    """Weight of the reconstruction; the adversarial losses have 1."""
-    NOISE = 0.2**0.5
-    """Standard deviation of the noise on the inputs."""
     MINING_STEPS, MINING_RATE = 5, 0.1
     """Of the walk to bad images; our choice."""
 
@@ -265,22 +250,25 @@ class OCGAN(Method):
         """Codes (B, 128) in (-1, 1)."""
         return torch.tanh(self.encoder(images))
 
+    def again(self, images: torch.Tensor) -> torch.Tensor:
+        return self.decoder(self.encode(images))
+
     def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Classifier, discriminators, mining, autoencoder, in the paper's order."""
         drawn = self.uniform(len(images), self.LATENT)
-        codes = self.encode(images + self.NOISE * self.normal(*images.shape))
+        codes = self.encode(images + 0.2**0.5 * self.normal(*images.shape))
         again = self.decoder(codes)
         made = self.decoder(drawn).detach()
         seen = real(self.classifier(again.detach())) + fake(self.classifier(made))
-        self.descend("classifier", seen)
+        self.descend(seen, "classifier")
         verdict = real(self.latent(drawn).float()) + fake(self.latent(codes.detach()).float())
         verdict = verdict + real(self.visual(images)) + fake(self.visual(made))
-        self.descend("critics", verdict)
+        self.descend(verdict, "critics")
         mined = self._mine(drawn)
         adversarial = real(self.latent(codes).float()) + real(self.visual(self.decoder(mined)))
         content = squared(again, images).mean()
-        self.descend("autoencoder", self.CONTENT * content + adversarial)
-        return detached(classifier=seen, critics=verdict, adversarial=adversarial, content=content)
+        self.descend(10 * content + adversarial, "autoencoder")
+        return {"classifier": seen, "critics": verdict, "adversarial": adversarial, "content": content}
 
     def _mine(self, drawn: torch.Tensor) -> torch.Tensor:
         """Walk from latent vectors to where the classifier is surest that the image is no normal one."""
@@ -289,6 +277,3 @@ class OCGAN(Method):
             loss = fake(self.classifier(self.decoder(drawn))) * len(drawn)  # each vector has its own gradient
             drawn = (drawn - self.MINING_RATE * torch.autograd.grad(loss, drawn)[0]).clamp(-1, 1)
         return drawn.detach()
-
-    def score(self, images: torch.Tensor) -> torch.Tensor:
-        return squared(self.decoder(self.encode(images)), images)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
-from baselines.classes.networks import Decoder, Encoder
+from baselines.classes.networks import Decoder, Encoder, squared
 from baselines.models import Model, ModelConfig, image_batches
 
 
@@ -20,19 +20,32 @@ class Method(Model):
     BatchNorm is in evaluation mode, and nothing is drawn. Without `steps` it trains for its `BUDGET`.
     """
 
+    encoder: Any
+    decoder: Any
+
     BUDGET: ClassVar[int] = 3000
     """Steps of training where no number is given."""
+    REMEDY = "try --model.no-bfloat16, or another --seed"
 
     def __init__(self, config: ModelConfig, steps: int, seed: int, device: torch.device | str) -> None:
         super().__init__(config, steps or self.BUDGET, seed, device)
 
-    @abstractmethod
     def step(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Update all networks with a batch; losses, detached, by name."""
+        """Update all networks with a batch; losses by name. `advance` calls it."""
+        raise NotImplementedError
 
-    @abstractmethod
+    def again(self, images: torch.Tensor) -> torch.Tensor:
+        """The reconstructions of an autoencoder."""
+        return self.decoder(self.encoder(images))
+
     def score(self, images: torch.Tensor) -> torch.Tensor:
-        """How anomalous each image is, (B,); the docstring of a method says what that is."""
+        """How anomalous each image is, (B,); the error of reconstruction where a method has no other."""
+        return squared(self.again(images), images)
+
+    def differentiate(self, loss: torch.Tensor, parameters: list[nn.Parameter]) -> None:
+        # Not laid out as their parameters, where a convolution is thin; the figures on record are made so.
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
 
     def shape(self, base: int) -> tuple[int, int, int]:
         """Size and channels of the images, and channels of a first layer: `base`, times the factor."""
@@ -46,26 +59,14 @@ class Method(Model):
         """Independent N(0, 1)."""
         return torch.randn(shape, generator=self.random, device=self.device)
 
-    def uniform(self, *shape: int) -> torch.Tensor:
-        """Independent U(-1, 1)."""
-        return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
-
-    def scale(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, C, S, S) uint8 as floats in [-1, 1]."""
-        return images.to(self.device).float() / 127.5 - 1
-
     def advance(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         """One step with a random batch of `data` (n, C, S, S) uint8; the losses."""
         for network in self.networks.values():
             network.train()
-        size = (self.config.batch_size,)
-        rows = torch.randint(len(data), size, generator=self.random, device=self.device)
-        # Weights change within a step, so their copies in bfloat16 must not be kept.
-        kind, low = self.device.type, self.config.bfloat16
-        with torch.autocast(kind, torch.bfloat16, enabled=low, cache_enabled=False):
-            figures = self.step(self.scale(data[rows.to(data.device)]))
+        with self.autocast(cache=False):  # weights change within a step
+            losses = self.step(self.batch(data))
         self.done += 1
-        return figures
+        return {name: loss.detach() for name, loss in losses.items()}
 
     @torch.no_grad()
     def scores(self, images: np.ndarray) -> np.ndarray:

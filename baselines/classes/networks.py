@@ -28,12 +28,8 @@ def depths(width: int, layers: int) -> list[int]:
 class Encoder(nn.Module):
     """Images (B, channels, size, size) to vectors (B, out); with `out` 1 a discriminator's logits.
 
-    Args:
-        size, channels: of the images; a size from 16 up.
-        width: channels of the first layer.
-        out: length of the vectors.
-        norm: BatchNorm behind every convolution but the first.
-        bias: without one, neither layers nor BatchNorm can shift anything.
+    `width` are the channels of the first layer; `norm` puts BatchNorm behind every convolution but the first.
+    Without `bias` neither layers nor BatchNorm can shift anything.
     """
 
     def __init__(

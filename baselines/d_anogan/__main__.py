@@ -5,7 +5,7 @@ Without arguments: wheels of 64 pixels, made on the fly, in six to seven minutes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,18 +18,16 @@ from baselines.d_anogan.config import FAST, HALF, QUICK, DAnoGANConfig
 from baselines.d_anogan.detector import DAnoGANDetector, mean_scores
 from baselines.d_anogan.networks import layer_channels
 from baselines.d_anogan.trainer import DAnoGAN
-from baselines.d_anogan.watch import look, plot, query_sheet, sample_sheet
-from baselines.image_level import Figures, ImageLevelArgs, Kept, names_in, open_run, parse, run_all
+from baselines.d_anogan.watch import look, query_sheet, sample_sheet
+from baselines.image_level import Figures, ImageLevelArgs, names_in, open_run, parse, run_all
 from baselines.tables import markdown, paper_rows, row
 from baselines.tasks import Task, auroc, class_tasks
 from nbs_env.common import checkpoint
 from nbs_env.common.curves import Curves
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import keep_freed_memory, pick_device
-from nbs_env.common.runs import at_least, command
-
-ALPHA = {"mnist": 0.9, "fashion_mnist": 0.9, "cifar10": 0.9, "wheel": 1.0, "folder": 0.9}
-"""Share of the divergence in a score (thesis 5.4), fixed before any test image is seen."""
+from nbs_env.common.runs import command
+from nbs_env.common.settings import Count
 
 
 @dataclass(frozen=True)
@@ -41,27 +39,19 @@ class Args(ImageLevelArgs):
     anomalous_class: str = "9"
     """Class that is left out of training and to be found; several, separated by commas, or `all`: each in
     turn. Wheel has two: both are."""
-    per_class: int = 250
+    per_class: Count = 250
     """Images of each class of wheel."""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """Generator steps, then encoder steps, between checkpoints."""
     preset: Literal["quick", "half", "paper"] = "quick"
     """Where `--model` starts from: minutes on a CPU, two hours at half width, or the thesis."""
-    members: int = 1
+    members: Count = 1
     """Models of a class, seeds from `seed` up, trained one after the other, whose scores are averaged: what
     one alone finds hangs on chance. With `--resume` more can be added."""
-    no_xzx: bool = False
-    """Leave the encoders' second phase out, as in Table 5.6."""
-    no_bandit: bool = False
-    """Keep the prior uniform, as in Table 5.6; give `--model.clusters` as many as there are manifolds."""
     model: DAnoGANConfig = field(default_factory=lambda: QUICK)
     """The model and its training."""
 
     CHOICES = ("anomalous_class", "preset", "members")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(1, per_class=self.per_class, members=self.members)
 
 
 def train_one(args: Args, task: Task, name: str, directory: Path) -> Figures:
@@ -79,64 +69,59 @@ def train_one(args: Args, task: Task, name: str, directory: Path) -> Figures:
     images = torch.from_numpy(data.images[rows]).to(device)
     places = [directory, *(directory / f"member-{number}" for number in range(1, args.members))]
     models = [DAnoGAN(args.model, args.seed + number, device) for number in range(args.members)]
-    kept = []  # all before the first is trained: one that does not fit ends the command now
+    saves = []  # all before the first is trained: one that does not fit ends the command now
     for number, (model, place) in enumerate(zip(models, places, strict=True)):
         more = {"anomalous": task.anomalous} | ({"member": number} if number else {})
-        kept.append(open_run(args, model, data, place, **more))
-    for model, saved in zip(models, kept, strict=True):
-        with Curves(saved.file.parent, model.steps + 1) as writer:
-            _first_phase(model, images, data.labels[rows], args, writer, saved)
-            _second_phase(model, images, args, writer, saved)
-    detector = DAnoGANDetector(models, ALPHA[args.dataset])
+        saves.append(open_run(args, model, data, place, **more))
+    for model, place, save in zip(models, places, saves, strict=True):
+        _train(model, images, data.labels[rows], args, place, save)
+    # The share of the divergence in a score (thesis 5.4) is fixed before any test image is seen.
+    detector = DAnoGANDetector(models, alpha=1.0 if args.dataset == "wheel" else 0.9)
     detector.save(directory / "detector.pt")
     return _score(detector, data.images[test], {k or name: truth for k, truth in truths.items()}, places)
 
 
-def _first_phase(
-    model: DAnoGAN, images: torch.Tensor, labels: np.ndarray, args: Args, writer: Curves, saved: Kept
+def _train(
+    model: DAnoGAN,
+    images: torch.Tensor,
+    labels: np.ndarray,
+    args: Args,
+    directory: Path,
+    save: Callable[[], None],
 ) -> None:
-    wanted = args.model.generator_steps
+    """Both phases, from where `model` stands; each counts its own steps."""
     some = np.random.default_rng(args.seed).permutation(len(images))[:1000]
-    bar = tqdm(total=wanted, initial=model.steps, desc="adversarial", unit="step")
-    while model.steps < wanted:
-        figures = model.step(images)
-        bar.update()
-        if model.steps % 50 == 0 or model.steps == wanted:
-            seen = look(model, images[some], labels[some])
-            for name, value in (model.check(figures) | seen).items():
-                writer.add_scalar(name, value, model.steps)
-            bar.set_postfix(
-                clusters=len(model.clusters), dead=int(seen["dead"]), purity=f"{seen['purity']:.2f}"
-            )
-        if model.steps % 500 == 0:
-            writer.add_image("samples", sample_sheet(model), model.steps)
-            writer.add_image("queries", query_sheet(model, images[:8]), model.steps)
-        if model.steps % args.checkpoint_every == 0 or model.steps == wanted:
-            saved.save()
-    bar.close()
-
-
-def _second_phase(model: DAnoGAN, images: torch.Tensor, args: Args, writer: Curves, saved: Kept) -> None:
-    wanted = args.model.xzx_steps
-    if model.xzx_steps >= wanted:
-        return
-    batches = model.xzx_batches(images)
-    for _ in tqdm(range(model.xzx_steps, wanted), desc="encoders", unit="step"):
-        figures = model.xzx_step(*next(batches))
-        if model.xzx_steps % 50 == 0:
-            for name, value in model.check(figures).items():
-                writer.add_scalar(name, value, model.xzx_steps)
-        if model.xzx_steps % args.checkpoint_every == 0 or model.xzx_steps == wanted:
-            saved.save()
+    wanted, batches = (args.model.generator_steps, args.model.xzx_steps), None
+    bar = tqdm(total=sum(wanted), initial=model.steps + model.xzx_steps, unit="step")
+    with Curves(directory, model.steps + 1) as writer, bar:
+        while (model.steps, model.xzx_steps) < wanted:
+            adversarial = model.steps < wanted[0]
+            if adversarial:
+                figures = model.step(images)
+            else:
+                batches = batches or model.xzx_batches(images)
+                figures = model.xzx_step(*next(batches))
+            step = model.steps if adversarial else model.xzx_steps
+            last = step == wanted[not adversarial]
+            if step % 50 == 0 or last:
+                values = model.check(figures)
+                if adversarial:
+                    seen = look(model, images[some], labels[some])
+                    bar.set_postfix(
+                        clusters=len(model.clusters), dead=int(seen["dead"]), purity=f"{seen['purity']:.2f}"
+                    )
+                    values |= seen
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+            if step % args.checkpoint_every == 0 or last:
+                save()
+            bar.update()
 
 
 def _score(
     detector: DAnoGANDetector, images: np.ndarray, truths: dict[str, np.ndarray], places: list[Path]
 ) -> Figures:
-    """AUC at the fixed alpha, for each anomalous class against all normal test images, and the pictures.
-
-    `images` (m, C, S, S) uint8 are the test images, and `truths` what they are, by anomalous class.
-    """
+    """AUC at the fixed alpha, for each anomalous class of `truths` against all normal ones, and pictures."""
     error, divergence = detector.parts(images)
 
     def aucs(alpha: float, some: slice = slice(None)) -> dict[str, float]:
@@ -154,18 +139,11 @@ def _score(
         checkpoint.save_picture(query_sheet(model, shown), place / "queries.png")
         checkpoint.save_picture(sample_sheet(model), place / "samples.png")
     figures = members[0] if len(members) == 1 else {"auc": aucs(detector.alpha), "members": members}
-    alphas = np.linspace(0, 1, 101)
+    alphas = np.linspace(0, 1, 101).tolist()
     by_alpha = [aucs(alpha) for alpha in alphas]
-    swept: dict[str, Any] = {
-        "alpha": alphas.tolist(),
-        **{name: [each[name] for each in by_alpha] for name in truths},
-    }
+    swept = {"alpha": alphas} | {name: [each[name] for each in by_alpha] for name in truths}
     figures |= {"alpha": detector.alpha, "swept": swept}
     checkpoint.save_json(figures, places[0] / "metrics.json")
-    scores = mean_scores(error, divergence, detector.alpha)
-    kinds = {name: (scores[normal], scores[truth == 1]) for name, truth in truths.items()}
-    whose = " of the first model" if len(members) > 1 else ""
-    plot(kinds, swept, detector.alpha, detector.models[0].history, whose, places[0] / "curves.png")
     return figures
 
 
@@ -181,12 +159,8 @@ def table(args: Args, results: list[Figures]) -> str:
     return markdown([*rows, *([source, *cells] for source, cells in known)])
 
 
-def run(args: Args) -> list[Figures]:
-    """Train one model, or one for each class; what `train_one` gives of each."""
-    if args.no_xzx or args.no_bandit:
-        xzx = 0 if args.no_xzx else args.model.xzx_steps
-        model = replace(args.model, xzx_steps=xzx, bandit=args.model.bandit and not args.no_bandit)
-        args = replace(args, model=model)
+def run(args: Args) -> None:
+    """Train one model, or one for each class."""
     config, wheels = args.model, args.dataset == "wheel"
     layer_channels(config.size, config.width)
     tasks = class_tasks(
@@ -195,7 +169,7 @@ def run(args: Args) -> list[Figures]:
     names = names_in("all" if wheels else args.anomalous_class, tasks, "class")
     directory = args.run_dir or Path("runs") / f"d_anogan-{args.dataset}-{args.seed}"
     jobs = {directory if len(names) == 1 else directory / name: (args, tasks[name], name) for name in names}
-    return run_all(args, directory, train_one, jobs, tasks, lambda results: table(args, results))
+    run_all(args, directory, train_one, jobs, tasks, lambda results: table(args, results))
 
 
 def default(chosen: Args) -> Args:

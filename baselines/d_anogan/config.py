@@ -3,74 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from baselines.models import FAST
-from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, positive
-from nbs_env.common.settings import check_types
+from baselines.models import FAST, ModelConfig
+from nbs_env.common.settings import AtLeast, Count, Positive, Share
 
 
 @dataclass(frozen=True)
-class DAnoGANConfig:
-    """The model and its training; defaults are the thesis's for MNIST."""
+class DAnoGANConfig(ModelConfig):
+    """The model and its training; defaults are the thesis's for MNIST, sizes multiples of 4 from 28 up."""
 
-    size: int = 28
-    """Side of the square images in pixels, a multiple of 4 from 28 up."""
-    channels: int = 1
-    """1 (grey) or 3 (RGB)."""
-    clusters: int = 15
+    clusters: Count = 15
     """Generators to begin with: more than there are manifolds."""
-    width: float = 1.0
-    """Factor on the channels of all layers; half of them reach the same AUC on MNIST (Table 5.4)."""
-    latent: int = 30
+    latent: Count = 30
     """Length of a latent vector."""
-    batch_size: int = 128
+    batch_size: Annotated[int, AtLeast(2)] = 128
     """Real images of a step."""
-    critic_steps: int = 5
+    critic_steps: Count = 5
     """Critic steps to one step of everything else, together a generator step."""
-    critic_start: int = 100
+    critic_start: Annotated[int, AtLeast(0)] = 100
     """Critic steps before all others: against a critic that knows nothing yet some generators turn black,
     where tanh has no gradient, and stay so. The thesis has none."""
-    generator_steps: int = 39_000
+    generator_steps: Annotated[int, AtLeast(0)] = 39_000
     """Generator steps in all; the thesis's 500 epochs of MNIST."""
-    xzx_steps: int = 4_000
-    """Steps in which the encoders alone learn to reconstruct real images; 0: none."""
+    xzx_steps: Annotated[int, AtLeast(0)] = 4_000
+    """Steps in which the encoders alone learn to reconstruct real images; 0: none, as in Table 5.6."""
     bandit: bool = True
-    """Learn the prior and shut superfluous generators down; otherwise it stays uniform."""
-    generator_lr: float = 2e-4
+    """Learn the prior and shut superfluous generators down; otherwise it stays uniform, as in Table 5.6, and
+    `clusters` should be as many as there are manifolds."""
+    generator_lr: Positive = 2e-4
     """Adam's learning rate, betas (0.9, 0.99), weight decay 5e-5."""
-    critic_lr: float = 2e-4
+    critic_lr: Positive = 2e-4
     """Adam's learning rate, betas (0.5, 0.5)."""
-    classifier_lr: float = 2e-4
+    classifier_lr: Positive = 2e-4
     """Adam's learning rate, betas (0.9, 0.99)."""
-    encoder_lr: float = 1e-3
+    encoder_lr: Positive = 1e-3
     """Adam's learning rate, betas (0.5, 0.5), in both phases."""
-    prior_lr: float = 1e-3
+    prior_lr: Positive = 1e-3
     """Adam's learning rate, betas (0.5, 0.5)."""
-    steady: float = 1.0
+    steady: Annotated[float, Share()] = 1.0
     """Share of the generator steps after which all rates but the prior's fall to 0 in a straight line; 1:
     never, as in the thesis."""
     gradient_penalty: float = 10.0
     """Weight of the critic's one-sided gradient penalty."""
     entropy_weight: float = 1000.0
     """Nu of Eq. 4.2."""
-    entropy_share: float = 0.177
+    entropy_share: Positive = 0.177
     """Share of the generator steps after which a thousandth of `entropy_weight` is left, so that the bandit
     acts whatever the budget; with the thesis's budget that is its beta, 0.999."""
-    bfloat16: bool = False
-    """Run the convolutions in bfloat16."""
-
-    def __post_init__(self) -> None:
-        check_types(self, RunError)
-        given = vars(self)
-        at_least(1, **{k: given[k] for k in ("clusters", "latent", "batch_size", "critic_steps")})
-        at_least(0, **{k: given[k] for k in ("critic_start", "generator_steps", "xzx_steps")})
-        rates = ("generator_lr", "critic_lr", "classifier_lr", "encoder_lr", "prior_lr")
-        positive(**{k: given[k] for k in ("width", "entropy_share", *rates)})
-        if not 0 <= self.steady <= 1:
-            raise RunError(f"steady is {self.steady}; choose a share of the generator steps from 0 to 1")
-        if self.channels not in (1, 3):
-            raise RunError(f"channels is {self.channels}; choose 1 (grey) or 3 (RGB)")
 
 
 QUICK = DAnoGANConfig(

@@ -26,29 +26,21 @@ def mean_scores(errors: np.ndarray, divergences: np.ndarray, alpha: float) -> np
     scores: np.ndarray = (1 - alpha) * errors + alpha * divergences
     if len(scores) == 1:
         return scores[0]
-    from scipy.stats import gmean  # here: importing it takes a second, and one model does without
-
-    mean: np.ndarray = gmean(scores.clip(min=LEAST), axis=0)
+    mean: np.ndarray = np.exp(np.log(scores.clip(min=LEAST)).mean(axis=0))
     return mean
 
 
 class DAnoGANDetector:
     """Scores images by how well their own cluster reconstructs them.
 
-    `models` have the same settings; their scores are averaged. `alpha`, in [0, 1], is the share of the
-    divergence in a score; the rest is the reconstruction error's.
+    `models` have the same settings; `alpha`, in [0, 1], is the share of the divergence in a score.
     """
 
     def __init__(self, models: Sequence[DAnoGAN], alpha: float) -> None:
         self.models, self.alpha = list(models), alpha
 
     def parts(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a score is made of, for `images` (n, C, S, S) uint8.
-
-        Returns:
-            Mean squared error of the reconstruction (models, n), with pixels in [-1, 1], and the divergence
-            KL[C(x) || C(x^)] in nats (models, n).
-        """
+        """Mean squared errors, pixels in [-1, 1], and KL[C(x) || C(x^)] in nats, (models, n) each."""
         errors, divergences = zip(*(_parts(model, images) for model in self.models), strict=True)
         return np.stack(errors), np.stack(divergences)
 
@@ -68,11 +60,7 @@ class DAnoGANDetector:
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str = "cpu") -> DAnoGANDetector:
-        """Read a detector.
-
-        Raises:
-            CheckpointError: the file is absent, truncated, or holds something else.
-        """
+        """Read a detector; CheckpointError if the file is absent, truncated, or holds something else."""
         state = checkpoint.load(path, device)
         if state.get("kind") != "baselines.DAnoGAN":
             raise checkpoint.CheckpointError(f"{path} holds no D-AnoGAN; expected the detector.pt of a run")
@@ -93,9 +81,8 @@ def _parts(model: DAnoGAN, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         query = part.to(model.device).float() / 127.5 - 1
         log_query = model.assign(query)
         again = model.reconstruct(query, log_query.argmax(dim=1))
-        log_again = model.assign(again)
         alive = model.prior.alive
-        ratio = (log_query - log_again)[:, alive]
+        ratio = (log_query - model.assign(again))[:, alive]
         divergences.append((log_query.exp()[:, alive] * ratio).sum(dim=1).cpu())
         errors.append((again - query).square().mean(dim=(1, 2, 3)).cpu())
     return torch.cat(errors).numpy(), torch.cat(divergences).numpy()

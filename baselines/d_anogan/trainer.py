@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from baselines.d_anogan.config import DAnoGANConfig
 from baselines.d_anogan.networks import Classifier, Critic, MultiEncoder, MultiGenerator
-from baselines.d_anogan.prior import Prior
-from baselines.models import Trainable, finite
-
-
-def critic_loss(
-    real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor, penalty: torch.Tensor
-) -> torch.Tensor:
-    """WGAN-GP: E[D(fake)] - E[D(real)] + penalty (Eq. 4.4 with the listing's signs).
-
-    Scores are (B,) and (F,); the expectation over fakes is by `weights` (F,), which sum to 1.
-    """
-    return (weights * fake).sum() - real.mean() + penalty
+from baselines.models import Trainable
 
 
 def gradient_penalty(
@@ -49,6 +38,46 @@ def generator_loss(
     return -(weights * fake).sum() + cross_entropy, cross_entropy
 
 
+class Prior(nn.Module):
+    """The bandit (thesis 4.1.2): a learnt distribution over clusters, uniform at first.
+
+    A cluster whose probability falls below a tenth of the uniform one is shut down for good: it is drawn no
+    more, and its generator and encoder cost nothing. `entropy_weight` is nu of Eq. 4.2, `decay` its beta, per
+    update.
+    """
+
+    def __init__(self, clusters: int, entropy_weight: float, decay: float) -> None:
+        super().__init__()
+        self.entropy_weight, self.decay, self.threshold = entropy_weight, decay, 0.1 / clusters
+        self.logits = nn.Parameter(torch.ones(clusters))
+        self.alive: torch.Tensor
+        self.register_buffer("alive", torch.ones(clusters, dtype=torch.bool))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.updates: torch.Tensor
+
+    def probabilities(self) -> torch.Tensor:
+        """Probability of each cluster (K,); 0 for those that are shut down."""
+        return self.logits.masked_fill(~self.alive, -torch.inf).softmax(dim=0).detach()
+
+    def loss(self, estimate: torch.Tensor) -> torch.Tensor:
+        """Eq. 4.2, means over clusters as in the thesis's listing: cross-entropy less decaying entropy.
+
+        The entropy is the prior's, as in the listing; the equation has the classifier's, a constant here.
+        `estimate` (K,) is the mean of the classifier's probabilities over real images.
+        """
+        log_prior = self.logits.log_softmax(dim=0)
+        entropy = -(log_prior.exp() * log_prior).mean()
+        weight = self.entropy_weight * self.decay ** self.updates.to(torch.float64)
+        return -(estimate * log_prior).mean() - weight * entropy
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Count an update, and shut down what has become improbable; the most probable cluster stays."""
+        self.updates += 1
+        probabilities = self.probabilities()
+        self.alive &= (probabilities >= self.threshold) | (probabilities == probabilities.max())
+
+
 class DAnoGAN(Trainable):
     """Networks, optimisers and generators of random numbers: everything that training changes.
 
@@ -56,7 +85,8 @@ class DAnoGAN(Trainable):
     probability. That is the thesis's expectation over k ~ prior with less noise, and all shapes are fixed.
     """
 
-    COUNTS = ("steps", "xzx_steps", "history")
+    COUNTS = ("steps", "xzx_steps", "history", "clusters")
+    REMEDY = "lower the learning rates and begin anew"
 
     def __init__(self, config: DAnoGANConfig, seed: int, device: torch.device | str = "cpu") -> None:
         self.config = config
@@ -87,33 +117,24 @@ class DAnoGAN(Trainable):
 
     def refresh_active(self) -> None:
         """Look which clusters are alive; the one place where training waits for the device."""
-        self._activate(self.prior.alive.cpu().nonzero()[:, 0])
+        self.clusters = self.prior.alive.nonzero()[:, 0]
 
-    def _activate(self, clusters: torch.Tensor) -> None:
-        self.clusters = clusters.to(self.device)
-        self.active = None if len(clusters) == self.config.clusters else self.clusters
-
-    def autocast(self) -> torch.autocast:
-        """The arithmetic that the configuration asks for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+    @property
+    def active(self) -> torch.Tensor | None:
+        """The living clusters; None for all."""
+        return None if len(self.clusters) == self.config.clusters else self.clusters
 
     def draw(self, batches: int = 1) -> torch.Tensor:
         """Latent vectors (K, M, latent) of the alive clusters, M samples being those of so many batches."""
         count = len(self.clusters)
         samples = math.ceil(self.config.batch_size / count)
-        shape = (count, batches * samples, self.config.latent)
-        return torch.rand(shape, generator=self.random, device=self.device) * 2 - 1
+        return self.uniform(count, batches * samples, self.config.latent)
 
     def expectation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Clusters and weights (K M,) of a batch of fakes."""
         samples = math.ceil(self.config.batch_size / len(self.clusters))
         weights = self.prior.probabilities()[self.clusters] / samples
         return self.clusters.repeat_interleave(samples), weights.repeat_interleave(samples)
-
-    def batch(self, data: torch.Tensor) -> torch.Tensor:
-        """A random batch of `data` (n, C, S, S) uint8 as images in [-1, 1]."""
-        index = torch.randint(len(data), (self.config.batch_size,), generator=self.random, device=self.device)
-        return data[index].float() / 127.5 - 1
 
     def step(self, data: torch.Tensor) -> dict[str, torch.Tensor]:
         """A generator step: `critic_steps` of the critic, then one of all others; figures on the device.
@@ -150,8 +171,10 @@ class DAnoGAN(Trainable):
             scores = self.critic(torch.cat([real, fake]))[0]
             penalty = gradient_penalty(self.critic, real, fake[order], mix, pair_weights)
         penalty = self.config.gradient_penalty * penalty
-        loss = critic_loss(scores[:size], scores[size:], weights, penalty)
-        self._descend(loss, "critic", pace=self._pace())
+        loss = (
+            (weights * scores[size:]).sum() - scores[:size].mean() + penalty
+        )  # Eq. 4.4, the listing's signs
+        self.descend(loss, "critic", pace=self._pace())
         distance = (penalty - loss).detach()
         return {"wasserstein": distance, "penalty": penalty.detach(), "critic_loss": loss.detach()}
 
@@ -169,12 +192,12 @@ class DAnoGAN(Trainable):
             logits = self.classifier(features).float()
         loss, cross_entropy = generator_loss(scores.float(), logits, clusters, weights)
         # One backward pass serves both: the critic's term does not reach the classifier.
-        self._descend(loss, "generators", "classifier", pace=self._pace())
+        self.descend(loss, "generators", "classifier", pace=self._pace())
         with self.autocast():
             again = self.encoders(fake.detach().unflatten(0, latents.shape[:2]), self.active).float()
         error = (again - latents).square().mean(dim=2).flatten()
         encoder_loss = (weights * error).sum()
-        self._descend(encoder_loss, "encoders", pace=self._pace())
+        self.descend(encoder_loss, "encoders", pace=self._pace())
         with torch.no_grad(), self.autocast():
             estimate = self.classifier(self.critic(real)[1]).float().softmax(dim=1).mean(dim=0)
         figures = {
@@ -183,7 +206,7 @@ class DAnoGAN(Trainable):
             "encoder_loss": encoder_loss.detach(),
         }
         if self.config.bandit:
-            self._descend(self.prior.loss(estimate), "prior")
+            self.descend(self.prior.loss(estimate), "prior")
             self.prior.advance()
         return figures
 
@@ -191,16 +214,6 @@ class DAnoGAN(Trainable):
         """Share of the learning rates that is left."""
         steady, done = self.config.steady, self.steps / max(1, self.config.generator_steps)
         return 1.0 if steady == 1 or done <= steady else max(0.0, (1 - done) / (1 - steady))
-
-    def _descend(self, loss: torch.Tensor, *names: str, pace: float = 1.0) -> None:
-        parameters = [p for name in names for p in self.networks[name].parameters()]
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward(inputs=parameters)
-        for name in names:
-            for group in self.optimizers[name].param_groups:
-                group["lr"] = pace * getattr(self.config, f"{name.removesuffix('s')}_lr")
-            self.optimizers[name].step()
 
     @torch.no_grad()
     def assign(self, images: torch.Tensor) -> torch.Tensor:
@@ -213,8 +226,7 @@ class DAnoGAN(Trainable):
     def settle(self, images: torch.Tensor) -> None:
         """Give the classifier's BatchNorm the statistics of `images` (n, C, S, S) uint8.
 
-        The critic's features move on with every step, and running averages stay 0.1 to 0.2 standard
-        deviations behind.
+        Running averages stay 0.1 to 0.2 standard deviations behind the critic's features.
         """
         norm = self.classifier.norm
         momentum, norm.momentum = norm.momentum, None  # equal weights
@@ -259,7 +271,7 @@ class DAnoGAN(Trainable):
         with self.autocast():
             again = self.generators(self.encoders(images, clusters), clusters, kernels)
         loss = (shares * (again - images).square().mean(dim=(1, 2, 3, 4))).sum()
-        self._descend(loss, "encoders")
+        self.descend(loss, "encoders", pace=1)
         self.xzx_steps += 1
         return {"reconstruction_error": loss.detach()}
 
@@ -272,20 +284,3 @@ class DAnoGAN(Trainable):
             for part in where.split(256):
                 again[part] = self.generators(self.encoders(images[part][None], k[None]), k[None])[0]
         return again
-
-    def check(self, figures: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Read figures from the device.
-
-        Raises:
-            TrainingError: one is not finite.
-        """
-        return finite(figures, f"at step {self.steps}", "lower the learning rates and begin anew")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return super().state_dict() | {"clusters": self.clusters.cpu()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
-        super().load_state_dict(state)
-        self._activate(state["clusters"])

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from sklearn.metrics import normalized_mutual_info_score, roc_curve
+from sklearn.metrics import normalized_mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix
 
 from baselines.d_anogan.trainer import DAnoGAN
-from nbs_env.common import checkpoint
-from nbs_env.common.pictures import new_figure
 
 DEAD = 1e-5
 """Variance of the pixels, in [-1, 1], over a cluster's samples below which its generator is dead."""
@@ -37,11 +32,7 @@ def fixed_latents(model: DAnoGAN, samples: int) -> torch.Tensor:
 
 
 def look(model: DAnoGAN, images: torch.Tensor, labels: np.ndarray) -> dict[str, float]:
-    """Figures of the clustering of normal images (n, C, S, S) uint8, which are kept in `model.history`.
-
-    They are purity, normalized mutual information, the mean variety, how many generators are dead, and the
-    prior. Nothing else gets to see the true classes, `labels` (n,).
-    """
+    """Figures of the clustering of images (n, C, S, S) uint8, for looking only, kept in `model.history`."""
     model.refresh_active()
     model.settle(images)
     clusters = model.assign(images.float() / 127.5 - 1).argmax(dim=1).cpu().numpy()
@@ -77,37 +68,3 @@ def _sheet(images: np.ndarray) -> np.ndarray:
     rows, columns, channels, side, _ = images.shape
     picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * side, columns * side, channels)
     return ((picture if channels == 3 else picture[..., 0]) * 127.5 + 127.5).clip(0, 255).astype(np.uint8)
-
-
-def plot(
-    scores: dict[str, tuple[np.ndarray, np.ndarray]],
-    swept: dict[str, Any],
-    alpha: float,
-    history: list[dict[str, float]],
-    whose: str,
-    file: Path,
-) -> None:
-    """ROC at the fixed alpha, AUC over alpha, and over generator steps the clustering and the prior.
-
-    `scores` are of (normal, anomalous) images by anomalous class; `history` is what `look` has kept, and
-    `whose` says in the labels of which model.
-    """
-    figure = new_figure(10, 9)
-    (left, right), (below, last) = figure.subplots(2, 2)
-    for name, (normal, anomalous) in scores.items():
-        truth = np.repeat([0, 1], [len(normal), len(anomalous)])
-        false_positive, true_positive, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
-        left.plot(false_positive, true_positive, label=name)
-        right.plot(swept["alpha"], swept[name], label=name)
-    left.set(xlabel="false positive rate", ylabel="true positive rate", title=f"ROC, alpha {alpha}")
-    right.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
-    right.axvline(alpha, color="grey", linewidth=0.8)
-    for name in history[0] if history else ():
-        axes = last if name.startswith("cluster_probability") else below
-        if name not in ("step", "dead"):
-            axes.plot([row["step"] for row in history], [row[name] for row in history], label=name)
-    below.set(xlabel=f"generator steps{whose}", title="clusters and true classes, for looking only")
-    last.set(xlabel=f"generator steps{whose}", ylabel="probability", title="prior")
-    left.legend()
-    below.legend()
-    checkpoint.save_figure(figure, file, dpi=100)

@@ -1,4 +1,4 @@
-"""Wheels, disconnected manifolds to order (thesis 5.1.3): `python -m baselines.d_anogan.wheel --out DIR`.
+"""Wheels, disconnected manifolds to order (thesis 5.1.3).
 
 Eight normal classes, 3 or 5 spokes x closed or forked x 4 or 5 bolts, with continuous diameters of rim and
 hub; and two anomalies: `spoke`, forks of low contrast, and `hub`, both bolt patterns at once.
@@ -7,17 +7,9 @@ hub; and two anomalies: `spoke`, forks of low contrast, and `hub`, both bolt pat
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
-import tyro
-from PIL import Image
-from tqdm import tqdm
-
-from nbs_env.common.checkpoint import save_csv, save_picture
-from nbs_env.common.runs import command
 
 NORMAL = tuple(
     f"{spokes}-{kind}-{bolts}"
@@ -99,54 +91,11 @@ def sample(label: int, rng: np.random.Generator) -> Wheel:
     return Wheel(int(spokes), forked, patterns, rim, hub, shade)
 
 
-def make(
-    per_class: int, size: int, seed: int, classes: tuple[str, ...] = CLASSES
-) -> tuple[np.ndarray, np.ndarray, list[Wheel]]:
+def make(per_class: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, list[Wheel]]:
     """Pictures (n, size, size) uint8, their labels (n,) int64, and what was drawn, class by class."""
     wheels, labels = [], []
-    for label in (CLASSES.index(name) for name in classes):
+    for label in range(len(CLASSES)):
         rng = np.random.default_rng([seed, label])
         wheels += [sample(label, rng) for _ in range(per_class)]
         labels += [label] * per_class
     return np.stack([draw(wheel, size) for wheel in wheels]), np.array(labels), wheels
-
-
-def contact_sheet(images: np.ndarray, labels: np.ndarray, columns: int = 6) -> np.ndarray:
-    """A row of the first pictures of each class, (rows * size, columns * size) uint8."""
-    rows = [np.concatenate(list(images[labels == label][:columns]), axis=1) for label in np.unique(labels)]
-    return np.concatenate(rows, axis=0)
-
-
-@dataclass(frozen=True)
-class WheelArgs:
-    """What to write, and where."""
-
-    out: Path
-    """Folder for `CLASS/0000.png`, `manifest.csv` and `contact_sheet.png`."""
-    per_class: int = 500
-    """Pictures of each class."""
-    size: int = 256
-    """Side in pixels."""
-    seed: int = 0
-    """Of the diameters."""
-
-
-@command()
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the data set."""
-    args = tyro.cli(WheelArgs, args=argv, description=__doc__)
-    images, labels, wheels = make(args.per_class, args.size, args.seed)
-    rows = []
-    for number, (image, label, wheel) in enumerate(zip(tqdm(images), labels, wheels, strict=True)):
-        file = Path(CLASSES[label]) / f"{number % args.per_class:04}.png"
-        save_picture(image, args.out / file)
-        anomalous = int(label >= len(NORMAL))
-        row = asdict(wheel) | {"bolts": "+".join(map(str, wheel.bolts))}
-        rows.append({"file": str(file), "class": CLASSES[label], "anomalous": anomalous} | row)
-    sheet = contact_sheet(images, labels, min(6, args.per_class))
-    save_picture(np.asarray(Image.fromarray(sheet)), args.out / "contact_sheet.png")
-    save_csv(rows, args.out / "manifest.csv")
-
-
-if __name__ == "__main__":
-    main()

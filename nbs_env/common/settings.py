@@ -25,6 +25,17 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
+class Above:
+    """A bound of a number, in its field's annotation, that is not allowed itself."""
+
+    limit: float
+
+    def broken(self, value: Any) -> str:
+        """What is expected, if `value` is not that; otherwise nothing."""
+        return "" if value > self.limit else f"it must be above {self.limit}"
+
+
+@dataclass(frozen=True)
 class Between:
     """Bounds of a number, in its field's annotation; neither is allowed itself."""
 
@@ -48,6 +59,7 @@ class Share:
 
 Count = Annotated[int, AtLeast(1)]
 Rate = Annotated[float, Between(0, 1)]
+Positive = Annotated[float, Above(0)]
 
 
 def whole_number(value: Any) -> int | None:
@@ -66,7 +78,7 @@ def check_types(settings: Any, error: type[Exception]) -> None:
 
     What says the same in another type is converted in place, frozen or not: NumPy's numbers to Python's, a
     list to a tuple, a str to a Path. An int passes for a float. Numbers are finite; True is none. Bounds that
-    an annotation has (`AtLeast`, `Between`, `Share`) hold.
+    an annotation has (`AtLeast`, `Above`, `Between`, `Share`) hold.
 
     Args:
         settings: an instance, usually from its own `__post_init__`.
@@ -87,7 +99,7 @@ def _fit(value: Any, kind: Any) -> Any:
     if origin is Annotated:
         fitting = _fit(value, arguments[0])
         for bound in arguments[1:]:
-            if isinstance(bound, AtLeast | Between | Share) and (expected := bound.broken(fitting)):
+            if isinstance(bound, AtLeast | Above | Between | Share) and (expected := bound.broken(fitting)):
                 raise TypeError(expected)
         return fitting
     if origin is int:
