@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, versions
+from nbs_env.common.runs import versions
+from nbs_env.common.settings import Count, check_types
 
 PACKAGES = ("nbs_env", "agents", "baselines", "benchmarks")
 OTHER = "by another version of the code"
@@ -32,7 +33,7 @@ class FrameArgs:
 
     out: Path
     """Folder for runs and tables; on a cluster one that all its machines see, as for the data."""
-    seeds: int = 3
+    seeds: Count = 3
     """Runs of each kind, with the seeds 0, 1, ...; each seed has labelled images of its own."""
     engine: Literal["local", "ray"] = "local"
     """Run one after the other here, or on a Ray cluster (extra `cluster`)."""
@@ -42,8 +43,8 @@ class FrameArgs:
     """GPUs of a run on Ray; several share one with a fraction."""
 
     def __post_init__(self) -> None:
-        """Refuse what could not run."""
-        at_least(1, seeds=self.seeds)
+        """Check types and bounds, and refuse what could not run."""
+        check_types(self, RunError)
         if self.engine == "ray" and importlib.util.find_spec("ray") is None:
             raise RunError("engine is ray; install it: python -m pip install -e '.[cluster]'")
 

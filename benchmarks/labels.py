@@ -35,7 +35,7 @@ from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import compute_dtype, keep_freed_memory, pick_device, place
 from nbs_env.common.pictures import new_figure
-from nbs_env.common.runs import at_least, check_data, command, digests, plain
+from nbs_env.common.runs import check_data, command, digests, plain
 from nbs_env.data import AnomalyDataset, load, resize_image, split
 from nbs_env.desk import queries
 from nbs_env.desk.queries import Numbers
@@ -269,7 +269,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute the stages that are missing, and write the table."""
     args, words = tyro.cli(LabelsArgs, args=argv, description=__doc__, return_unknown_args=True)
     run, config, _ = parse(words)
-    at_least(1, segmenter_steps=config.segmenter_steps)
+    if not config.segmenter_steps:
+        raise RunError("segmenter_steps is 0; it must be at least 1")
     if config.segmenter_size != "square":
         raise RunError(f"segmenter_size is {config.segmenter_size}; stages are compared at square")
     played = frame.play(cells(args, config, run.device), args, "labels.csv", collect)

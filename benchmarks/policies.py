@@ -34,6 +34,7 @@ from benchmarks.statistics import interquartile_mean, mean, probability_of_impro
 from nbs_env.common import checkpoint
 from nbs_env.common.pictures import new_figure
 from nbs_env.common.runs import command
+from nbs_env.common.settings import Count
 from nbs_env.desk.run import RunArgs, run_once, settings
 from nbs_env.detect.config import DetectorConfig
 
@@ -49,7 +50,7 @@ class PoliciesArgs(DataArgs):
     """Agents, separated by commas; probabilities of improvement are over the first."""
     datasets: str = "synthetic"
     """Data sets, separated by commas; a category follows a colon (mvtec:grid)."""
-    seeds: int = 5
+    seeds: Count = 5
     """Runs of each agent on each data set, with the seeds 0, 1, ...; each has labelled images of its own."""
     metric: str = "nbs_crf.pixel_f1"
     """Figure that the table compares."""

@@ -15,7 +15,7 @@ from agents.base import AgentError
 from agents.reinforce import ReinforceOptions
 from agents.run import AgentArgs
 from agents.sb3 import A2COptions, DQNOptions, PPOOptions
-from nbs_env.common.errors import ConfigError, RunError
+from nbs_env.common.errors import ConfigError
 from nbs_env.common.settings import AtLeast, Between, Rate, Share, check_types, whole_number
 from nbs_env.config import PAPER, PRESETS, Config
 from nbs_env.desk.run import RunArgs
@@ -24,8 +24,8 @@ from nbs_env.detect.config import DetectorConfig
 SETTINGS: dict[type, type[Exception]] = {
     Config: ConfigError,
     DetectorConfig: ConfigError,
-    RunArgs: RunError,
-    AgentArgs: RunError,
+    RunArgs: ConfigError,
+    AgentArgs: ConfigError,
     ReinforceOptions: AgentError,
     A2COptions: AgentError,
     PPOOptions: AgentError,

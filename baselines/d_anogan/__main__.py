@@ -26,6 +26,7 @@ from nbs_env.common import checkpoint
 from nbs_env.common.curves import Curves
 from nbs_env.common.errors import RunError
 from nbs_env.common.networks import keep_freed_memory, pick_device
+from nbs_env.common.pictures import new_figure
 from nbs_env.common.runs import command
 from nbs_env.common.settings import Count
 
@@ -143,6 +144,14 @@ def _score(
     by_alpha = [aucs(alpha) for alpha in alphas]
     swept = {"alpha": alphas} | {name: [each[name] for each in by_alpha] for name in truths}
     figures |= {"alpha": detector.alpha, "swept": swept}
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    for name in truths:
+        axes.plot(alphas, swept[name], label=name)
+    axes.axvline(detector.alpha, color="grey", linewidth=0.8)
+    axes.set(xlabel="alpha", ylabel="AUC on the test set", title="not to be quoted: chosen on test images")
+    axes.legend()
+    checkpoint.save_figure(figure, places[0] / "curves.png", dpi=90)
     checkpoint.save_json(figures, places[0] / "metrics.json")
     return figures
 

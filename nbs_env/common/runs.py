@@ -108,20 +108,6 @@ def command(interrupted: str = "") -> Iterator[None]:
             end(interrupted or str(error) or "interrupted", 130)
 
 
-def at_least(least: int, **values: float) -> None:
-    """Raise `RunError` that names what is smaller than `least`."""
-    for name, value in values.items():
-        if value < least:
-            raise RunError(f"{name} is {value}; it must be at least {least}")
-
-
-def positive(**values: float) -> None:
-    """Raise `RunError` that names what is not above 0."""
-    for name, value in values.items():
-        if value <= 0:
-            raise RunError(f"{name} is {value}; it must be above 0")
-
-
 def check_names(files: Iterable[Path]) -> None:
     """See that files can be called so, before anything is computed that they are to hold.
 
