@@ -141,11 +141,14 @@ def test_errors_by_hand(data: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> 
     np.testing.assert_allclose(found.relative, found.squared / values.var((1, 2, 3)).numpy(), rtol=1e-4)
 
 
-def test_resuming_gives_the_same_bits(data: torch.Tensor, same_bits: Callable[..., None]) -> None:
+def test_resuming_gives_the_same_bits(
+    data: torch.Tensor, tmp_path: Path, same_bits: Callable[..., None]
+) -> None:
     model, other = ALCN(SMALL, 1), ALCN(SMALL, 2)
     model.held_out = other.held_out = data.numpy()
     model.advance(data)
-    other.load_state_dict(model.state_dict())
+    checkpoint.save(model.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(checkpoint.load(tmp_path / "state.pt"))
     for each in (model, other):
         each.advance(data)
     assert other.done == 2

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 FLOORS = (
     {"nbs_env.common"},
@@ -55,3 +60,26 @@ def test_imports_point_down_and_run_in_no_circle() -> None:
         for other, (below, neighbour) in ((other, room(other)) for other in wanted):
             assert below < floor or neighbour == part, f"{module} imports {other}"
     TopologicalSorter(found).prepare()  # a circle is a CycleError
+
+
+def plan() -> str:
+    """Rooms (files), floors (the longest way down over imports) and circles, in words."""
+    rooms = {n: wanted for n, wanted in imports().items() if not (ROOT / n.replace(".", "/")).is_dir()}
+    names = sorted(rooms)
+    edges = np.array([[other in rooms[name] for other in names] for name in names])
+    _, knot = connected_components(csr_array(edges), connection="strong")
+    ways = {(a, b) for a, b in zip(*(knot[side] for side in np.nonzero(edges)), strict=True) if a != b}
+    floors = dict.fromkeys(knot.tolist(), 1)
+    for _ in floors:
+        for above, below in ways:
+            floors[above] = max(floors[above], floors[below] + 1)
+    circles = [
+        [name for name, k in zip(names, knot, strict=True) if k == c]
+        for c in np.flatnonzero(np.bincount(knot) > 1)
+    ]
+    return f"{len(names)} rooms, {max(floors.values())} floors, circles: {circles or 'none'}"
+
+
+if __name__ == "__main__":  # python tests/test_house.py [CHECKOUT]
+    ROOT = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT).resolve()
+    print(plan())

@@ -21,7 +21,8 @@ from benchmarks import ablations, policies, tables  # noqa: F401
 from benchmarks.report import machine, markdown
 from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
-from nbs_env.common.runs import at_least, command
+from nbs_env.common.runs import command
+from nbs_env.common.settings import Count, check_types
 
 from .attacker import attacker
 from .disc import disc
@@ -41,12 +42,15 @@ class DrillArgs:
     """Folder for drills.md and drills.json."""
     groups: str = ",".join(GROUPS)
     """Drills, separated by commas."""
-    kills: int = 100
+    kills: Count = 100
     """Kills of each command."""
-    images: int = 20_000
+    images: Count = 20_000
     """Images of the large folder."""
     seed: int = 0
     """Of the moments of the kills."""
+
+    def __post_init__(self) -> None:
+        check_types(self, RunError)
 
 
 def drills(args: DrillArgs, place: Path) -> Iterator[Row]:
@@ -79,7 +83,6 @@ def report(rows: list[Row], words: list[str], minutes: float) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the drills, and write the table."""
     args = tyro.cli(DrillArgs, args=argv, description=__doc__)
-    at_least(1, kills=args.kills, images=args.images)
     for name in args.groups.split(","):
         if name not in GROUPS:
             raise RunError(f"groups has {name!r}; choose from {', '.join(GROUPS)}")
