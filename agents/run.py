@@ -105,7 +105,7 @@ def _stored_game(game: dict[str, Any], file: Path) -> tuple[AgentArgs, Config, d
     if not game:
         return AgentArgs(), Config(), {}
     try:
-        check_known(game["config"], Config, file)
+        check_known(game["config"], file, Config)
         return AgentArgs(game["agent"]), Config(**game["config"]), dict(game["options"])
     except (ConfigError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{file} does not hold the settings of a run; choose another --run-dir") from error

@@ -154,6 +154,9 @@ def test_checkpoints_that_do_not_fit(
     config = (run_dir / "config.json").read_text()
     (run_dir / "config.json").write_text(config.replace('"shift"', '"drift"'))
     assert "config.json has drift = 24, which version" in error(**again)
+    older = {"run": {}, "config": {"shift": 24, "evaluation": "lazy"}, "agent": {}}
+    (run_dir / "config.json").write_text(json.dumps(older))
+    assert "config.json has evaluation = 'lazy', which version" in error(**again)
     (run_dir / "config.json").write_text(config.replace('"detector"', '"detectors"'))
     assert "config.json does not hold the settings of a run" in error(**again)
     (run_dir / "config.json").write_text(config)

@@ -31,6 +31,7 @@ from nbs_env.common.runs import (
     versions,
 )
 from nbs_env.common.settings import AtLeast, Share, check_types
+from nbs_env.config import Config
 from nbs_env.data import AnomalyDataset, load, split
 from nbs_env.desk.report import write_report
 from nbs_env.detect.config import PRESETS, DetectorConfig
@@ -214,24 +215,23 @@ def stored_run(directory: Path) -> tuple[RunArgs, DetectorConfig, dict[str, Any]
         return None
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
-        groups = {"run": RunArgs, "detector": DetectorConfig}
-        if "detector" not in stored:  # of a version that had one group for all
-            groups["config"] = DetectorConfig
-        for name, kind in groups.items():
-            check_known(stored.get(name, {}), kind, file)
+        if "detector" not in stored:  # of a version that had one group for game and detector
+            check_known(stored["config"], file, Config, DetectorConfig)
+        check_known(stored["run"], file, RunArgs)
+        check_known(stored["detector"], file, DetectorConfig)
         run = RunArgs(**stored["run"], run_dir=directory, resume=True)
         return run, DetectorConfig(**stored["detector"]), dict(stored["game"])
     except (ConfigError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise RunError(f"{file} does not hold the settings of a run; choose another --run-dir") from error
 
 
-def check_known(values: dict[str, Any], kind: type, file: Path) -> None:
+def check_known(values: dict[str, Any], file: Path, *kinds: type) -> None:
     """See that all settings of a group in config.json are still there.
 
     Raises:
         RunError: naming the first that is not, and the version that lacks it.
     """
-    gone = sorted(values.keys() - {field.name for field in fields(kind)})
+    gone = sorted(values.keys() - {field.name for kind in kinds for field in fields(kind)})
     if gone:
         raise RunError(
             f"{file} has {gone[0]} = {values[gone[0]]!r}, which version "
