@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,8 @@ def parse(argv: Sequence[str]) -> tuple[RunArgs, detect.DetectorConfig, AgentGam
 
 def _without_no_updates(argv: Sequence[str]) -> list[str]:
     """The words without `--updates 0`, which says the same as no `--agent`."""
-    words = list(argv)
-    for number, word in enumerate(words):
-        if word == "--updates=0":
-            del words[number]
-        elif words[number : number + 2] == ["--updates", "0"]:
-            del words[number : number + 2]
-    return words
+    at = [number for number, pair in enumerate(pairwise(argv)) if pair == ("--updates", "0")]
+    return [w for n, w in enumerate(argv) if w != "--updates=0" and not {n, n - 1}.intersection(at)]
 
 
 def _stored_game(game: dict[str, Any], file: Path) -> tuple[AgentArgs, Config, dict[str, Any]]:

@@ -14,6 +14,12 @@ WINDOW = 128
 """Side in pixels of what the agent sees around the patch: the policy of Table 4.1 takes 128."""
 
 
+def check_image_size(side: int) -> None:
+    """Raise `ConfigError` on a side of images that patches do not tile, or the window does not fit into."""
+    if side % PATCH or side < WINDOW:
+        raise ConfigError(f"image_size is {side}; choose a multiple of {PATCH} from {WINDOW} up")
+
+
 @dataclass(frozen=True)
 class Config:
     """Settings of the game. The defaults are the papers'; `PRESETS` has what works on two cores.
@@ -90,10 +96,7 @@ class Config:
     def __post_init__(self) -> None:
         """Check types first, then values."""
         check_types(self, ConfigError)
-        if self.image_size % PATCH or self.image_size < WINDOW:
-            raise ConfigError(
-                f"image_size is {self.image_size}; choose a multiple of {PATCH} from {WINDOW} up"
-            )
+        check_image_size(self.image_size)
         if self.minibatch_size < 2 or self.episode_length < self.minibatch_size:
             raise ConfigError(
                 f"minibatch_size is {self.minibatch_size}; choose 2 to episode_length ({self.episode_length})"

@@ -327,3 +327,9 @@ def test_a_folder_without_truth_gets_masks_and_a_sentence(
     assert "masks/ has those of segmenter" in out
     assert "precision" not in out
     assert {path.name for path in (tmp_path / "run" / "masks").iterdir()} == {"2.png", "3.png"}
+
+
+@pytest.mark.parametrize("words", [["--updates", "0"], ["--updates=0"]])
+def test_no_updates_without_an_agent_are_no_game(words: list[str]) -> None:
+    assert agents.run.parse(["--seed", "3", *words]) == agents.run.parse(["--seed", "3"])
+    assert agents.run.parse(words)[2] is None

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from nbs_env.common.errors import ConfigError
 from nbs_env.common.settings import AtLeast, Between, Count, Rate, check_types
-from nbs_env.config import PATCH, WINDOW
+from nbs_env.config import PATCH, check_image_size
 
 Size = int | Literal["square", "own"]
 """The size that an image is worked on, see `DetectorConfig.segmenter_size`."""
@@ -51,10 +51,7 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         """Check types and bounds first, then what has to fit together."""
         check_types(self, ConfigError)
-        if self.image_size % PATCH or self.image_size < WINDOW:
-            raise ConfigError(
-                f"image_size is {self.image_size}; choose a multiple of {PATCH} from {WINDOW} up"
-            )
+        check_image_size(self.image_size)
         if self.paste_share >= 1:
             raise ConfigError(f"paste_share is {self.paste_share}; choose a value from 0 to less than 1")
         size = self.segmenter_size
