@@ -95,6 +95,8 @@ def read(args: SegmentationArgs, directory: Path, device: str) -> Problem:
             f"no image of {data.name} but the {len(labeled)} labelled ones has a mask, so there is "
             "nothing to score; label fewer or add masks"
         )
+    if not data.masks[labeled].any():
+        raise RunError(f"no labelled image of {data.name} has a defect to learn from; label one that has")
     images = digests(names=data.names, images=data.images, masks=data.masks)
     return Problem(data, labeled, unlabeled, directory, device, settings(args), images)
 

@@ -190,15 +190,14 @@ def measure(
     segmenter = place(Segmenter(), device)
     segmenter.load_state_dict(taught.weights)
     seen, found = (
-        segment_images(segmenter, data.images[part], dtype, config.segmenter_symmetries)
-        for part in (pool, scored)
+        segment_images(segmenter, data.images[part], config.segmenter_symmetries) for part in (pool, scored)
     )
     return {
-        "f1": pixel_prf(found >= taught.threshold, data.masks[scored])[2],
+        "f1": pixel_prf(found >= taught.thresholds["segmenter"], data.masks[scored])[2],
         "ap": pixel_ap(found, data.masks[scored]),
         "defects": int(data.anomalous[pool[labeled]].sum()),
         "seconds": time.perf_counter() - start,
-        "unsure": queries.uncertainty(seen, taught.threshold).tolist(),
+        "unsure": queries.uncertainty(seen, taught.thresholds["segmenter"]).tolist(),
         "scores": image_scores(seen).tolist(),
     }
 

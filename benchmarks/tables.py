@@ -37,7 +37,7 @@ from nbs_env.data import GOOD
 from nbs_env.desk import run as desk
 from nbs_env.detect.config import DetectorConfig
 
-METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "segmenter")
+METHODS = ("reconstruction", "unet", "forest", "final_loss", "nbs", "nbs_crf", "memory", "segmenter", "fused")
 FIGURES = ("precision", "recall", "f1", "f1_within_2", "f1_within_5", "ap", "auroc", "aupro")
 PUBLISHED: dict[str, tuple[tuple[float, ...], ...]] = {
     "mvtec:grid": ((0.01, 0.82, 0.02), (0.07, 0.51, 0.12), (0.10, 0.62, 0.17)),
@@ -95,9 +95,10 @@ def cells(args: TablesArgs, words: Sequence[str]) -> Iterator[Cell]:
 def play(run: desk.RunArgs, config: DetectorConfig, game: AgentGame | None) -> dict[str, Any]:
     """What `nbs train` comes to, by method."""
     metrics, seconds = run_metrics(run, config, game)
-    teaching = seconds.pop("teaching_seconds", 0.0)
+    filling, teaching = seconds.pop("memory_seconds", 0.0), seconds.pop("teaching_seconds", 0.0)
+    own = {"memory": filling, "segmenter": teaching, "fused": filling + teaching}
     rest = sum(seconds.values())
-    return figures(metrics, {name: teaching if name == "segmenter" else rest for name in metrics["methods"]})
+    return figures(metrics, {name: own.get(name, rest) for name in metrics["methods"]})
 
 
 def play_rival(method: str, args: SegmentationArgs) -> dict[str, Any]:
@@ -182,7 +183,9 @@ def differences_table(results: Results) -> Table:
 
     The last rows have the mean over all data sets; runs are redrawn within each.
     """
-    shipped = next(m for m in ("segmenter", "nbs_crf", *METHODS) if any(key[2] == m for key in results))
+    shipped = next(
+        m for m in ("fused", "segmenter", "nbs_crf", *METHODS) if any(key[2] == m for key in results)
+    )
     lines = [["data set", f"{shipped} less", "pairs", "F1 [95 %]", "AP [95 %]"]]
     every = list(dict.fromkeys(key[0] for key in results))
     for datasets in [[dataset] for dataset in every] + ([every] if len(every) > 1 else []):

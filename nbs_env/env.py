@@ -11,7 +11,7 @@ import torch
 from gymnasium.error import ResetNeeded
 
 from nbs_env.common import pictures
-from nbs_env.common.errors import ConfigError
+from nbs_env.common.errors import ConfigError, DataError
 from nbs_env.common.networks import pick_device
 from nbs_env.common.settings import whole_number
 from nbs_env.config import PATCH, PRESETS, WINDOW, Config
@@ -75,7 +75,7 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
         reward: what an update pays as R_pred, of an `Outcome`.
 
     Raises:
-        DataError: the labelled images cannot be drawn.
+        DataError: the labelled images cannot be drawn, or none has a defect.
         ConfigError: an argument is of another kind, the images have another size than `config.image_size`, or
             there is no such device or render mode.
         ResetNeeded: `step` or `render` before the first `reset`, or `step` after the end.
@@ -126,6 +126,11 @@ class PatchSamplingEnv(gymnasium.Env[np.ndarray, np.int64]):
                 "load(..., image_size=...), or set image_size to theirs"
             )
         self.labeled, self.unlabeled = split(self.dataset, number_or_names(labeled), np.random.default_rng(0))
+        if not self.dataset.masks[self.labeled].any():
+            raise DataError(
+                f"{self.dataset.name}: no labelled image has a defect, and a game needs one; label one that "
+                "has, or train without an agent"
+            )
         shape = (5, WINDOW, WINDOW)
         low, high = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         high[3] = np.inf

@@ -146,6 +146,7 @@ TINY = {
     "segmenter-steps": 0,
     "segmenter-crop": 64,
     "segmenter-batch": 2,
+    "memory-size": 0,
 }
 NO_GAME: dict[str, Any] = {name.replace("-", "_"): None for name in GAME}
 """Changes of `TINY` that leave the game out."""

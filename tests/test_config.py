@@ -34,7 +34,7 @@ SETTINGS: dict[type, type[Exception]] = {
 OWN_CHECKS = {"minibatch_size", "predictor_width", "predictor_crop", "segmenter_crop"}
 """Numbers whose bounds depend on other settings, see `WRONG`."""
 MAY_BE_0 = {"cloning_length", "warmup_updates", "clone_reward", "cover_weight", "segmenter_steps"}
-MAY_BE_0 |= {"paste_share", "seed", "entropy_weight"}
+MAY_BE_0 |= {"paste_share", "memory_size", "seed", "entropy_weight"}
 
 
 @pytest.mark.parametrize("kind", SETTINGS, ids=lambda kind: kind.__name__)

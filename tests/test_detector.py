@@ -40,8 +40,8 @@ def detector(rings: list[list[Weights]], dataset: AnomalyDataset) -> Detector:
     initialize(predictor, torch.Generator().manual_seed(1))
     crf = CRFParams(smooth_compat=0.7, appearance_compat=0.2)
     made = Detector(rings, [predictor.state_dict()] * 2, 128, "float32", CPU, crf=crf)
-    made.threshold = float(np.median(made.probabilities(dataset.images)))
-    made.crf_threshold = made.threshold * 0.999
+    made.thresholds["nbs"] = float(np.median(made.probabilities(dataset.images)))
+    made.crf_threshold = made.thresholds["nbs"] * 0.999
     return made
 
 
@@ -62,7 +62,7 @@ def test_saved_and_loaded_it_predicts_the_same(
     file = named(tmp_path / "detector.pt")
     detector.save(file)
     loaded = Detector.load(file)
-    for name in ("threshold", "crf", "crf_threshold"):
+    for name in ("thresholds", "crf", "crf_threshold"):
         assert getattr(loaded, name) == getattr(detector, name)
     images = images_of_sizes((128, 128), (90, 150))
     for before, after in zip(detector.predict(images), loaded.predict(images), strict=True):
@@ -77,9 +77,10 @@ def test_segmenter_is_the_first_method(
 ) -> None:
     weights = Segmenter(torch.Generator().manual_seed(2)).state_dict()
     predictors = [predictor.state_dict() for predictor in detector.predictors]
-    more: dict[str, Any] = {"segmenter": weights, "segmenter_threshold": 0.54, "crf": detector.crf}
+    more: dict[str, Any] = {"segmenter": weights, "thresholds": {"segmenter": 0.54}, "crf": detector.crf}
     if both:
-        more |= {"threshold": detector.threshold, "crf_threshold": detector.crf_threshold}
+        more["thresholds"] |= detector.thresholds
+        more["crf_threshold"] = detector.crf_threshold
     parts = (rings, predictors) if both else ([], [])
     Detector(*parts, 128, "float32", CPU, **more).save(tmp_path / "detector.pt")
     found = Detector.load(tmp_path / "detector.pt")
@@ -235,7 +236,7 @@ def test_threshold_separates_the_labelled_pixels(
     images, masks = dataset.images[[0, 1, 4]], dataset.masks[[0, 1, 4]]
     probabilities = np.where(masks, high, low).astype(np.float32)
     detector.calibrate(probabilities, images, masks)
-    assert low < detector.threshold <= high
+    assert low < detector.threshold_of("nbs") <= high
     assert pixel_prf(detector.masks(probabilities, images), masks)[2] > 0.97
 
 
@@ -247,7 +248,7 @@ def test_kernel_that_removes_specks_is_chosen_where_there_are_specks(
     flipped = masks ^ (rng.random(masks.shape) < 0.05)
     probabilities = np.where(flipped, 0.7, 0.3).astype(np.float32)
     detector.calibrate(probabilities, images, masks)
-    plain = pixel_prf(probabilities >= detector.threshold, masks)[2]
+    plain = pixel_prf(probabilities >= detector.threshold_of("nbs"), masks)[2]
     assert pixel_prf(detector.masks(probabilities, images), masks)[2] > plain + 0.1
     assert detector.crf in CRF_CANDIDATES
 

@@ -237,6 +237,34 @@ def test_the_whole_loop(home: Path, browser: Any, start: Callable[..., Command])
     assert not again.errors
 
 
+def test_good_images_alone_begin_the_first_round(
+    home: Path, browser: Any, start: Callable[..., Command]
+) -> None:
+    rng = np.random.default_rng(1)
+    (home / "good").mkdir()
+    for number in range(4):
+        image = rng.normal(100, 10, (HEIGHT, WIDTH, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(image).save(home / "good" / f"{number}.png")
+    page = Page(browser, start().address)
+    page.page.locator("#notice", has_text="Round 1 is done. Enter keeps").wait_for()
+    page.page.locator("#worth", has_text="No F1 yet").wait_for()
+    assert page.page.locator("#progress").text_content() == "0 labelled, 0 good"
+    page.open("2.png")
+    page.page.locator("#chip", has_text="predicted defect").wait_for()
+    page.page.locator("#looking", has_text="6 of 6 called bad").wait_for()
+    page.press("Enter")
+    page.page.locator("#progress", has_text="1 labelled, 0 good").wait_for()
+    spot = np.zeros((HEIGHT, WIDTH), bool)
+    spot[60:90, 100:130] = True
+    found = painted(home, "2")
+    assert found[spot].all()
+    assert found[~spot].mean() < 0.2
+    page.page.reload()
+    page.page.locator("#progress", has_text="1 labelled").wait_for()
+    assert [path.name for path in (home / "runs").glob("*.log")] == ["001.log"]
+    assert not page.errors
+
+
 def test_cancel_and_resume(home: Path, browser: Any, start: Callable[..., Command]) -> None:
     page = Page(browser, start(60).address)
     page.open("0.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,15 @@ from nbs_env.data.images import ORIENTATION
 from nbs_env.desk.label.folder import UNLABELLED, Folder
 from nbs_env.desk.label.looking import Looking
 from nbs_env.desk.label.training import Training
+from nbs_env.desk.run import DataArgs, read_images
+
+
+def add_good(home: Path, count: int) -> None:
+    """Put images of even grey into good/."""
+    for number in range(count):
+        (home / "good").mkdir(exist_ok=True)
+        grey = np.random.default_rng(number).normal(120, 8, (128, 128, 3))
+        Image.fromarray(grey.astype(np.uint8)).save(home / "good" / f"{number}.png")
 
 
 @pytest.mark.parametrize("name", ["1_mask.png", "1.jpg.png", "1.bmp", "1.png"])
@@ -123,14 +133,55 @@ def test_a_round_needs_a_defect_that_survives_resizing(mine: Path) -> None:
         path.unlink()
     folder = Folder(mine)
     training = Training(folder, ["--image-size", "128"])
-    with pytest.raises(RunError, match="mark a defect in one image first"):
+    with pytest.raises(RunError, match="mark a defect in one image first, or 2 images as good"):
         training.start()
     Image.fromarray(np.zeros((600, 600), np.uint8)).save(mine / "images" / "2.png")
     folder.paint(2, UNLABELLED, (5, 5, 1, 1), np.ones((1, 1), bool))
     with pytest.raises(RunError, match="too thin for 128 pixels"):
         training.start()
     folder.paint(0, UNLABELLED, (0, 0, 128, 128), spot())
-    assert training._labelled() == (["0"], ["2"])
+    assert training._labelled() == ([], ["0"], ["2"])
+
+
+@pytest.mark.parametrize(
+    ("beside", "empty", "words"),
+    [(0, "01", ["0", "1"]), (1, "0", ["1"]), (2, "", ["0"]), (1, "", None), (0, "0", None)],
+)
+def test_good_images_make_a_round(
+    beside: int, empty: str, words: list[str] | None, mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(mine / "masks")
+    add_good(mine, beside)
+    folder = Folder(mine)
+    training = Training(folder, ["--image-size", "128"])
+    for name in empty:
+        folder.paint(int(name), UNLABELLED, (0, 0, 128, 128), np.zeros((128, 128), bool))
+    begun: list[list[str]] = []
+    monkeypatch.setattr(training, "_run", lambda number, words: begun.append(words))
+    if words is None:
+        with pytest.raises(RunError, match="2 images as good"):
+            training.start()
+    else:
+        training.start()
+        assert begun[0][begun[0].index("--labeled") + 1 :] == words
+        args = DataArgs("folder", mine, labeled=tuple(words))
+        assert read_images(args, 128, 0)[1].tolist() == [int(name) for name in empty]
+
+
+def test_a_round_without_a_mask_is_looked_at(mine: Path) -> None:
+    shutil.rmtree(mine / "masks")
+    add_good(mine, 3)
+    folder = Folder(mine)
+    training = Training(folder, ["--image-size", "128", "--device", "cpu"])
+    training.start()
+    assert training.process is not None
+    assert training.process.wait(300) == 0
+    assert training.rounds() == [{"round": 1, "labelled": 0, "f1": None}]
+    looking = Looking(folder, training)
+    looking._look_at(0, [1])
+    assert looking._detector(1).methods == ("memory",)
+    assert 0 < looking.unsure[0] <= 1
+    assert looking.called == {1: {0: True}}
 
 
 def test_the_command_names_the_extra_that_is_missing(mine: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from PIL import Image
 
 from baselines import forest, reconstruction, unet
 from baselines.segmentation import FOLDS, Problem, prepare
@@ -136,6 +137,15 @@ def test_an_interrupted_run_begins_again_and_a_finished_one_stays(folder: Path, 
 def test_nothing_to_score_is_said_before_training(mine: Path, tmp_path: Path) -> None:
     args = unet.Args("folder", mine, labeled=("4",), run_dir=tmp_path / "run", device="cpu")
     message = "no image of folder/mine but the 4 labelled ones has a mask"
+    with pytest.raises(RunError, match=message), prepare(args, "unet"):
+        pass
+
+
+def test_a_defect_is_needed(mine: Path, tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        Image.new("L", (128, 128)).save(mine / "masks" / f"{name}.png")
+    args = unet.Args("folder", mine, labeled=("0", "1"), run_dir=tmp_path / "run", device="cpu")
+    message = "no labelled image of folder/mine has a defect to learn from"
     with pytest.raises(RunError, match=message), prepare(args, "unet"):
         pass
 

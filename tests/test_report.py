@@ -85,8 +85,9 @@ def made(tmp_path: Path) -> Made:
             "dataset": data.name,
             "labeled": list(names[:1]),
             "masks": "segmenter",
-            "segmenter_threshold": 0.9,
-            "image_threshold": None,
+            "thresholds": {"segmenter": 0.9},
+            "alarms": {},
+            "expected": {"good": (0, 0), "defective": (1, 2), "rate": 0.01},
             "methods": {"segmenter": {}},
             "curve": pixel_curve(probabilities, masks, 0.9) if truth else None,
             "history": [],
@@ -103,7 +104,7 @@ def test_the_figures_are_those_of_the_run(finished: Path) -> None:
     assert content["methods"] == metrics["methods"]
     curve, place = content["curve"], content["default"]
     assert content["thresholds"] == curve["thresholds"]
-    assert content["thresholds"][place] == metrics["segmenter_threshold"]
+    assert content["thresholds"][place] == metrics["thresholds"]["segmenter"]
     figures = metrics["methods"]["segmenter"]
     true, false = curve["true"][place], curve["false"][place]
     assert true > 0

@@ -13,9 +13,11 @@ from conftest import SameBits
 from nbs_env.common.errors import TrainingError
 from nbs_env.data import AnomalyDataset
 from nbs_env.detect import teaching
-from nbs_env.detect.alarms import alarm_threshold
+from nbs_env.detect.alarms import ENOUGH, alarm_of, expectation, interval
 from nbs_env.detect.config import DetectorConfig
+from nbs_env.detect.fusion import SHARES
 from nbs_env.detect.metrics import best_threshold, pixel_prf
+from nbs_env.detect.recall import Recall
 from nbs_env.detect.segmenter import Segmenter, segment_images
 from nbs_env.detect.teaching import Teacher, bounded_threshold, folds, teach
 from nbs_env.detect.views import Views
@@ -135,7 +137,7 @@ def test_a_segmenter_is_judged_where_its_teacher_did_not_look(
     def look(_: Segmenter, images: np.ndarray, **rest: Any) -> np.ndarray:
         (number,) = np.flatnonzero((dataset.images == images).all(axis=(1, 2, 3)))
         looked[-1].append(int(number))
-        return np.full(images.shape[:3], number / 10, np.float32)
+        return np.full(images.shape[:3], (number + 1) / 10, np.float32)
 
     def choose(probabilities: np.ndarray, truth: np.ndarray, weight: float) -> float:
         chosen.append((probabilities, truth, weight))
@@ -145,9 +147,9 @@ def test_a_segmenter_is_judged_where_its_teacher_did_not_look(
         monkeypatch.setattr(teaching, name, watching)
     teach(dataset, labeled, replace(taught, segmenter_steps=1), 0, CPU, torch.float32)
     assert (learnt, looked) == ([[1, 3], [0, 4], [0, 1, 3, 4]], [[0, 4], [1, 3], []])
-    ((probabilities, truth, weight),) = chosen
+    (probabilities, truth, weight), _ = chosen
     np.testing.assert_array_equal(truth.ravel(), dataset.masks[[0, 4, 1, 3]].ravel())
-    np.testing.assert_allclose(probabilities.ravel(), np.repeat([0.0, 0.4, 0.1, 0.3], 128**2))
+    np.testing.assert_allclose(probabilities.ravel(), np.repeat([0.1, 0.5, 0.2, 0.4], 128**2), rtol=1e-6)
     share = dataset.masks[labeled].mean()
     assert weight == pytest.approx(((1 - share) / share) ** 0.5)
 
@@ -156,29 +158,31 @@ def test_killed_between_parts_it_ends_with_the_same_bits(
     dataset: AnomalyDataset, taught: DetectorConfig, same_bits: SameBits
 ) -> None:
     labeled, kept = np.array([0, 1, 2]), {}
-    whole = teach(dataset, labeled, taught, 0, CPU, torch.float32)
+    recall = Recall(dataset, labeled, 50, 0, CPU)
+    whole = teach(dataset, labeled, taught, 0, CPU, torch.float32, recall)
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        teach(dataset, labeled, taught, 0, CPU, torch.float32, kept, on_part=stop)
+        teach(dataset, labeled, taught, 0, CPU, torch.float32, recall, kept, on_part=stop)
     assert list(kept) == ["square/0"]
     losses: list[float] = []
-    again = teach(dataset, labeled, taught, 0, CPU, torch.float32, kept, on_step=losses.append)
+    recall = Recall(dataset, labeled, 50, 0, CPU)
+    again = teach(dataset, labeled, taught, 0, CPU, torch.float32, recall, kept, on_step=losses.append)
     assert len(losses) == 2 * taught.segmenter_steps
     same_bits(vars(whole), vars(again))
 
 
 def test_nothing_can_be_left_out_of_one(dataset: AnomalyDataset, taught: DetectorConfig) -> None:
     found = teach(dataset, np.array([0]), taught, 0, CPU, torch.float32)
-    assert (found.threshold, found.f1) == (0.5, None)
+    assert (found.thresholds["segmenter"], found.f1) == (0.5, None)
 
 
-def test_good_images_are_scored_where_they_were_left_out(
+def test_good_images_are_looked_at_where_nothing_was_learnt(
     dataset: AnomalyDataset, taught: DetectorConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each once; labelled good ones, as 3, as well."""
+    """Each by the segmenters of one part, and as many of their pixels as of labelled images."""
     good = np.stack([np.full((128, 128, 3), 40 + number, np.uint8) for number in range(7)])
     scored: list[list[int]] = []
 
@@ -190,30 +194,52 @@ def test_good_images_are_scored_where_they_were_left_out(
         return segment_images(segmenter, images, **rest)
 
     monkeypatch.setattr(teaching, "segment_images", watch)
-    found = teach(replace(dataset, good=good), np.array([0, 1, 3]), taught, 0, CPU, torch.float32)
-    assert len(found.good_scores) == 7 + 1
-    assert len(scored) == 2
+    parts: dict[str, Any] = {}
+    config, labeled = replace(taught, segmenter_steps=1), np.array([0, 1, 3])
+    teach(replace(dataset, good=good), labeled, config, 0, CPU, torch.float32, None, parts)
     assert sorted(number for part in scored for number in part) == list(range(7))
+    for part in (parts["square/0"], parts["square/1"]):
+        pixels, count = part["good_pixels"].shape[1], sum(one.numel() for one in part["labeled"])
+        assert count - 7 < pixels <= count
+        assert part["good_scores"].shape == (len(scored.pop(0)), len(SHARES))
 
 
 # Alarms
 
 
 @pytest.mark.parametrize(
-    ("count", "rate", "above"), [(99, 0.01, 99), (999, 0.01, 990), (20, 0.25, 16), (5, 0.1, 5)]
+    ("count", "rate", "above"), [(99, 0.01, 99), (999, 0.01, 990), (20, 0.25, 16), (10, 0.05, 10)]
 )
 def test_alarm_lies_above_a_place_in_the_good_scores(count: int, rate: float, above: int) -> None:
     scores = np.random.default_rng(0).permutation(np.arange(1, count + 1) / 1000)
-    threshold, low, high = alarm_threshold(scores, rate)
-    assert (scores < threshold).sum() == above
-    assert threshold - above / 1000 < 1e-9
+    alarm = alarm_of(scores, rate)
+    assert alarm is not None
+    assert (scores < alarm).sum() == above
+    assert alarm - above / 1000 < 1e-6
+    low, high = interval(count - above, count)
     assert low <= (count - above) / count <= high
+    assert alarm_of(scores[: ENOUGH - 1], rate) is None
+
+
+def test_what_to_expect_is_said_with_a_note_where_good_images_are_few() -> None:
+    def lines(good: int) -> list[str]:
+        return expectation({"good": (good // 20, good), "defective": (4, 5), "rate": 0.01})
+
+    (line,) = lines(100)
+    assert "calls bad 5 of 100 good ones (2% to 11%) and 4 of 5 defective ones (28% to 99%)" in line
+    assert lines(12)[1] == (
+        "note: 12 known-good images cannot promise 1.0% of false alarms, only 7.7%; put 30 or more "
+        "known-good images into good/, better a hundred"
+    )
+    assert "no good one, as none is known" in lines(0)[0]
+    assert "the mask decides which image is bad, and false alarms will be many; put 30" in lines(0)[1]
+    assert expectation({}) == []
 
 
 def test_alarm_keeps_its_promise_on_average() -> None:
     """Forty good scores, then one more, many times: it is called bad in a tenth of them at most."""
     draws = np.random.default_rng(0).normal(size=(400, 41))
-    called = [draw[-1] >= alarm_threshold(draw[:-1], 0.1)[0] for draw in draws]
+    called = [draw[-1] >= alarm_of(draw[:-1], 0.1) for draw in draws]
     assert 0.07 < np.mean(called) < 0.12
 
 
@@ -233,10 +259,10 @@ def test_good_images_say_which_threshold_is_too_low(
     monkeypatch.setattr(teaching, "segment_images", seen)
     config, labeled = replace(taught, segmenter_steps=1), np.flatnonzero(dataset.masks.any(axis=(1, 2)))[:2]
     alone = teach(replace(dataset, good=dataset.good[:0]), labeled, config, 0, CPU, torch.float32)
-    assert alone.threshold <= 0.6
+    assert alone.thresholds["segmenter"] <= 0.6
     assert alone.f1 == 1
     black = replace(dataset, good=np.zeros((4, *dataset.images.shape[1:]), np.uint8))
-    assert 0.7 < teach(black, labeled, config, 0, CPU, torch.float32).threshold <= 0.9
+    assert 0.7 < teach(black, labeled, config, 0, CPU, torch.float32).thresholds["segmenter"] <= 0.9
 
 
 def test_threshold_stays_where_the_best_one_of_true_probabilities_can_lie() -> None:
@@ -268,7 +294,7 @@ def test_a_plain_defect_is_learnt(blobs: AnomalyDataset, taught: DetectorConfig)
     found = teach(blobs, np.arange(4), settings, 0, CPU, torch.float32)
     segmenter = Segmenter()
     segmenter.load_state_dict(found.weights)
-    masks = segment_images(segmenter, blobs.images[4:], torch.float32) >= found.threshold
+    masks = segment_images(segmenter, blobs.images[4:]) >= found.thresholds["segmenter"]
     assert pixel_prf(masks, blobs.masks[4:])[2] > 0.8
     assert found.f1 is not None
     assert found.f1 > 0.7

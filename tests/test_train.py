@@ -158,12 +158,12 @@ def test_wrong_images(
         ({"labeled": "0"}, "ask for at least 1"),
         ({"labeled": "-1"}, "no image is named '-1'"),
         ({"labeled": "001"}, "no image is named '001'"),
-        ({"labeled": ""}, "none of the labelled images"),
+        ({"labeled": ""}, "no labelled image is named"),
         ({"agent": "nobody"}, "choose reinforce"),
         ({"agent": "test_train:Clashing"}, "rename the option"),
         ({"device": "tpu"}, "choose cpu, cuda or auto"),
         ({"updates": 2}, "choose at least profile_length (3)"),
-        (NO_GAME, "segmenter_steps is 0 and no game is played"),
+        (NO_GAME, "segmenter_steps and memory_size are 0 and no game is played"),
         ({"resume": True}, "leave --resume out"),
         # One bound of each part of the settings: game, detector, run, who plays, and the agent's options.
         ({"updates": 0}, "updates is 0; it must be at least 1"),
@@ -182,6 +182,14 @@ def test_wrong_values(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert message in error(**{"run_dir": "run"} | changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_game_needs_a_defect(mine: Path, error: Callable[..., str], tmp_path: Path) -> None:
+    _empty_masks(mine)
+    line = error(data_root=mine, run_dir=tmp_path / "run", labeled="0 1")
+    assert "folder/mine: no labelled image has a defect" in line
+    assert "or train without an agent" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -297,7 +305,7 @@ def test_segmenter_alone(main: Main, tmp_path: Path) -> None:
     assert metrics["history"] == []
     detector = Detector.load(run_dir / "detector.pt")
     assert detector.methods == ("segmenter",)
-    assert detector.segmenter_threshold == metrics["segmenter_threshold"]
+    assert detector.thresholds == {"segmenter": metrics["thresholds"]["segmenter"]}
     main(**dict.fromkeys(TINY), data_root=None, run_dir=run_dir, resume=True)
     assert json.loads((run_dir / "metrics.json").read_text()) == metrics
 

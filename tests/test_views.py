@@ -21,9 +21,10 @@ from nbs_env.data import AnomalyDataset, DataError, load, read_image, resize_ima
 from nbs_env.detect import segmenter as segmenting
 from nbs_env.detect import teaching
 from nbs_env.detect.config import DetectorConfig
-from nbs_env.detect.segmenter import Segmenter, blended, fused, probable, segment_images, tiles
+from nbs_env.detect.segmenter import Segmenter, blended, probable, segment_images, tiles
 from nbs_env.detect.teaching import Teacher, candidates, teach
 from nbs_env.detect.views import Views, working_size
+from nbs_env.features.encoder import fused
 
 CPU = torch.device("cpu")
 
@@ -39,8 +40,8 @@ def test_logits_have_the_size_of_the_image(size: tuple[int, int]) -> None:
 
 def test_image_alone_or_among_others(dataset: AnomalyDataset) -> None:
     segmenter = Segmenter(torch.Generator().manual_seed(0))
-    whole = segment_images(segmenter, dataset.images[:3], torch.float32)
-    alone = segment_images(segmenter, dataset.images[1:2], torch.float32)
+    whole = segment_images(segmenter, dataset.images[:3])
+    alone = segment_images(segmenter, dataset.images[1:2])
     np.testing.assert_allclose(whole[1:2], alone, atol=1e-6)
     assert ((whole > 0) & (whole < 1)).all()
 
@@ -53,7 +54,7 @@ def test_folded_norms_change_nothing(dataset: AnomalyDataset) -> None:
         norm.running_var.uniform_(0.5, 2, generator=generator)
     folded = fused(segmenter)
     assert not any(isinstance(x, nn.BatchNorm2d) for x in folded.modules())
-    whole, fast = (segment_images(x, dataset.images[:2], torch.float32) for x in (segmenter, folded))
+    whole, fast = (segment_images(x, dataset.images[:2]) for x in (segmenter, folded))
     assert whole.std() > 1e-3
     np.testing.assert_allclose(fast, whole, atol=1e-5)
 
@@ -74,14 +75,14 @@ def test_tiles_give_nearly_what_the_whole_gives(
     image = torch.from_numpy(np.tile(dataset.images[0], (3, 4, 1))).permute(2, 0, 1)[None] / 255
     errors = []
     with torch.no_grad():
-        whole = probable(segmenter, image, torch.float32, False)
+        whole = probable(segmenter, image, False)
         for overlap in (0, 128):
             monkeypatch.setattr(segmenting, "tiles", partial(tiles, overlap=overlap))
-            errors.append((blended(segmenter, image, torch.float32, False, 256) - whole).abs().mean())
+            errors.append((blended(segmenter, image, False, 256) - whole).abs().mean())
     assert errors[1] < errors[0] / 4
     assert errors[1] < 1e-3
-    monkeypatch.setattr(segmenting, "probable", lambda s, x, d, t: torch.full_like(x[:, 0], 0.25))
-    torch.testing.assert_close(blended(segmenter, image, torch.float32, False, 256), whole * 0 + 0.25)
+    monkeypatch.setattr(segmenting, "probable", lambda s, x, t: torch.full_like(x[:, 0], 0.25))
+    torch.testing.assert_close(blended(segmenter, image, False, 256), whole * 0 + 0.25)
 
 
 # Working sizes
@@ -135,7 +136,8 @@ def test_the_size_is_chosen_where_images_were_left_out(
     """Whatever size sees the truth, in whichever order, is taken; the last segmenter learns at it."""
     data = load("folder", folder, image_size=128)
     assert candidates(data, "auto") == ("square", "own")
-    assert candidates(replace(data, sizes=(data.images.shape[1:3],) * len(data)), "auto") == ("square",)
+    assert candidates(replace(data, sizes=((128, 128),) * 4), "auto") == ("square", 256)
+    assert candidates(replace(data, originals=()), "auto") == ("square",)
     assert candidates(replace(data, sizes=((600, 400),) * 4), "auto") == ("square", 512, "own")
     assert candidates(replace(data, sizes=((600, 4000),) * 4), "auto") == ("square", 512)
     for right in ("square", "own"):

@@ -123,11 +123,12 @@ def split(
     """Choose the labelled images; all others, those without a mask included, are unlabelled.
 
     A number is drawn uniformly, without replacement, among the images with a mask, and drawn anew until the
-    draw holds an anomalous pixel, since the predictor cannot learn what it never sees.
+    draw holds an anomalous pixel. Where no mask does, but there are good images beside, all with a mask are
+    labelled. Those that are named may all be good: what cannot learn without a defect says so itself.
 
     Args:
         dataset: The images.
-        labeled: How many images to draw, at least 1, or the names of the images.
+        labeled: How many images to draw, at least 1 (0 where there are good images beside), or their names.
         rng: Source of the draw; untouched if names are given.
 
     Returns:
@@ -135,7 +136,8 @@ def split(
 
     Raises:
         DataError: If there are fewer images with a mask than asked for, a name is unknown, given twice or
-            without a mask, or no labelled image holds an anomalous pixel.
+            without a mask, nothing is known to be good or anomalous, or a number is asked for where no mask
+            holds an anomalous pixel and there are no good images beside.
     """
     chosen = _draw(dataset, labeled, rng) if isinstance(labeled, int) else _named(dataset, labeled)
     rest = np.setdiff1d(np.arange(len(dataset)), chosen)
@@ -144,16 +146,25 @@ def split(
 
 def _draw(dataset: AnomalyDataset, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     candidates = np.flatnonzero(dataset.has_mask)
+    if len(dataset.good) and count == 0:
+        return candidates[:0]
+    if len(dataset.good) and not dataset.anomalous.any():
+        return candidates  # the good ones among them
     if count < 1:
-        raise DataError(f"{dataset.name}: {count} labelled images asked for; ask for at least 1")
+        raise DataError(
+            f"{dataset.name}: {count} labelled images asked for; ask for at least 1, or add known-good images"
+        )
     if count > len(candidates):
         raise DataError(
             f"{dataset.name}: {count} labelled images asked for, but only {len(candidates)} of "
-            f"{len(dataset)} images have a mask; ask for fewer or add masks"
+            f"{len(dataset)} images have a mask; ask for fewer, add masks, or known-good images in good/"
         )
     anomalous = dataset.anomalous
     if not anomalous.any():
-        raise DataError(f"{dataset.name}: no mask holds an anomalous pixel; add one that does")
+        raise DataError(
+            f"{dataset.name}: no mask holds an anomalous pixel; add one that does, or images that are known "
+            "to be good, which need no masks"
+        )
     while True:
         chosen = rng.choice(candidates, size=count, replace=False)
         if anomalous[chosen].any():
@@ -172,9 +183,8 @@ def _named(dataset: AnomalyDataset, names: Sequence[str]) -> NDArray[np.int64]:
         if name in names[:position]:
             raise DataError(f"{dataset.name}: image {name!r} is named twice; name each labelled image once")
     chosen = np.array([index[name] for name in names], dtype=np.int64)
-    if not dataset.anomalous[chosen].any():
+    if not len(chosen) and not len(dataset.good):
         raise DataError(
-            f"{dataset.name}: none of the labelled images ({', '.join(names)}) holds an anomalous pixel; "
-            "name at least one with a marked defect"
+            f"{dataset.name}: no labelled image is named; name at least one, or add known-good images"
         )
     return chosen

@@ -117,8 +117,9 @@ def read_nanotwice(request: Request) -> AnomalyDataset:
 def read_magnetic_tile(request: Request) -> AnomalyDataset:
     """Read magnetic tiles (Huang et al. 2018): `MT_<kind>/Imgs/<stem>.jpg`, its mask `<stem>.png` beside it.
 
-    All kinds that are there, or one kind (the category) and `Free`, which holds images without a defect;
-    names are `<kind>/<stem>`. A few images of the kind `Uneven` have an empty mask although the unevenness is
+    All kinds that are there, or one kind (the category) and `Free`, which holds images without a defect:
+    every second one is known to be good, the others are among the images. Names are `<kind>/<stem>`. A few
+    images of the kind `Uneven` have an empty mask although the unevenness is
     plain to see; their truth counts as unknown.
 
     Raises:
@@ -149,10 +150,13 @@ def _add_tiles(collection: Collection, folder: Path, kind: str) -> None:
     for stem, mask in masks.items():
         if stem not in images:
             raise orphan(mask, images)
-    for stem, file in images.items():
+    for number, (stem, file) in enumerate(images.items()):
         if stem not in masks:
             raise DataError(f"{file}: no mask; expected {stem}.png beside it, so add it or remove the image")
         pair = collection.read(file, masks[stem])
+        if kind == FREE and number % 2 == 0 and pair.truth is not None and not pair.truth.any():
+            collection.add_known_good(pair)
+            continue
         if kind != FREE and pair.truth is not None and not pair.truth.any():
             pair = replace(pair, truth=None)
         collection.add(pair, f"{kind}/{stem}", GOOD if kind == FREE else kind)

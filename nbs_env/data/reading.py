@@ -247,9 +247,12 @@ class Collection:
             DataError: If there is none in it, or a file cannot be used.
         """
         for file in by_stem(image_files(folder)).values() if folder.is_dir() else ():
-            image = self.read(file, None).image
-            self._good.append(resize_image(image, self.image_size))
-            self._good_originals.append(Original.of(file, image.shape[:2], None))
+            self.add_known_good(self.read(file, None))
+
+    def add_known_good(self, pair: Pair) -> None:
+        """Add an image that is known to be good, neither labelled nor scored."""
+        self._good.append(resize_image(pair.image, self.image_size))
+        self._good_originals.append(Original.of(pair.file, pair.image.shape[:2], None))
 
     def dataset(self) -> AnomalyDataset:
         """All images added. A `DataWarning` says what may not be as was meant.

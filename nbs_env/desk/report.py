@@ -26,6 +26,7 @@ from nbs_env.common.pictures import heat
 from nbs_env.common.runs import command, seen_from
 from nbs_env.data import AnomalyDataset
 from nbs_env.desk.results import Results, read_json, read_results, read_rows
+from nbs_env.detect.alarms import expectation
 from nbs_env.detect.metrics import threshold_levels
 
 PAGE = "report.html"
@@ -39,7 +40,9 @@ POINTS = 400
 WALKED = 8
 """Images at most that are shown with where the agent walked."""
 METHODS = {
+    "fused": "segmenter and memory",
     "segmenter": "the segmenter",
+    "memory": "the memory of normal images",
     "nbs_crf": "batch sampling and the dense CRF",
     "nbs": "batch sampling and the dense CRF",
 }
@@ -81,7 +84,7 @@ def write_report(
         rows = read_rows(table, shown)
     with checkpoint.unpacking(directory / "metrics.json"):
         curves, facts = _curves(shown.metrics.get("history", [])), _facts(shown)
-    summary = _summary(rows)
+    summary, expected = _summary(rows), ". ".join(expectation(shown.metrics["expected"]))
     levels = threshold_levels(shown.threshold)
     content = {
         "name": shown.name,
@@ -100,11 +103,11 @@ def write_report(
         "command": shown.command,
     }
     page = directory / PAGE
-    checkpoint.save_text(_filled(f"{shown.name}: {summary}", summary, content), page)
+    checkpoint.save_text(_filled(f"{shown.name}: {summary}", summary, expected, content), page)
     return page, summary
 
 
-def _filled(title: str, summary: str, content: dict[str, Any]) -> str:
+def _filled(title: str, summary: str, expected: str, content: dict[str, Any]) -> str:
     """The page; nothing that it is filled with can become markup or a script."""
     pages = files("nbs_env.desk") / "pages"
     script = "".join((pages / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
@@ -112,6 +115,7 @@ def _filled(title: str, summary: str, content: dict[str, Any]) -> str:
     values = {
         "title": html.escape(title).encode("ascii", "xmlcharrefreplace").decode(),
         "summary": html.escape(summary),
+        "expected": html.escape(expected),
         "style": (pages / "report.css").read_text(encoding="utf-8"),
         "script": script,
         "digest": digest,
@@ -231,15 +235,14 @@ def _walk(shown: Results) -> list[dict[str, Any]]:
 
 def _facts(shown: Results) -> list[tuple[str, str]]:
     """What is worth saying in words: (what, which)."""
-    metrics, rate = shown.metrics, shown.settings.get("config", {}).get("false_alarm_rate")
+    metrics = shown.metrics
     facts = [("masks of", METHODS.get(metrics["masks"], metrics["masks"]))]
     if metrics.get("labeled"):
         facts.append(("labelled images", ", ".join(metrics["labeled"])))
-    if metrics.get("segmenter_f1_left_out") is not None:
-        facts.append(("F1 on labelled images not seen", f"{metrics['segmenter_f1_left_out']:.3f}"))
-    if shown.image_threshold is not None and rate:
-        low, high = metrics["false_alarms"]
-        facts.append(("false alarms", f"{rate:.1%} wanted; {low:.1%} to {high:.1%} of good images (95 %)"))
+    if metrics.get("f1_left_out") is not None:
+        facts.append(("F1 on labelled images left out", f"{metrics['f1_left_out']:.3f}"))
+    if metrics.get("share"):
+        facts.append(("share of the memory", f"{metrics['share']:.2f}"))
     file = shown.directory / "timing.json"
     if file.is_file():
         facts.append(("time", f"{sum(read_json(file).values()) / 60:.1f} minutes"))

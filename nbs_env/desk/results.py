@@ -100,9 +100,8 @@ def read_results(directory: Path, data: AnomalyDataset | None, data_root: Path |
         return data.images[i], data.masks[i] if data.has_mask[i] else None
 
     with checkpoint.unpacking(directory / "metrics.json"):
-        by_segmenter = metrics["masks"] == "segmenter"
-        threshold = metrics["segmenter_threshold" if by_segmenter else "threshold"]
-        alarm = metrics["image_threshold"] if by_segmenter else None
+        method = metrics["masks"].removesuffix("_crf")
+        threshold, alarm = metrics["thresholds"][method], metrics["alarms"].get(method)
         return Results(directory, metrics["dataset"], threshold, alarm, line, parts, metrics, file, original)
 
 
@@ -118,7 +117,8 @@ def _predictions(directory: Path, settings: dict[str, Any], data_root: Path | No
         except DataError:
             return None, None
 
-    alarm, parts, metrics = settings["image_threshold"], {"predict": settings}, {"masks": settings["method"]}
+    alarm, parts = settings["image_threshold"], {"predict": settings}
+    metrics = {"masks": settings["method"], "expected": settings.get("expected", {})}
     line, file = shlex.join(words), folder.joinpath
     return Results(directory, folder.name, threshold, alarm, line, parts, metrics, file, original)
 

@@ -129,10 +129,10 @@ def run(args: RunArgs, config: DetectorConfig, game: Game | None = None) -> dict
         WriteError: a file cannot be written.
     """
     directory, device = args.directory(game.name if game else ""), pick_device(args.device)
-    if game is None and not config.segmenter_steps:
+    if game is None and not config.segmenter_steps and not config.memory_size:
         raise RunError(
-            "segmenter_steps is 0 and no game is played, so nothing would be learnt; choose --preset quick, "
-            "--segmenter-steps 200, or an --agent"
+            "segmenter_steps and memory_size are 0 and no game is played, so nothing would be learnt; choose "
+            "--preset quick, --segmenter-steps 200, --memory-size 4000, or an --agent"
         )
     if args.resume and stored_run(directory) is None:
         raise RunError(f"{directory} holds no run to resume; leave --resume out, or check --run-dir")
@@ -142,6 +142,13 @@ def run(args: RunArgs, config: DetectorConfig, game: Game | None = None) -> dict
         keep_freed_memory()
         data, labeled = read_images(args, config.image_size, args.seed)
         unlabeled = np.setdiff1d(np.arange(len(data)), labeled)
+        normal = len(data.good) + len(labeled) if config.memory_size else 0
+        if game is None and normal < 2 and not (config.segmenter_steps and data.masks[labeled].any()):
+            raise RunError(
+                f"{data.name}: no segmenter to teach and {normal} images for a memory, so nothing would be "
+                "learnt; label a defect, or put known-good images into good/ (memory_size is "
+                f"{config.memory_size}, segmenter_steps {config.segmenter_steps})"
+            )
         check_names(directory / "masks" / f"{data.names[i]}.png" for i in unlabeled)
         now["images"] = _digests(data, labeled)
         if args.resume:
@@ -154,7 +161,8 @@ def run(args: RunArgs, config: DetectorConfig, game: Game | None = None) -> dict
         threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
         print(
             f"{data.name}: {len(data)} images, {len(labeled)} labelled "
-            f"({', '.join(data.names[i] for i in labeled)}); preset {args.preset}, {played}\n"
+            f"({', '.join(data.names[i] for i in labeled) or 'none'}), {len(data.good)} more known to be "
+            f"good; preset {args.preset}, {played}\n"
             f"on {device.type}, {dtype}{threads}; everything goes to {directory}",
             flush=True,
         )
@@ -292,7 +300,7 @@ def _stored(directory: Path, now: dict[str, Any]) -> dict[str, Any] | None:
 SHOWN = (
     *("dataset", "data_root", "labeled", "image_size"),
     *("preset", "run_dir", "seed", "resume", "device"),
-    *("segmenter_steps", "segmenter_size", "false_alarm_rate"),
+    *("segmenter_steps", "segmenter_size", "memory_size", "false_alarm_rate"),
     *("agent", "updates", "episode_length"),
 )
 """Options that `--help` shows; `--help-all` has the rest."""

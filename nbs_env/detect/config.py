@@ -40,11 +40,13 @@ class DetectorConfig:
     """Adam's learning rate for the segmenter at first; it falls to 0. Its encoder has a tenth of it."""
     segmenter_symmetries: bool = False
     """Average the segmenter's probabilities over the symmetries of the square, in eight times the time."""
+    memory_size: Annotated[int, AtLeast(0)] = 0
+    """Vectors at most of the memory of what normal images look like; 0: no memory."""
     paste_share: Annotated[float, AtLeast(0)] = 0.0
     """Share of the segmenter's crops into which a labelled defect is pasted."""
-    false_alarm_rate: Annotated[float, Between(0, 1)] = 0.01
-    """Share of good images that may be called bad; the segmenter's scores of those that it had not seen say
-    from which image score that is."""
+    false_alarm_rate: Annotated[float, Between(0, 1)] = 0.05
+    """Share of good images that may be called bad; the scores of those that nothing was learnt from say from
+    which image score that is."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the networks; `auto` takes bfloat16 where the processor has it."""
 
@@ -67,13 +69,14 @@ class DetectorConfig:
 
 PAPER = DetectorConfig()
 PRESETS: dict[str, DetectorConfig] = {
-    "quick": replace(PAPER, segmenter_steps=200, segmenter_folds=2, paste_share=0.5),
+    "quick": replace(PAPER, segmenter_steps=200, segmenter_folds=2, memory_size=4000, paste_share=0.5),
     "standard": replace(
         PAPER,
         segmenter_steps=600,
         segmenter_folds=3,
         segmenter_size="auto",
         segmenter_symmetries=True,
+        memory_size=4000,
         paste_share=0.5,
     ),
     "paper": PAPER,  # which has no segmenter

@@ -1,8 +1,9 @@
-"""The segmenter of a run as one ONNX file: `nbs export --run RUN_DIR --out detector.onnx`.
+"""What a run ships as one ONNX file: `nbs export --run RUN_DIR --out detector.onnx`.
 
-Everything is inside the graph. Input `image`, uint8 (h, w, 3), RGB, of any size from 64x64 up. Outputs
-`probability`, float32 (h, w), `mask`, bool (h, w), `score`, float32, the mean of the highest 0.1 % of the
-probabilities, and `bad`, bool, whether the image is called bad. Needs the extra `export`.
+Everything is inside the graph: resizing, segmenter, memory or both, thresholds. Input `image`, uint8
+(n, h, w, 3), RGB, n images of one size, from 64x64 up. Outputs `probability`, float32 (n, h, w), `mask`, bool
+(n, h, w), `score`, float32 (n,), the mean of an image's highest 0.1 % of probabilities, and `bad`, bool (n,),
+whether an image is called bad. Needs the extra `export`.
 """
 
 from __future__ import annotations
@@ -22,28 +23,18 @@ import tyro
 from nbs_env.common import checkpoint
 from nbs_env.common.errors import RunError
 from nbs_env.common.runs import command
-from nbs_env.detect.config import Size
 from nbs_env.detect.detector import Detector
-from nbs_env.detect.segmenter import STRIDE, Segmenter, probable
+from nbs_env.detect.fusion import TOP
+from nbs_env.detect.segmenter import probable
 
 OUTPUTS = ("probability", "mask", "score", "bad")
+PLANES = ["n", "height", "width"]
 OPSET = 18
-"""The first one whose Resize can smooth while it shrinks, as Pillow does."""
-RESIZE = "Resize <antialias = 1, cubic_coeff_a = -0.5, exclude_outside = 1, mode = "
-WHOLE = {
-    "one_rgb": [1, 3],
-    "zero_pads": [0] * 6,
-    "thousand": [1000],
-    "stride": [STRIDE],
-    "one": [1],
-    "two": [2],
-    "first": [0],
-    "flat": [-1],
-    "axes": [0, 1],
-    "axes_of_map": [1, 2],
-    "origin": [0, 0],
-    "ones": [1, 1],
-}
+"""The first one whose Resize can smooth while it shrinks."""
+RESIZE = "Resize <antialias = 1, exclude_outside = 1, mode = "
+BITS = 22
+"""Of the fractions that Pillow resizes with."""
+WHOLE = {"thousand": [1000], "one": [1], "flat": [0, -1], "plane": [1], "inner": [1, 2, 3]}
 """Constants that are lists of whole numbers."""
 
 
@@ -52,16 +43,16 @@ class ExportArgs:
     """What to export."""
 
     run: Path
-    """Directory of a finished run with a segmenter, or its detector.pt."""
+    """Directory of a finished run, or its detector.pt."""
     out: Path
     """The file to write."""
 
 
 def export(detector: Detector, file: Path) -> None:
-    """Write the segmenter of `detector` as ONNX.
+    """Write the first method of `detector` as ONNX.
 
     Raises:
-        RunError: the extra `export` is not installed, or there is no segmenter.
+        RunError: the extra `export` is not installed, or the method is `nbs`.
         WriteError: the file cannot be written.
     """
     try:
@@ -71,142 +62,150 @@ def export(detector: Detector, file: Path) -> None:
         raise RunError(
             "onnx is not installed; python -m pip install 'neural-batch-sampling[export]'"
         ) from error
-    if "segmenter" not in detector.methods:
-        raise RunError("this detector has no segmenter to export; train it with --segmenter-steps above 0")
-    buffer = io.BytesIO()
-    network = _Probable(copy.deepcopy(detector.segmenter).cpu().eval(), detector.segmenter_symmetries)
-    side, size = detector.image_size, detector.segmenter_size
-    sides = {2: "rows", 3: "columns"}
+    method, side = detector.methods[0], detector.image_size
+    if method == "nbs":
+        raise RunError(
+            "this detector has neither segmenter nor memory to export; train it with --segmenter-steps or "
+            "--memory-size above 0"
+        )
+    size, network, buffer = detector.size_of(method), _Evidence(detector, method), io.BytesIO()
+    parts = ["odds"] * (network.share < 1) + ["distances"] * (network.share > 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the other exporter needs a package more, for the same graph
         torch.onnx.export(
             network,
-            (torch.zeros(1, 3, side, side),),
+            (torch.zeros(1, side, side, 3, dtype=torch.uint8),),
             buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
-            input_names=["small"],
-            output_names=["whole_map"],
-            dynamic_axes=None if size == "square" else {"small": sides},
+            input_names=["image"],
+            output_names=[*parts, "working"],
+            dynamic_axes={"image": dict(enumerate(PLANES))},
         )
     model = onnx.load_from_string(buffer.getvalue())
-    alarm = detector.image_threshold
-    levels = {"zero": 0, "white": 255, "half": 0.5, "threshold": detector.segmenter_threshold}
+    alarm, threshold = detector.alarms.get(method), detector.threshold_of(method)
+    levels = {"half": 0.5, "lowest": -TOP, "highest": TOP, "threshold": threshold}
     levels |= {} if alarm is None else {"alarm": alarm}
-    _surround(onnx, model.graph, levels, _before(size, side), _after(alarm is not None))
-    working = side if size == "square" else size
-    facts = {"image_size": working, "threshold": detector.segmenter_threshold, "white": 255}
+    _follow(onnx, model.graph, levels, _after(parts, alarm is not None))
+    facts = {
+        "method": method,
+        "image_size": side if size == "square" else size,
+        "threshold": threshold,
+        "white": 255,
+    }
     onnx.helper.set_model_props(model, {name: str(value) for name, value in facts.items()})
     model.producer_name = "neural-batch-sampling"
     onnx.checker.check_model(model, full_check=True)
     checkpoint.replace_file(file, lambda part: part.write_bytes(model.SerializeToString()))
 
 
-class _Probable(torch.nn.Module):
-    """Images (1, 3, H, W) in [0, 1], H and W multiples of 16, to probabilities (1, H, W)."""
+class _Evidence(torch.nn.Module):
+    """Images (n, h, w, 3) uint8 to the terms of `fusion.mixed` (n, 1, H, W), and to the working size (2,).
 
-    def __init__(self, segmenter: Segmenter, symmetries: bool) -> None:
+    The terms are the segmenter's log-odds, and the memory's distances in squares, each times its share.
+    """
+
+    def __init__(self, detector: Detector, method: str) -> None:
         super().__init__()
-        self.segmenter, self.symmetries = segmenter, symmetries
+        self.share, self.symmetries = detector.share_of(method), detector.segmenter_symmetries
+        self.size, self.side = detector.size_of(method), detector.image_size
+        if self.share < 1:
+            self.segmenter = copy.deepcopy(detector.segmenter).cpu().eval()
+        if self.share > 0:
+            self.memory = copy.deepcopy(detector.memory).cpu()
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return probable(self.segmenter, images, torch.float32, self.symmetries)
-
-
-# What `Detector.predict` does before and after the network, a node a line
-
-
-def _before(size: Size, side: int) -> list[str]:
-    """From `image` to `small`: resized, as levels from 0 to 1, padded to multiples of 16."""
-    lines = [
-        "channels_first = Transpose <perm = [2, 0, 1]> (image)",
-        "levels = Cast <to = 1> (channels_first)",
-        "batch = Unsqueeze (levels, first)",
-        "size = Shape <end = 2> (image)",
-    ]
-    if size == "own":
-        lines += ["working = Identity (size)", "clipped = Identity (batch)"]
-    else:
-        if size == "square":
-            lines.append(f"working = Constant <value_ints = [{side}, {side}]> ()")
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        levels, square = image.permute(0, 3, 1, 2), torch.tensor([self.side, self.side])
+        size, parts = torch._shape_as_tensor(levels)[2:], []
+        if self.size == "square":
+            working = square
+        elif self.size == "own":
+            working = size
         else:  # as `working_size` has it
-            lines += [
-                f"doubled = Constant <value_ints = [{2 * size}]> ()",
-                "longer = ReduceMax <keepdims = 1> (size)",
-                "size_doubled = Mul (size, doubled)",
-                "numerator = Add (size_doubled, longer)",
-                "denominator = Mul (longer, two)",
-                "rounded = Div (numerator, denominator)",
-                "working = Max (rounded, one)",
-            ]
-        lines += [
-            # Pillow shrinks rows, rounds, shrinks columns, rounds.
-            "height = Shape <end = 1> (image)",
-            "working_width = Slice (working, one, two)",
-            "sizes_between = Concat <axis = 0> (one_rgb, height, working_width)",
-            *_resized("batch", "sizes_between", "between"),
-            "sizes_small = Concat <axis = 0> (one_rgb, working)",
-            *_resized("between", "sizes_small", "clipped"),
-        ]
+            working = ((2 * size * self.size + size.max()) // (2 * size.max())).clamp(min=1)
+        small = levels / 255 if self.size == "own" else _resized(levels, size, working)
+        if self.share < 1:
+            p = probable(self.segmenter, small, self.symmetries)
+            parts.append((1 - self.share) * (p / (1 - p)).log().clamp(-TOP, TOP)[:, None])
+        if self.share > 0:
+            squares = small if self.size == "square" else _resized(levels, size, square)
+            parts.append(self.share * self.memory(squares)[:, None])
+        return [*parts, working]
+
+
+def _resized(levels: torch.Tensor, size: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Levels (n, 3, *size) uint8 to (n, 3, *target) in [0, 1], as Pillow does: columns, then rows."""
+    rows, columns = (_fractions(size[i : i + 1], target[i : i + 1]) for i in range(2))
+    between = _whole(levels.double() @ columns.T)
+    return _whole(rows @ between).float() / 255
+
+
+def _fractions(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Pillow's (target, source) bicubic weights of the pixels of a line, times 2 ** BITS.
+
+    Lengths are of shape (1,): the exporter would divide numbers of none in float32.
+    """
+    scale = source.double() / target.double()
+    centers = _middles(target)[:, None] * scale
+    away = (_middles(source) - centers).abs() / scale.clamp(min=1)
+    x, near = away.clamp(max=2), away.clamp(max=1)
+    weights = 2 - x * (4 - x * (2.5 - 0.5 * x)) + (near - 1) ** 2 * (2 * near - 1)
+    return (weights / weights.sum(dim=1, keepdim=True) * 2**BITS).round()
+
+
+def _middles(count: torch.Tensor) -> torch.Tensor:
+    """The middles of `count` pixels of a line."""
+    return torch.arange(count[0], dtype=torch.float64) + 0.5  # type: ignore[call-overload]
+
+
+def _whole(sums: torch.Tensor) -> torch.Tensor:
+    """Sums of levels times `_fractions` to whole levels."""
+    return (sums / 2**BITS + 0.5).floor().clamp(0, 255)
+
+
+# What `Detector.predict` does after that, a node a line
+
+
+def _after(parts: list[str], with_alarm: bool) -> list[str]:
+    """From the network's outputs to the graph's."""
     return [
-        *lines,
-        "unpadded = Div (clipped, white)",
-        "negative = Neg (working)",
-        "lacking = Mod (negative, stride)",
-        "pads = Concat <axis = 0> (zero_pads, lacking)",
-        'small = Pad <mode = "edge"> (unpadded, pads)',
-    ]
-
-
-def _resized(source: str, sizes: str, target: str) -> list[str]:
-    """Resampled to whole levels, as Pillow does."""
-    return [
-        f'{target}_curve = {RESIZE}"cubic"> ({source}, , , {sizes})',
-        f"{target}_and_half = Add ({target}_curve, half)",
-        f"{target}_whole = Floor ({target}_and_half)",
-        f"{target} = Clip ({target}_whole, zero, white)",
-    ]
-
-
-def _after(with_alarm: bool) -> list[str]:
-    """From `whole_map` to the outputs."""
-    return [
-        "probabilities = Slice (whole_map, origin, working, axes_of_map)",
-        "whole_sizes = Concat <axis = 0> (ones, size)",
-        "planes = Unsqueeze (probabilities, first)",
-        f'whole = {RESIZE}"linear"> (planes, , , whole_sizes)',
-        "probability = Squeeze (whole, axes)",
-        "inside = GreaterOrEqual (planes, threshold)",
+        "size = Shape <start = 1, end = 3> (image)",
+        f"planes = Shape <end = 2> ({parts[0]})",
+        "working_sizes = Concat <axis = 0> (planes, working)",
+        "whole_sizes = Concat <axis = 0> (planes, size)",
+        f'fitted = {RESIZE}"linear"> ({parts[-1]}, , , working_sizes)',  # which the odds are
+        f"mean = Sum ({', '.join([*parts[:-1], 'fitted'])})",
+        "clipped = Clip (mean, lowest, highest)",
+        "probabilities = Sigmoid (clipped)",
+        f'whole = {RESIZE}"linear"> (probabilities, , , whole_sizes)',
+        "probability = Squeeze (whole, plane)",
+        "inside = GreaterOrEqual (probabilities, threshold)",
         "inside_levels = Cast <to = 1> (inside)",
         f'whole_mask = {RESIZE}"linear"> (inside_levels, , , whole_sizes)',
         "mask_plane = GreaterOrEqual (whole_mask, half)",
-        "mask = Squeeze (mask_plane, axes)",
-        "row = Reshape (probabilities, flat)",
-        "pixels = Size (row)",
+        "mask = Squeeze (mask_plane, plane)",
+        "rows = Reshape (probabilities, flat)",
+        "pixels = ReduceProd (working)",
         "thousandth = Div (pixels, thousand)",
-        "highest = Max (thousandth, one)",
-        "top, places = TopK (row, highest)",
-        "score = ReduceMean <keepdims = 0> (top)",
-        "fullest = ReduceMax <keepdims = 0> (inside_levels)",
+        "count = Max (thousandth, one)",
+        "top, places = TopK (rows, count)",
+        "score = ReduceMean <keepdims = 0> (top, plane)",
+        "fullest = ReduceMax <keepdims = 0> (inside_levels, inner)",
         f"bad = GreaterOrEqual ({'score, alarm' if with_alarm else 'fullest, half'})",
     ]
 
 
-def _surround(onnx: Any, graph: Any, levels: dict[str, float], before: list[str], after: list[str]) -> None:
-    """Put nodes around the network, with constants and `levels` that they use."""
-    network = list(graph.node)
-    del graph.node[:], graph.input[:], graph.output[:]
-    graph.node.extend(map(onnx.parser.parse_node, before))
-    graph.node.extend([*network, *map(onnx.parser.parse_node, after)])
+def _follow(onnx: Any, graph: Any, levels: dict[str, float], after: list[str]) -> None:
+    """Put nodes behind the network, with constants and `levels` that they use."""
+    graph.node.extend(map(onnx.parser.parse_node, after))
     used = {name for node in graph.node for name in node.input}
     for kind, constants in ((np.int64, WHOLE), (np.float32, levels)):
         for name in used & constants.keys():
             graph.initializer.append(onnx.numpy_helper.from_array(np.array(constants[name], kind), name))
-    floats, bools, plane = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, ["height", "width"]
-    value = onnx.helper.make_tensor_value_info
-    graph.input.append(value("image", onnx.TensorProto.UINT8, [*plane, 3]))
+    floats, bools, value = onnx.TensorProto.FLOAT, onnx.TensorProto.BOOL, onnx.helper.make_tensor_value_info
+    del graph.output[:]
     for name, kind, shape in zip(
-        OUTPUTS, (floats, bools, floats, bools), (plane, plane, [], []), strict=True
+        OUTPUTS, (floats, bools, floats, bools), (PLANES, PLANES, ["n"], ["n"]), strict=True
     ):
         graph.output.append(value(name, kind, shape))
 
@@ -219,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with checkpoint.unpacking(state):
         detector = Detector.load(state)
     export(detector, args.out)
-    print(f"{args.out}: image uint8 (h, w, 3) to {', '.join(OUTPUTS)}")
+    print(f"{args.out}: image uint8 (n, h, w, 3) to {', '.join(OUTPUTS)}")
 
 
 if __name__ == "__main__":

@@ -17,17 +17,21 @@ from nbs_env.common import checkpoint
 from nbs_env.common.networks import compute_dtype
 from nbs_env.common.pictures import overlay_sheet
 from nbs_env.data import AnomalyDataset, resize_map, resize_mask
-from nbs_env.detect.alarms import alarm_threshold, image_scores
+from nbs_env.detect.alarms import alarm_of, expectation, image_scores, is_bad
 from nbs_env.detect.config import DetectorConfig
-from nbs_env.detect.detector import AT_ONCE, Detector, resize_mask_map
+from nbs_env.detect.detector import AT_ONCE, Detector, Judgement, resize_mask_map
+from nbs_env.detect.fusion import mixed
 from nbs_env.detect.metrics import best_threshold, counts_by_kind, evaluate, pixel_curve
+from nbs_env.detect.recall import Key, Recall, distances_of
 from nbs_env.detect.segmenter import Segmenter
 from nbs_env.detect.teaching import Taught, candidates, folds, teach
 from nbs_env.detect.views import Views
 from nbs_env.profiles import Snapshot
 
-ENOUGH = 10
-"""Good images from which on their scores say when an image is called bad: one odd one is not to decide it."""
+RARE, EACH = 0.0005, 16
+"""Share of known-good pixels that may count as anomalous where no defect says so; one in how many is seen."""
+MOST_SCORED = 200
+"""Good images at most whose scores say how high a good image's score may be."""
 TABLE = ("precision", "recall", "f1", "f1_within_2", "ap", "auroc", "aupro")
 Outcomes = dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 """Scores and masks (n, S, S) and image scores (n,) of each method, all in squares, so that they compare."""
@@ -79,28 +83,33 @@ def finish(
         The content of metrics.json.
     """
     start = time.perf_counter()
-    taught = _teach(data, labeled, directory / "teaching.pt", config, seed, device)
-    teaching = time.perf_counter() - start
-    alarm, *false_alarms = _alarms(taught, config.false_alarm_rate)
-    detector, loss_threshold = _detector(data, labeled, config, device, played, taught, alarm)
+    enough = config.memory_size and len(data.good) + len(labeled) > 1
+    recall = Recall(data, labeled, config.memory_size, seed, device) if enough else None
+    filling = time.perf_counter()
+    taught = _teach(data, labeled, directory / "teaching.pt", config, seed, device, recall)
+    teaching = time.perf_counter()
+    detector, loss_threshold = _detector(data, labeled, config, device, played, taught, recall)
+    if taught or recall:
+        _calibrate(detector, data, labeled, config, seed, recall, taught)
     detector.save_run(directory)
     figures = _masks(data, labeled, directory, detector, loss_threshold)
     seconds = {
         "training_seconds": played.seconds,
-        "teaching_seconds": teaching,
-        "masks_seconds": time.perf_counter() - start - teaching,
+        "memory_seconds": filling - start,
+        "teaching_seconds": teaching - filling,
+        "masks_seconds": time.perf_counter() - teaching,
     }
     checkpoint.save_json(seconds, directory / "timing.json")
     return {
         "dataset": data.name,
         "labeled": [data.names[i] for i in labeled],
         "labeled_kinds": sorted({data.kinds[i] for i in labeled}),
-        "threshold": detector.threshold,
-        "segmenter_threshold": taught and taught.threshold,
-        "segmenter_f1_left_out": taught and taught.f1,
+        "thresholds": detector.thresholds,
+        "alarms": detector.alarms,
+        "expected": detector.expected,
+        "share": detector.share,
+        "f1_left_out": taught and taught.f1,
         "segmenter_size": taught and taught.size,
-        "image_threshold": detector.image_threshold,
-        "false_alarms": false_alarms,
         **figures,
         "history": played.history,
     }
@@ -113,16 +122,17 @@ def _teach(
     config: DetectorConfig,
     seed: int,
     device: torch.device,
+    recall: Recall | None,
 ) -> Taught | None:
-    """Teach the segmenter, if there is to be one, going on with the parts that `file` holds."""
-    if not config.segmenter_steps:
+    """Teach the segmenter, if there is one to be taught, going on with the parts that `file` holds."""
+    if not config.segmenter_steps or not data.masks[labeled].any():
         return None
     parts: dict[str, Any] = {}
     if file.is_file():
         with checkpoint.unpacking(file):
             parts = checkpoint.load(file)
             Segmenter().load_state_dict(parts.get("all", Segmenter().state_dict()))
-            kept = {"labeled", "good", "good_pixels"}
+            kept = {"labeled", "good_pixels", "good_scores"}
             assert all(part.keys() == kept for name, part in parts.items() if name != "all")
     left_out = len(folds(data.masks[labeled], config.segmenter_folds))
     rounds = left_out * len(candidates(data, config.segmenter_size)) + 1 - len(parts)
@@ -135,17 +145,11 @@ def _teach(
             seed,
             device,
             dtype,
+            recall,
             parts,
             on_step=lambda loss: bar.update(),
             on_part=lambda: checkpoint.save(parts, file),
         )
-
-
-def _alarms(taught: Taught | None, rate: float) -> tuple[float | None, ...]:
-    """The image score from which an image is called bad, and the interval of false alarms; None: unknown."""
-    if taught is None or len(taught.good_scores) < ENOUGH:
-        return None, None, None
-    return alarm_threshold(taught.good_scores, rate)
 
 
 def _detector(
@@ -155,9 +159,9 @@ def _detector(
     device: torch.device,
     played: Played,
     taught: Taught | None,
-    alarm: float | None,
+    recall: Recall | None,
 ) -> tuple[Detector, float]:
-    """The detector, calibrated on the labelled images, and the threshold of their last losses."""
+    """The detector, and the threshold of last losses; both calibrated on the labelled images."""
     detector = Detector(
         [snapshot.ring for snapshot in played.snapshots],
         [snapshot.predictor for snapshot in played.snapshots if snapshot.predictor is not None],
@@ -167,10 +171,11 @@ def _detector(
         white=data.white,
         symmetries=played.mask_symmetries,
         segmenter=taught.weights if taught else None,
-        segmenter_threshold=taught.threshold if taught else 0.5,
         segmenter_symmetries=config.segmenter_symmetries,
         segmenter_size=taught.size if taught else "square",
-        image_threshold=alarm,
+        memory=recall.memory.weights() if recall else None,
+        share=taught.share if taught else 1.0,
+        thresholds=taught.thresholds if taught else None,
     )
     if "nbs" not in detector.methods:
         return detector, 0.0
@@ -179,6 +184,59 @@ def _detector(
     probabilities, last_losses = map(np.concatenate, zip(*parts, strict=True))
     detector.calibrate(probabilities, data.images[labeled], data.masks[labeled])
     return detector, best_threshold(last_losses, data.masks[labeled])
+
+
+def _calibrate(
+    detector: Detector,
+    data: AnomalyDataset,
+    labeled: np.ndarray,
+    config: DetectorConfig,
+    seed: int,
+    recall: Recall | None,
+    taught: Taught | None,
+) -> None:
+    """Say from which score an image is bad, by images known to be good that the detector has not learnt from.
+
+    What an image gave to the memory does not count for itself, so that it is as new as any. Labelled ones are
+    not new to a segmenter. Where no left-out defect has chosen a pixel's threshold, `RARE` good pixels reach
+    it, or none where there are too few images to tell.
+    """
+    methods = [method for method in detector.methods if method != "nbs"]
+    keys: list[Key] = [(True, int(i)) for i in np.random.default_rng(seed).permutation(len(data.good))]
+    if recall:  # first those that the memory has nothing of
+        keys.sort(key=recall.new, reverse=True)
+    keys = keys[:MOST_SCORED]
+    if taught is None:
+        keys += [(False, int(i)) for i in labeled if not data.masks[i].any()]
+    views = Views(data, detector.segmenter_size)
+    scores: dict[str, list[float]] = {method: [] for method in methods}
+    pixels: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    for good, index in keys:
+        image = (views.good if good else views.image)(index)[None]
+        odds = detector.evidence(image, None, ("segmenter",))[0][0] if taught else np.zeros(1, np.float32)
+        distances = distances_of(recall, (good, index), image.shape[1:3])
+        for method in methods:
+            probabilities = mixed(odds, distances, detector.share_of(method))[None]
+            scores[method].append(float(image_scores(probabilities)[0]))
+            pixels[method].append(np.append(probabilities.ravel()[::EACH], probabilities.max()))
+    for method in methods:
+        alarm = alarm_of(np.array(scores[method]), config.false_alarm_rate)
+        if alarm is not None:
+            detector.alarms[method] = alarm
+        chosen = taught is not None and (taught.f1 is not None or not detector.share_of(method))
+        if keys and not chosen:
+            every = np.concatenate(pixels[method])
+            rare = every.max() if alarm is None else np.quantile(every, 1 - RARE)
+            detector.thresholds[method] = float(np.nextafter(np.float32(rare), np.float32(1)))
+    shipped = methods[0]
+    limit = detector.alarms.get(shipped)
+    marked = np.array([one.max() for one in pixels[shipped]]) >= detector.threshold_of(shipped)
+    called = marked if limit is None else np.array(scores[shipped]) >= limit
+    detector.expected = {
+        "rate": config.false_alarm_rate,
+        "good": (int(called.sum()), len(keys)),
+        "defective": taught.found if taught else (0, 0),
+    }
 
 
 def _profiled(detector: Detector, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +250,7 @@ def _masks(
 ) -> dict[str, Any]:
     """Write what there is of each unlabelled image; the figures of metrics.json that come of them."""
     unlabeled = np.setdiff1d(np.arange(len(data)), labeled)
-    shipped = "segmenter" if "segmenter" in detector.methods else "nbs_crf"
+    shipped = "nbs_crf" if detector.methods[0] == "nbs" else detector.methods[0]
     views = Views(data, detector.segmenter_size)
     shown = unlabeled[np.unique(np.linspace(0, len(unlabeled) - 1, 12).round().astype(int))]
     rows: list[dict[str, Any]] = []
@@ -202,7 +260,7 @@ def _masks(
         for indices in np.split(unlabeled, range(AT_ONCE, len(unlabeled), AT_ONCE)):
             found, probabilities, masks = _outcomes(detector, data, indices, loss_threshold, views)
             scores = found[shipped][2]
-            bad = detector.called_bad(scores, found[shipped][1], shipped)
+            bad = is_bad(scores, found[shipped][1], detector.alarms.get(shipped))
             for i, index in enumerate(indices):
                 mask = resize_mask_map(masks[i], *data.sizes[index])
                 _save(data.names[index], probabilities[i], mask, directory)
@@ -242,23 +300,33 @@ def _outcomes(
     """What each method says of some images; the first one's probabilities and masks (h, w) as it works."""
     images, side = data.images[indices], detector.image_size
     found: Outcomes = {}
-    probabilities: Sequence[np.ndarray] = ()
-    masks: Sequence[np.ndarray] = ()
-    if "segmenter" in detector.methods:
-        working = [images] if views.size == "square" else [views.image(i)[None] for i in indices]
-        parts = [detector.judge(some, "segmenter") for some in working]
-        masks = [mask for part in parts for mask in part.masks]
-        probabilities = [probability for part in parts for probability in part.probabilities]
-        scores = np.stack([resize_map(probability, side, side) for probability in probabilities])
-        squares = masks if views.size == "square" else [resize_mask(mask, side) for mask in masks]
-        found["segmenter"] = scores, np.stack(squares), np.concatenate([part.scores for part in parts])
+    probabilities, masks = [], []
+    methods = [method for method in detector.methods if method != "nbs"]
+    parts = [images] if views.size == "square" else [views.image(i)[None] for i in indices]
+    judged: dict[str, list[Judgement]] = {method: [] for method in methods}
+    for number, part in enumerate(parts if methods else ()):
+        evidence = detector.evidence(
+            part, images if views.size == "square" else images[number][None], methods
+        )
+        for method in methods:
+            judged[method].append(detector.judge(mixed(*evidence, detector.share_of(method)), part, method))
+    for method, some in judged.items():
+        maps = [one for part in some for one in part.probabilities]
+        marks = [one for part in some for one in part.masks]
+        found[method] = (
+            np.stack([resize_map(one, side, side) for one in maps]),
+            np.stack([resize_mask(one, side) for one in marks]),
+            np.concatenate([part.scores for part in some]),
+        )
+        if method == methods[0]:
+            probabilities, masks = maps, marks
     if "nbs" in detector.methods:
         scores, losses = _profiled(detector, images)
-        judged = detector.judge(images, "nbs", scores)
-        found["nbs"] = scores, scores >= detector.threshold, judged.scores
-        found["nbs_crf"] = scores, judged.masks, judged.scores
+        crf = detector.judge(scores, images, "nbs")
+        found["nbs"] = scores, scores >= detector.threshold_of("nbs"), crf.scores
+        found["nbs_crf"] = scores, crf.masks, crf.scores
         found["final_loss"] = losses, losses >= loss_threshold, image_scores(losses)
-    if "segmenter" not in found:
+    if not methods:
         probabilities, masks = list(found["nbs_crf"][0]), list(found["nbs_crf"][1])
     return found, probabilities, masks
 
@@ -276,7 +344,7 @@ def _figures(
             kinds[name] = counts_by_kind(predicted, truth, data_kinds)
             if name in detector.methods:
                 curve = curve or pixel_curve(scores, truth, detector.threshold_of(name))
-            bad = detector.called_bad(by_image, predicted, name)
+            bad = is_bad(by_image, predicted, detector.alarms.get(name))
             defective = truth.any(axis=(1, 2))
             sides = {"defective": bad[defective], "good": bad[~defective]}
             called_bad[name] = {side: [int(part.sum()), len(part)] for side, part in sides.items()}
@@ -305,17 +373,19 @@ def overlays(
 
 def table(metrics: dict[str, Any]) -> str:
     """The figures of metrics.json as lines of text."""
-    lines = [f"{'':12}" + "".join(f"{name:>12}" for name in (*TABLE, "image_auroc"))]
-    if not metrics["scored_images"]:
-        lines = ["no figures: the truth of no unlabelled image is known"]
+    lines = expectation(metrics["expected"])
+    if metrics["scored_images"]:
+        lines.append(f"{'':12}" + "".join(f"{name:>12}" for name in (*TABLE, "image_auroc")))
+    else:
+        lines.append("no figures: the truth of no unlabelled image is known")
     for method, figures in metrics["methods"].items() if metrics["scored_images"] else ():
         values = [figures.get(f"pixel_{name}") for name in TABLE] + [figures.get("image_auroc")]
         cells = "".join(f"{'-' if v is None else f'{v:.3f}':>12}" for v in values)
         lines.append(f"{method:12}{cells}")
     if metrics["scored_images"]:
         lines.append(f"on {metrics['scored_images']} unlabelled images with known masks")
-    left_out = metrics["segmenter_f1_left_out"]
-    why = "" if left_out is None else f" (F1 {left_out:.3f} on labelled images that it had not seen)"
+    left_out = metrics["f1_left_out"]
+    why = "" if left_out is None else f" (F1 {left_out:.3f} on labelled images that were left out)"
     own = metrics["own_size_f1"]
     size = "" if own is None else f"; in the images' own size F1 {own:.3f}"
     lines.append(f"masks/ has those of {metrics['masks']}{why}{size}")

@@ -7,20 +7,22 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 from tqdm import tqdm
 
 from nbs_env.common import checkpoint
-from nbs_env.common.errors import RunError
+from nbs_env.common.errors import ConfigError, RunError
 from nbs_env.common.networks import keep_freed_memory, pick_device
 from nbs_env.common.pictures import overlay_sheet
 from nbs_env.common.runs import check_names, claim, command, seen_from
+from nbs_env.common.settings import Between, check_types
 from nbs_env.config import PATCH
 from nbs_env.data import DataError, image_files
 from nbs_env.data.reading import by_stem, read_large
+from nbs_env.detect.alarms import expectation
 from nbs_env.detect.detector import Detector
 
 Row = tuple[str, float, float, float, bool]
@@ -44,8 +46,13 @@ class PredictArgs:
     """Folder for masks/, probabilities/, overlays/, predictions.csv and settings.json."""
     device: str = "auto"
     """cpu, cuda or auto."""
-    method: Literal["segmenter", "nbs"] | None = None
-    """The segmenter, or batch sampling's loss profiles; None: the first of them that the detector has."""
+    method: Literal["fused", "segmenter", "memory", "nbs"] | None = None
+    """Segmenter and memory together, either alone, or batch sampling's loss profiles; None: what the run's
+    masks are of."""
+    threshold: Annotated[float, Between(0, 1)] | None = None
+    """Probability from which a pixel is anomalous; None: the run's. Verdicts on images stay."""
+    overlays: bool = True
+    """Write overlays/."""
     watch: bool = False
     """Go on with files that come into the folder, until interrupted; the table grows with them."""
 
@@ -68,6 +75,7 @@ def predict_folder(args: PredictArgs) -> list[Row]:
         RunError: the output folder holds predictions already, or one could not be called as its image.
         WriteError: a file cannot be written.
     """
+    check_types(args, ConfigError)
     state, device = Detector.file_of(args.run, args.method), pick_device(args.device)
     with checkpoint.unpacking(state):
         detector = Detector.load(state, device)
@@ -75,6 +83,8 @@ def predict_folder(args: PredictArgs) -> list[Row]:
         for method in detector.methods:  # do its parts fit together?
             detector.probabilities(np.zeros((1, size, size, 3), np.uint8), method)
     method = detector.check(args.method)
+    if args.threshold is not None:
+        detector.thresholds[method] = detector.crf_threshold = args.threshold
     files = by_stem(image_files(args.images))
     check_names(args.out / folder / f"{stem}.png" for folder in OUTPUTS[:3] for stem in files)
     with claim(args.out, resumed=True):
@@ -84,18 +94,20 @@ def predict_folder(args: PredictArgs) -> list[Row]:
         for file in tqdm(files.values(), desc="check", unit="image", leave=False):
             read_large(file, PATCH, detector.white)
         checkpoint.save_json(_settings(args, detector, method), args.out / "settings.json")
-        rows = _predict(detector, files, args.out, method)
+        for line in expectation(detector.expected if method == detector.methods[0] else {}):
+            print(line, flush=True)
+        rows = _predict(detector, files, args, method)
         _save_table(rows, args.out)
         for more in _arrivals(args.images, set(files), detector.white) if args.watch else ():
             check_names(args.out / folder / f"{stem}.png" for folder in OUTPUTS[:3] for stem in more)
-            rows += _predict(detector, more, args.out, method)
+            rows += _predict(detector, more, args, method)
             _save_table(rows, args.out)
     return rows
 
 
 def _save_table(rows: list[Row], out: Path) -> None:
     names = ("file", "image_score", "highest_probability", "anomalous_share", "bad")
-    cells = ((file, *(f"{value:.6f}" for value in values), int(bad)) for file, *values, bad in rows)
+    cells = ((file, *(f"{value:.9g}" for value in values), int(bad)) for file, *values, bad in rows)
     checkpoint.save_csv([dict(zip(names, row, strict=True)) for row in cells], out / "predictions.csv")
 
 
@@ -106,7 +118,8 @@ def _settings(args: PredictArgs, detector: Detector, method: str) -> dict[str, A
         "images": seen_from(args.out, args.images),
         "method": method,
         "threshold": detector.threshold_of(method),
-        "image_threshold": detector.image_threshold if method == "segmenter" else None,
+        "image_threshold": detector.alarms.get(method),
+        "expected": detector.expected if method == detector.methods[0] else {},
         "white": detector.white,
     }
 
@@ -136,8 +149,8 @@ def _arrivals(folder: Path, known: set[str], white: int) -> Iterator[dict[str, P
             yield found
 
 
-def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str) -> list[Row]:
-    """Write the pictures of `files`, by stem, into `out`; the rows of the table."""
+def _predict(detector: Detector, files: dict[str, Path], args: PredictArgs, method: str) -> list[Row]:
+    """Write the pictures of `files`, by stem; the rows of the table."""
     rows = []
     waiting: deque[np.ndarray] = deque()  # read, and not yet pictured
 
@@ -149,14 +162,14 @@ def _predict(detector: Detector, files: dict[str, Path], out: Path, method: str)
     predictions = zip(files.items(), detector.predict(read(), method), strict=True)
     for (stem, file), prediction in tqdm(predictions, "predict", len(files), unit="image"):
         image, probability, mask = waiting.popleft(), prediction.probability, prediction.mask
-        tile = max(MIN_TILE, min(image.shape[1], MAX_TILE))
-        sheet = overlay_sheet([image], [probability], [mask], None, [file.name], tile)
-        for folder, picture in (
-            ("masks", mask),
-            ("probabilities", (probability.clip(0, 1) * 255).round().astype(np.uint8)),
-            ("overlays", np.asarray(sheet)),
-        ):
-            checkpoint.save_picture(picture, out / folder / f"{stem}.png")
+        levels = (probability.clip(0, 1) * 255).round().astype(np.uint8)
+        pictures = {"masks": mask, "probabilities": levels}
+        if args.overlays:
+            tile = max(MIN_TILE, min(image.shape[1], MAX_TILE))
+            sheet = overlay_sheet([image], [probability], [mask], None, [file.name], tile)
+            pictures["overlays"] = np.asarray(sheet)
+        for folder, picture in pictures.items():
+            checkpoint.save_picture(picture, args.out / folder / f"{stem}.png")
         highest, share = float(probability.max()), float(mask.mean())
         rows.append((file.name, prediction.score, highest, share, prediction.bad))
     return rows

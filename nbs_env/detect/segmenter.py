@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nbs_env.common.networks import initialize, own_draws
 from nbs_env.common.symmetries import dihedral, inverse
@@ -66,39 +64,24 @@ class Segmenter(nn.Module):
         return self.output(x)[:, 0, :height, :width]
 
 
-def fused(segmenter: Segmenter) -> Segmenter:
-    """A copy for masks alone, each BatchNorm folded into the convolution before it: the same, and faster."""
-    segmenter = copy.deepcopy(segmenter).eval()
-    for part in list(segmenter.modules()):
-        for (before, first), (name, second) in pairwise(list(part.named_children())):
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                setattr(part, before, fuse_conv_bn_eval(first, second))
-                setattr(part, name, nn.Identity())
-    return segmenter
-
-
 def padded(images: torch.Tensor) -> torch.Tensor:
     """Images (B, C, H, W) with edges repeated below and to the right, up to multiples of `STRIDE`."""
     height, width = images.shape[2:]
     return F.pad(images, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 
 
-def segment(segmenter: Segmenter, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def segment(segmenter: Segmenter, images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Logits (B, H, W) float32 of `images` (B, 3, H, W) in [0, 1], the convolutions running in `dtype`."""
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         return segmenter(images).float()
 
 
-def probable(
-    segmenter: Segmenter, images: torch.Tensor, dtype: torch.dtype, symmetries: bool
-) -> torch.Tensor:
+def probable(segmenter: Segmenter, images: torch.Tensor, symmetries: bool) -> torch.Tensor:
     """Probabilities (B, H, W) of `images` (B, 3, H, W) in [0, 1], perhaps the mean over the symmetries."""
     height, width = images.shape[2:]
     images = padded(images)  # first, so that all of them see the same picture
-    turned = [
-        torch.sigmoid(segment(segmenter, dihedral(images, k), dtype)) for k in range(8 if symmetries else 1)
-    ]
+    turned = [torch.sigmoid(segment(segmenter, dihedral(images, k))) for k in range(8 if symmetries else 1)]
     mean = torch.stack([dihedral(x, inverse(k)) for k, x in enumerate(turned)]).mean(dim=0)
     return mean[:, :height, :width]
 
@@ -113,20 +96,18 @@ def tiles(length: int, tile: int = TILE, overlap: int = OVERLAP) -> list[tuple[i
     return [(max(0, begin - overlap // 2), min(length, end + overlap // 2)) for begin, end in pairwise(cuts)]
 
 
-def blended(
-    segmenter: Segmenter, image: torch.Tensor, dtype: torch.dtype, symmetries: bool, tile: int = TILE
-) -> torch.Tensor:
+def blended(segmenter: Segmenter, image: torch.Tensor, symmetries: bool, tile: int = TILE) -> torch.Tensor:
     """Probabilities (1, H, W) of one image (1, 3, H, W) in [0, 1], a tile at a time.
 
     Where tiles overlap, each one's weight falls linearly to its edge.
     """
     rows, columns = (tiles(length, tile) for length in image.shape[2:])
     if len(rows) == len(columns) == 1:
-        return probable(segmenter, image, dtype, symmetries)
+        return probable(segmenter, image, symmetries)
     total, weights = torch.zeros_like(image[:, 0]), torch.zeros_like(image[:, 0])
     for top, bottom in rows:
         for left, right in columns:
-            part = probable(segmenter, image[..., top:bottom, left:right], dtype, symmetries)
+            part = probable(segmenter, image[..., top:bottom, left:right], symmetries)
             weight = _ramp(bottom - top, image.device)[:, None] * _ramp(right - left, image.device)
             total[:, top:bottom, left:right] += weight * part
             weights[:, top:bottom, left:right] += weight
@@ -140,9 +121,7 @@ def _ramp(length: int, device: torch.device) -> torch.Tensor:
 
 
 @torch.no_grad()
-def segment_images(
-    segmenter: Segmenter, images: np.ndarray, dtype: torch.dtype, symmetries: bool = False
-) -> np.ndarray:
+def segment_images(segmenter: Segmenter, images: np.ndarray, symmetries: bool = False) -> np.ndarray:
     """Probabilities (n, H, W) float32 of `images` (n, H, W, 3) uint8."""
     segmenter.eval()
     device = next(segmenter.parameters()).device
@@ -151,5 +130,5 @@ def segment_images(
     for part in torch.from_numpy(images).split(1 if large or device.type == "cpu" else 16):
         batch = part.to(device).permute(0, 3, 1, 2).float() / 255
         method = blended if large else probable
-        found.append(method(segmenter, batch, dtype, symmetries).cpu())
+        found.append(method(segmenter, batch, symmetries).cpu())
     return torch.cat(found).numpy()

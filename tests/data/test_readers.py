@@ -126,6 +126,7 @@ def test_magnetic_tile(tmp_path: Path) -> None:
     data = load("magnetic_tile", tmp_path, image_size=64)
     assert data.names == ("Blowhole/x_1", "Free/x_1", "Uneven/x_1", "Uneven/x_2")
     assert data.kinds == ("Blowhole", "good", "Uneven", "Uneven")
+    assert len(data.good) == len(data.good_originals) == 1  # Free/x_0
     assert list(data.has_mask) == [True, True, False, True]
     assert (data.masks[3] == resize_mask(mask(2), 64)).all()
     for category in ("Blowhole", "MT_Blowhole"):

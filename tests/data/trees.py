@@ -80,8 +80,9 @@ def make_nanotwice(root: Path) -> Path:
 def make_magnetic_tile(root: Path) -> Path:
     home = root / "magnetic_tile"
     for kind, marked in (("Blowhole", True), ("Uneven", False), ("Free", False)):
-        save(home / f"MT_{kind}" / "Imgs" / "x_1.jpg", image(1)[..., 0])
-        save(home / f"MT_{kind}" / "Imgs" / "x_1.png", mask(1) & marked)
+        for stem in ("x_0", "x_1") if kind == "Free" else ("x_1",):
+            save(home / f"MT_{kind}" / "Imgs" / f"{stem}.jpg", image(1)[..., 0])
+            save(home / f"MT_{kind}" / "Imgs" / f"{stem}.png", mask(1) & marked)
     soft = np.where(mask(2), 255, 0).astype(np.uint8)
     soft[9, 20:60:3] = np.arange(5, 117, 8)  # not strictly binary: noise below the middle
     save(home / "MT_Uneven" / "Imgs" / "x_2.jpg", image(2)[..., 0])

@@ -17,6 +17,7 @@ from PIL import Image
 
 from nbs_env.common.checkpoint import replace_file
 from nbs_env.common.errors import DataError
+from nbs_env.data.dataset import GOOD
 from nbs_env.data.folders import by_stem, child, entries, image_files, masks_of
 from nbs_env.data.images import FORMATS, ORIENTATION, Picture, decode, read_with_white
 from nbs_env.data.masks import marked, open_mask, reject_other_size
@@ -49,7 +50,7 @@ class Folder:
         home: the folder.
 
     Raises:
-        DataError: there is no such folder, no image in it, or a mask that belongs to none.
+        DataError: there is no such folder, no image in it or in its good/, or a mask that belongs to none.
     """
 
     def __init__(self, home: Path) -> None:
@@ -63,6 +64,9 @@ class Folder:
             raise DataError(f"{pictures}: a link out of {home}; copy the images into the folder")
         found = by_stem(image_files(pictures))
         self.stems, self.files = list(found), list(found.values())
+        good = child(self.home, GOOD)
+        self.good = len(image_files(good)) if good.is_dir() else 0
+        """How many images are known to be good beside those that are labelled."""
         self.numbers = {stem: number for number, stem in enumerate(found)}
         self._by_stem, self._drawn = found, child(self.home, "masks")
         self._masks: dict[str, Path] = {}

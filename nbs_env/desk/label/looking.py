@@ -115,8 +115,7 @@ class Looking:
 
     def _judge(self, image: int, rgb: np.ndarray, number: int) -> Judgement:
         detector = self._detector(number)
-        method = detector.methods[0]
-        found = detector.judge(detector.small(rgb, method)[None], method)
+        found = detector.look([rgb], detector.methods[0])
         with self._lock:
             self._judgements[image, number] = found
             while len(self._judgements) > KEPT:

@@ -207,9 +207,9 @@ async function refresh() {
 
 // A round was finished: its predictions take the place of those before.
 async function another(latest) {
-  const worth = server.rounds.slice(-2).map(panel.f1).join(" \u2192 ");
+  const worth = panel.worthOf(server.rounds.slice(-2));
   if (opened)
-    say(`Round ${latest} is done: F1 left out ${worth}. ` + "Enter keeps a prediction, painting mends it.");
+    say(`Round ${latest} is done${worth && `: ${worth}`}. Enter keeps a prediction, painting mends it.`);
   round = latest;
   if (!item) return;
   const here = item;
@@ -326,7 +326,10 @@ document.title = `Label ${folder}`;
 const stored = names.indexOf(decodeURIComponent(location.hash.slice(1)));
 visit(stored >= 0 ? stored : (first ?? 0));
 await refresh();
-if (!Object.keys(server.labelled || {}).length)
+const unmarked = !Object.keys(server.labelled || {}).length;
+// What differs from good images can be shown before anything is marked.
+if (unmarked && server.training?.round === 0 && server.good >= panel.LEAST_GOOD) await train("start")();
+if (unmarked)
   say("Paint over a defect; G says that there is none. ? shows all keys.");
 (async function poll() {
   await new Promise((resolve) => setTimeout(resolve, server.training?.running ? 1000 : 3000));

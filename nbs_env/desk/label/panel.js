@@ -2,7 +2,13 @@
 
 const $ = (id) => document.getElementById(id);
 
-export const f1 = (each) => (each.f1 === null ? "-" : each.f1.toFixed(2));
+export const LEAST_GOOD = 2; // as in training.py
+
+// The F1 of some rounds in words; empty where none has one.
+export const worthOf = (rounds) =>
+  rounds.some((each) => each.f1 !== null)
+    ? `F1 left out ${rounds.map((each) => (each.f1 === null ? "-" : each.f1.toFixed(2))).join(" \u2192 ")}`
+    : "";
 const thumbs = (place, list, names, visit) => {
   const key = JSON.stringify(list);
   if (place.dataset.key === key) return;
@@ -24,16 +30,20 @@ export function show(server, names, visit) {
   const { labelled, rounds, training, looking, changes } = server;
   const marks = Object.entries(labelled),
     fine = marks.filter(([, defect]) => defect === false).length;
-  const worth = rounds.slice(-6).map(f1).join(" \u2192 ");
-  $("progress").textContent =
-    `${marks.length} labelled, ${fine} good` + (rounds.length ? `, F1 left out ${worth}` : "");
-  $("worth").textContent = rounds.length
+  const enough = fine < marks.length || server.good + fine >= LEAST_GOOD;
+  const worth = worthOf(rounds.slice(-6));
+  $("progress").textContent = `${marks.length} labelled, ${fine} good` + (worth && `, ${worth}`);
+  $("worth").textContent = worth
     ? "F1 left out: on labelled images that the detector had not seen."
-    : marks.length - fine
-      ? "Train shows what the machine makes of it; five masks are a good start."
-      : "Mark a defect in a few images, then train.";
+    : rounds.length
+      ? "No F1 yet: it takes two images with a marked defect."
+      : fine < marks.length
+        ? "Train shows what the machine makes of it; five masks are a good start."
+        : enough
+          ? "Train shows what differs from the good images; marked defects make it better."
+          : `Mark a defect in a few images, or ${LEAST_GOOD} images as good, then train.`;
   $("train").hidden = training.running;
-  $("train").disabled = marks.length === fine;
+  $("train").disabled = !enough;
   $("bar").hidden = !training.running;
   $("cancel").hidden = !training.own;
   $("resume").hidden = !training.resumable;

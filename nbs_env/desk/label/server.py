@@ -119,6 +119,7 @@ class Desk:
         return JSONResponse(
             {
                 "labelled": {number: self.folder.defect(number) for number in numbers},
+                "good": self.folder.good,
                 "rounds": self.training.rounds(),
                 "training": self.training.state(),
                 "looking": self.looking.state(),

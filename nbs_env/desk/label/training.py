@@ -22,6 +22,8 @@ from nbs_env.detect.config import DetectorConfig
 
 COMMAND = (sys.executable, "-m", "nbs_env.desk.run")
 """What a round runs: with the preset `quick`, a minute or two."""
+LEAST_GOOD = 2
+"""Good images from which on a round needs no defect: what is usual is how far one lies from the others."""
 TAIL = 6000
 """Bytes of a log that are shown."""
 PROGRESS = re.compile(r"(?:(\w+): +)?(\d+)%\|.*\| *\d+/\d+ \[[\d:]+<([\d:?]+)")
@@ -50,7 +52,7 @@ class Training:
                 with suppress(OSError, ValueError, LookupError, TypeError):  # it is not finished
                     text = self._place(number).joinpath("metrics.json").read_text(encoding="utf-8")
                     metrics = json.loads(text)
-                    labelled, f1 = len(metrics["labeled"]), metrics["segmenter_f1_left_out"]
+                    labelled, f1 = len(metrics["labeled"]), metrics["f1_left_out"]
                     self._rounds[number] = {"round": number, "labelled": labelled, "f1": f1}
         return [self._rounds[number] for number in sorted(self._rounds)]
 
@@ -92,7 +94,7 @@ class Training:
         }
 
     def start(self) -> None:
-        """Begin a round with all masks that are there.
+        """Begin a round with all masks that are there, and with the good images beside them.
 
         Raises:
             RunError: one is under way, or there is nothing to learn from.
@@ -100,15 +102,16 @@ class Training:
         """
         with self._lock:
             self._refuse_second()
-            names, thin = self._labelled()
-            if not names:
-                why = "mark a defect in one image first; two or more are better"
+            good, bad, thin = self._labelled()
+            if not bad and (thin or self.folder.good + len(good) < LEAST_GOOD):
+                why = f"mark a defect in one image first, or {LEAST_GOOD} images as good"
                 if thin:
                     why = f"the defects in {some(thin)} are too thin for {self.image_size} pixels; start the "
                     why += f"page with --image-size {2 * self.image_size}"
                 raise RunError(f"there is nothing to learn from: {why}")
             # A single name could be taken for a number of images.
-            labelled = names if len(names) > 1 else ["1"]
+            names = sorted(good + bad)
+            labelled = names if len(names) > 1 else [str(len(names))]
             data = ["--dataset", "folder", "--data-root", str(self.folder.home)]
             self._run(max(self._numbers(), default=0) + 1, [*self.words, *data, "--labeled", *labelled])
 
@@ -143,8 +146,8 @@ class Training:
         if self.running:
             raise RunError("a round is under way; wait for it, or cancel it")
 
-    def _labelled(self) -> tuple[list[str], list[str]]:
-        """The images to learn from; and those whose defects would vanish. None where no defect is left."""
+    def _labelled(self) -> tuple[list[str], list[str], list[str]]:
+        """The good images, those with a defect, and those whose defects would vanish."""
         good: list[str] = []
         thin: list[str] = []
         bad: list[str] = []
@@ -153,7 +156,7 @@ class Training:
             if mask is not None:
                 lasts = resize_mask(mask, self.image_size).any()
                 (bad if lasts else thin if mask.any() else good).append(stem)
-        return sorted(good + bad) if bad else [], thin
+        return good, bad, thin
 
     def _run(self, number: int, words: list[str]) -> None:
         place = self._place(number)

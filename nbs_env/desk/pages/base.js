@@ -32,7 +32,7 @@ const defective = known.filter((image) => image.defective);
 const limits = [...new Set(images.map((image) => image.score))].sort((a, b) => a - b).concat(Infinity);
 const chosen = {pixel: null, image: null};
 const method = content.methods[content.masks] || null;
-const crf = content.masks !== "segmenter";
+const crf = content.masks.startsWith("nbs");
 
 function isBad(image) {
   if (chosen.image !== null) return image.score >= limits[chosen.image];
