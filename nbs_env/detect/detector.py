@@ -180,12 +180,9 @@ class Detector:
     def evidence(
         self, images: np.ndarray, squares: np.ndarray | None, methods: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Log-odds of the segmenter and distances of the memory, (N, h, w) each, as far as methods use them.
+        """Log-odds of the segmenter and distances of the memory, (N, h, w) each; 0 where no method uses them.
 
-        Args:
-            images: see `probabilities`.
-            squares: see `probabilities`.
-            methods: what they are for; what none of them uses is 0.
+        Images and squares are those of `probabilities`.
         """
         odds = distances = np.zeros(images.shape[:3], np.float32)
         shares = [self.share_of(method) for method in methods]
@@ -250,15 +247,9 @@ class Detector:
         return Judgement(probabilities, masks, scores, is_bad(scores, masks, self.alarms.get(method)))
 
     def look(self, images: Sequence[np.ndarray], method: str, first: int = 0) -> Judgement:
-        """Judge images of any size that have one working size in common.
+        """Judge images as `predict` takes them, which have one working size in common.
 
-        Args:
-            images: as `predict` takes them.
-            method: one of `methods`.
-            first: number of the first one in messages.
-
-        Raises:
-            DataError: one is no such image.
+        `first` is the number of the first one in the message of a DataError, which says that one is no image.
         """
         small = np.stack(
             [self.small(image, self.size_of(method), first + i) for i, image in enumerate(images)]
