@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import NO_GAME, TINY, arguments
+from conftest import NO_GAME, arguments
 
 import agents.run
 from nbs_env.common.checkpoint import save_picture
@@ -255,4 +255,3 @@ def test_what_cannot_work_without_a_mask_says_so(
     assert not len(data.good)
     said = fails(agents.run.main, arguments(**NO_GAME, **words | {"memory_size": 9}))
     assert "known-good images" in said
-    assert TINY["memory-size"] == 0

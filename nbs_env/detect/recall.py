@@ -56,7 +56,9 @@ class Recall:
         for key in keys:
             with torch.no_grad():
                 places = described(encoder, self._tensor(key))[0].flatten(1).T.cpu()
-            near = ndimage.binary_dilation(self._anomalous(key), iterations=MARGIN)
+            near = self._anomalous(key)
+            if near.any():  # most are good ones, and it is slow
+                near = ndimage.binary_dilation(near, iterations=MARGIN)
             rows = rng.permutation(np.flatnonzero(~near[2::4, 2::4]))  # where the places lie
             if len(rows):
                 found[key] = places[np.sort(rows[: -(-CANDIDATES // len(keys))])]
@@ -66,10 +68,8 @@ class Recall:
                 "images to good/, or choose --memory-size 0"
             )
         self._parts = {key: number % FOLDS for number, key in enumerate(found)}
-        vectors, owners = (
-            torch.cat([*found.values()]),
-            np.repeat([*self._parts.values()], [*map(len, found.values())]),
-        )
+        vectors = torch.cat([*found.values()])
+        owners = np.repeat([*self._parts.values()], [*map(len, found.values())])
         scale = level_scale(vectors)
         vectors *= scale
 
